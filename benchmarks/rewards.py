@@ -2,7 +2,7 @@
 
     python benchmarks/rewards.py                       # everything, resumable, also after kill -9
     python benchmarks/rewards.py --rewards none kimi   # some of it
-    python benchmarks/rewards.py --summary             # run nothing, only rewrite results/rewards.json, print tables
+    python benchmarks/rewards.py --summary             # run nothing, only rewrite results/rewards.json and the page
     python benchmarks/rewards.py --quick               # smoke test: writes nothing without --out
 
 All runs of a seed train on the same problems from the same policy, sample the same number of tokens (a hard budget, an
@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,13 @@ from budgeteer.rl.recipe import Recipe, Variant, Variants, View
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
+from rewards_report import NONE, SHUFFLED, START, Row, by_difficulty, effort_table, main_table
+from rlvr import between
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards.json"
-NONE, START = "none", "start"
-"""No length reward, and no training at all."""
-SHUFFLED = ", tags shuffled"
-"""Behind the name of a reward: it is trained with what other prompts were asked."""
+BEGIN, END = "<!-- written by benchmarks/rewards.py -->\n", "<!-- end -->"
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +104,31 @@ ASKED: dict[str, tuple[str, tuple[Ask, ...]]] = {
 }
 """Reward -> the variant that it is trained with, and how it is asked afterwards."""
 DIALS = ("l1", "e1", "thinkdial", "adactrl")
-"""Those of part effort, also trained with shuffled tags where a number is asked for."""
+"""Rewards of part effort; also trained with shuffled tags, but for the one whose tags no prompt says."""
 
 
-def names() -> list[str]:
-    """All arms, no length reward first."""
-    return [NONE, *registered(), *(name + SHUFFLED for name in DIALS if name != "adactrl")]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is run.
+
+    Attributes:
+        names: arms.
+        tokens, steps: of training.
+        title: of its tables.
+    """
+
+    names: tuple[str, ...]
+    tokens: int
+    steps: int
+    title: str
+
+
+PARTS = {
+    "main": Part((START, NONE, *registered()), 48_000, 12, "Every reward"),
+    "effort": Part(
+        (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
+    ),
+}
 
 
 def shuffled(variant: Variant) -> Variant:
@@ -238,41 +254,83 @@ def claimed(path: Path) -> bool:
         other = 0
     if other and other != os.getpid() and Path(f"/proc/{other}").exists():
         return False
+    mark.parent.mkdir(parents=True, exist_ok=True)
     mark.write_text(str(os.getpid()))
     return True
+
+
+def summary(content: Row) -> str:
+    """All tables, as Markdown."""
+    lines: list[str] = []
+    for part, found in content["parts"].items():
+        runs, c = found["runs"], found["config"]
+        said = f"{c['tokens']:,} tokens of training in {c['steps']} steps, {c['problems']} held-out problems"
+        if part == "effort":
+            wanted = {name: [(ask.name, ask.wanted) for ask in asks] for name, (_, asks) in ASKED.items()}
+            lines += [f"**{PARTS[part].title}**: {said}.", "", *effort_table(runs, wanted)]
+            continue
+        for stop in sorted({run["stop"] for run in runs}):
+            how = "rollouts that end at their answer" if stop else "rollouts that end by themselves"
+            lines += [f"**{PARTS[part].title}**, {how}: {said}.", "", *main_table(runs, stop)]
+            lines += [f"**By difficulty**, {how}.", "", *by_difficulty(runs, stop)]
+    return "\n".join(lines)
+
+
+def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """The runs of both, a new one in the place of an old one, in the order of the arms."""
+    rows = {(row["reward"], row["stop"], row["seed"]): row for row in (*old, *new)}
+    place = {name: i for i, name in enumerate(name for part in PARTS.values() for name in part.names)}
+    return sorted(rows.values(), key=lambda row: (row["stop"], place.get(row["reward"], 999), row["seed"]))
 
 
 def main() -> int:
     """Run what is missing, then write and print the summary of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rewards", nargs="*", default=names(), choices=names(), metavar="NAME", help="default: all")
-    parser.add_argument("--stop", choices=("no", "yes", "both"), default="both", help="train without and with the stop")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
-    parser.add_argument("--tokens", type=int, default=48_000, help="sampled in a run (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards", help="a file a run")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS), help="default: all")
+    every = list(dict.fromkeys(name for part in PARTS.values() for name in part.names))
+    parser.add_argument("--rewards", nargs="*", choices=every, metavar="NAME", help="default: all of a part")
+    parser.add_argument("--stop", choices=("no", "yes", "both"), default="both", help="of part main (default: both)")
+    parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="two rewards, one seed, two steps: means nothing")
     parser.add_argument("--summary", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/rewards.json")
+    parser.add_argument("--out", type=Path, help=f"default: {TARGET.name} among the results; none if quick")
     args = parser.parse_args()
-    args.steps, args.prompts, args.lr, args.cap = 12, 8, 1e-3, CAP
-    args.train, args.heldout, args.samples = 512, 256, 2
+    args.prompts, args.lr, args.cap, args.train, args.heldout, args.samples = 8, 1e-3, CAP, 512, 256, 2
     if args.quick:
-        args.rewards, args.seeds, args.tokens, args.steps = [NONE, "kimi"], 1, 4_000, 2
-        args.train, args.heldout, args.folder = 32, 16, args.folder / "quick"
+        args.rewards, args.seeds, args.stop, args.folder = [START, NONE, "kimi", "l1"], 1, "no", args.folder / "quick"
+        args.train, args.heldout = 32, 16
     one_thread()
-    args.model = REASONER if args.quick else overthinking(args.folder / "overthinking")
-    for seed in range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds)):
-        for stop in {"no": (False,), "yes": (True,), "both": (False, True)}[args.stop]:
-            for name in (START, *args.rewards):
-                path = path_of(args.folder / "runs", name, stop and name != START, seed)
-                path.parent.mkdir(parents=True, exist_ok=True)
+    out = args.out or (None if args.quick else TARGET)
+    content: Row = json.loads(out.read_text()) if out and out.exists() else {"parts": {}}
+    args.model = None if args.summary else REASONER if args.quick else overthinking(args.folder / "start")
+    for name in args.parts:
+        part, folder = PARTS[name], args.folder / name
+        args.tokens, args.steps = (4_000, 2) if args.quick else (part.tokens, part.steps)
+        stops = {"no": (False,), "yes": (True,), "both": (False, True)}[args.stop if name == "main" else "no"]
+        wanted = [arm for arm in part.names if args.rewards is None or arm in args.rewards]
+        for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds)):
+            for stop, arm in product(stops, wanted):
+                path = path_of(folder, arm, stop and arm != START, seed)
                 if path.exists() or not claimed(path):
                     continue
-                row = run(name, stop, seed, args)
+                row = run(arm, stop and arm != START, seed, args)
                 results.write_text(json.dumps(results.to_json(row)) + "\n", path)
                 path.with_suffix(".running").unlink(missing_ok=True)
                 print(time.strftime("%H:%M"), path.stem, shown(row), file=sys.stderr, flush=True)
+        old = content["parts"].get(name, {}).get("runs", [])
+        runs = merged(old, [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))])
+        if runs:
+            shared = ("tokens", "steps", "prompts", "lr", "cap", "train", "samples")
+            config = {key: getattr(args, key) for key in shared} | {"problems": args.heldout}
+            content["parts"][name] = {"config": config, "runs": runs}
+    content["versions"] = results.versions()
+    if out:
+        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
+    if out == TARGET:
+        page = ROOT / "docs" / "rewards.md"
+        results.write_text(between(page.read_text(), summary(content), BEGIN, END), page)
+    print(summary(content))
     return 0
 
 
