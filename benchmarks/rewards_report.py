@@ -10,8 +10,6 @@ import numpy as np
 from budgeteer.lab.stats import Paired, mean_ci, paired
 
 Row = dict[str, Any]
-Point = tuple[str, str]
-"""(reward, how it is asked)."""
 NONE, START = "none", "start"
 """No length reward, and no training at all."""
 SHUFFLED = ", tags shuffled"
@@ -19,19 +17,21 @@ SHUFFLED = ", tags shuffled"
 BANDS = ("easy", "medium", "hard")
 
 
-def points(runs: Sequence[Row], stop: bool) -> dict[Point, dict[int, Row]]:
-    """(reward, ask) -> seed -> what was measured, of the runs with or without the stop; the start is in both."""
-    found: dict[Point, dict[int, Row]] = {}
+def arms(runs: Sequence[Row], stop: bool) -> dict[str, dict[int, Row]]:
+    """Reward -> seed -> what was measured as it is, or in the last of its asks; the start is with and without the
+    stop."""
+    found: dict[str, dict[int, Row]] = {}
     for run in runs:
         if run["stop"] == stop or run["reward"] == START:
-            for ask in run["asks"]:
-                found.setdefault((run["reward"], ask["ask"]), {})[run["seed"]] = ask
+            plain = [ask for ask in run["asks"] if not ask["ask"]]
+            found.setdefault(run["reward"], {})[run["seed"]] = (plain or run["asks"])[-1]
     return found
 
 
-def label(point: Point) -> str:
+def label(name: str, mine: Mapping[int, Row]) -> str:
     """As in the tables."""
-    return f"`{point[0]}`" + (f", asked {point[1]}" if point[1] else "")
+    ask = next(iter(mine.values()))["ask"]
+    return f"`{name}`" + (f", asked {ask}" if ask else "")
 
 
 def e3(ask: Row) -> float:
@@ -58,40 +58,46 @@ def interval(p: Paired | None, scale: float = 1.0, sign: bool = True) -> str:
     return f"{shown} [{', '.join(ends)}]"
 
 
-def best(found: Mapping[Point, Mapping[int, Row]]) -> set[Point]:
-    """The points that no other one beats in accuracy and tokens, by their means."""
+def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
+    """The arms that no other one beats in accuracy and tokens, by their means."""
     means = {
-        point: (np.mean([a["accuracy"] for a in of.values()]), np.mean([a["tokens"] for a in of.values()]))
-        for point, of in found.items()
+        name: (np.mean([a["accuracy"] for a in of.values()]), np.mean([a["tokens"] for a in of.values()]))
+        for name, of in found.items()
     }
     return {
-        point
-        for point, (right, tokens) in means.items()
+        name
+        for name, (right, tokens) in means.items()
         if not any(r >= right and t <= tokens and (r, t) != (right, tokens) for r, t in means.values())
     }
 
 
 def main_table(runs: Sequence[Row], stop: bool) -> list[str]:
-    """Accuracy and tokens of every point, most efficient first; ``*`` marks the frontier."""
-    found = points(runs, stop)
-    none, front = found.get((NONE, ""), {}), best(found)
-    order = sorted(found, key=lambda p: (p[0] != START, p != (NONE, ""), -np.mean([*map(e3, found[p].values())])))
+    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier."""
+    found = arms(runs, stop)
+    none, front = found.get(NONE, {}), best(found)
     lines = [
         "| reward | seeds | accuracy | minus `none` | tokens | share | to the answer | share | E3 | minus `none` |",
         "|---" * 10 + "|",
     ]
-    for point in order:
-        mine = found[point]
-        cells = [label(point) + (" *" if point in front else ""), str(len(mine))]
-        for value, scale in ((lambda a: a["accuracy"], 100), (lambda a: a["tokens"], 1), (lambda a: a["to answer"], 1)):
-            cells.append(interval(mean_ci([value(a) for a in mine.values()]), scale, sign=False))
-            ratio = compared(mine, none, lambda a, value=value: float(np.log(value(a))))
-            cells.append(
-                interval(compared(mine, none, value), scale) if scale == 100 else "" if ratio is None
-                else f"{100 * np.exp(ratio.mean):.0f} %"
-            )  # fmt: skip
-        cells += [interval(mean_ci([*map(e3, mine.values())]), sign=False), interval(compared(mine, none, e3))]
-        lines.append("| " + " | ".join("" if point == (NONE, "") and i in (3, 5, 7, 9) else c for i, c in enumerate(cells)) + " |")  # fmt: skip  # noqa: E501
+
+    def mean(values: Sequence[float], scale: float = 1.0) -> str:
+        return interval(mean_ci(values), scale, sign=False)
+
+    def share(mine: Mapping[int, Row], key: str) -> str:
+        """Of what no length reward takes, by the geometric mean over the seeds."""
+        logs = compared(mine, none, lambda ask: float(np.log(ask[key])))
+        return "" if logs is None else f"{100 * np.exp(logs.mean):.0f} %"
+
+    for name in sorted(found, key=lambda n: (n != START, n != NONE, -np.mean([e3(a) for a in found[n].values()]))):
+        mine = found[name]
+        tokens, answered = ([ask[key] for ask in mine.values()] for key in ("tokens", "to answer"))
+        against = [
+            interval(compared(mine, none, lambda ask: ask["accuracy"]), 100), share(mine, "tokens"),
+            share(mine, "to answer"), interval(compared(mine, none, e3)),
+        ] if name != NONE else [""] * 4  # fmt: skip
+        own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(answered), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
+        cells = [cell for pair in zip(own, against, strict=True) for cell in pair]
+        lines.append(f"| {label(name, mine)}{' *' if name in front else ''} | {len(mine)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -104,10 +110,8 @@ def banded(runs: Sequence[Row]) -> dict[str, int]:
 
 
 def by_difficulty(runs: Sequence[Row], stop: bool) -> list[str]:
-    """Accuracy and tokens on easy, medium and hard kinds of problems, each reward asked in one way; every kind counts
-    the same."""
-    band, every = banded(runs), points(runs, stop)
-    found = {name: mine for (name, ask), mine in every.items() if ask == "" or (name, "") not in every}
+    """Accuracy and tokens on easy, medium and hard kinds of problems, every kind counts the same."""
+    band, found = banded(runs), arms(runs, stop)
     lines = ["| reward | " + " | ".join(f"{name}: accuracy | tokens" for name in BANDS) + " |", "|---" * 7 + "|"]
     for name, mine in found.items():
         cells = []
