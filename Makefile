@@ -71,6 +71,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/door.py
 	$(BIN)/python benchmarks/learnt_reservations.py
 	$(BIN)/python benchmarks/rlvr.py
+	$(BIN)/python benchmarks/rewards.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/think.py

@@ -315,10 +315,10 @@ def short(content: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def between(text: str, table: str) -> str:
+def between(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """The text with what stands between the marks replaced by the table."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table + END + rest.partition(END)[2]
+    before, _, rest = text.partition(begin)
+    return before + begin + table + end + rest.partition(end)[2]
 
 
 def page(content: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from trl import GRPOTrainer  # noqa: E402
 from budgeteer.adapters.trl import reward  # noqa: E402
 from budgeteer.core import registry  # noqa: E402
 from budgeteer.core.errors import InvalidInput, UnknownName  # noqa: E402
+from budgeteer.engine.llama import load  # noqa: E402
+from budgeteer.rl import recipes  # noqa: E402
+from budgeteer.rl.control import Control  # noqa: E402
+from budgeteer.rl.logprobs import entropies  # noqa: E402
 from budgeteer.rl.recipe import ENTROPY  # noqa: E402
 from helpers.trl_tiny import DATA, config, tiny, trained  # noqa: E402
 
@@ -45,8 +50,6 @@ def steps(folder, tmp_path_factory):
     """Rollouts of two steps of our trainer for TRL, with the texts of their prompts."""
     out = tmp_path_factory.mktemp("steps")
     seen = []
-    from budgeteer.rl.control import Control
-
     learn = Control.learn
 
     def spy(self, rollouts, view):
@@ -85,6 +88,43 @@ def test_the_numbers_are_those_of_our_trainer(folder, steps, name) -> None:
         got = function(prompts=rows.pop("prompt"), completions=texts, completion_ids=ids, **rows)
         assert [value is None for value in got] == np.isnan(rollouts.verified).tolist()
         np.testing.assert_allclose([value for value in got if value is not None], want, atol=1e-12)
+
+
+def test_rewards_of_entropies_are_those_of_our_trainer(folder, tmp_path) -> None:
+    """What a reward function of TRL cannot read; our trainer for TRL has it from TRL's forward pass."""
+    other = sorted(set(registry.of("reward")) - set(NAMES))
+    assert other == ["adathink-med", "ares", "pear"]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model.lm_head.weight, model.config.tie_word_embeddings = model.model.embed_tokens.weight, True
+    model.save_pretrained(tmp_path / "tied")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "tied")
+    seen = []
+
+    def kept(reward):
+        def score(state, columns):
+            seen.append((columns, reward.score(state, columns)))
+            return seen[-1][1]
+
+        return reward._replace(score=score, terms=None)
+
+    for name in other:
+        own = registry.part_of("reward", name)
+        recipe = replace(recipes.get("grpo"), reward=kept(own))
+        rollouts = []
+        with pytest.MonkeyPatch.context() as patch:
+            learn = Control.learn
+            patch.setattr(Control, "learn", lambda self, *given: (rollouts.append(given[0]), learn(self, *given))[1])  # noqa: B023
+            trained(
+                tmp_path / "tied", config(tmp_path, temperature=0.45, max_steps=1), recipe=recipe, close="",
+                train_dataset=LABELLED, reward_funcs=[even],
+            )  # fmt: skip
+        scored = rollouts[0].take(~np.isnan(rollouts[0].verified))
+        ours = replace(scored, entropy=entropies(load(tmp_path / "tied"), scored, 0.45))
+        want = own.score(own.init(), ours.columns(own.needs))
+        columns, got = seen[-1]
+        assert len(np.unique(got.round(4))) > 1
+        np.testing.assert_allclose(columns.column("entropy", name), ours.entropy, atol=1e-4)
+        np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_trl_trains_with_it_and_logs_its_terms(folder, tmp_path) -> None:

@@ -19,6 +19,7 @@ from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.method import Method
 from budgeteer.core.spec import parse
+from budgeteer.models.chat import THINK
 from budgeteer.solve import registered
 from budgeteer.solve.runner import Progress
 from helpers.cli_child import STRATEGIES, Slow, loader
@@ -171,6 +172,26 @@ def test_frontier(model, tmp_path, capsys):
     assert asked >= 2 * 2 * 2 * 6
     assert cli.main(command) == 0
     assert len(model.requests) == asked
+
+
+def test_a_frontier_draws_a_line_for_each_effort(model, tmp_path, capsys):
+    model.tags = THINK
+    model.write = lambda prompt, rng: "<think>" + "x" * (60 if prompt.startswith("high") else 20) + "</think>7"
+    (tmp_path / "q.jsonl").write_text('{"question": "3 + 4", "answer": "7"}\n{"question": "4 + 4", "answer": "8"}\n')
+    command = ["frontier", "direct", str(tmp_path / "q.jsonl"), "--budgets", "output:900", "--seeds", "2"]
+    command += ["--style", 'think:effort=low|high,said="{effort}: "', "--out", str(tmp_path / "f")]
+    assert cli.main(command) == 0
+    numbers = json.loads((tmp_path / "f" / "frontier.json").read_text())
+    used = {point["strategy"]: point["used"]["mean"] for point in numbers["points"]}
+    # the tags and the answer are 16 letters
+    assert used == {"direct, effort=low": 36, "direct, effort=high": 76}
+    assert [(d["a"], d["b"]) for d in numbers["differences"]] == [("direct, effort=high", "direct, effort=low")]
+    assert "direct, effort=high" in capsys.readouterr().out
+    asked = len(model.requests)
+    assert cli.main(command) == 0
+    assert len(model.requests) == asked == 2 * 2 * 2
+    assert cli.main([*command[:-4], "--style", "think:effort=low|low", "--out", str(tmp_path / "g")]) == 2
+    assert "each effort once" in capsys.readouterr().err
 
 
 def test_a_frontier_of_an_endpoint_that_never_answers_says_so_and_prints_no_zeros(tmp_path, capsys):

@@ -21,7 +21,7 @@ from budgeteer.rl.history import History, Memory, estimates, record
 from budgeteer.rl.ratio import Tokens, clipped
 from budgeteer.rl.surrogate import DIMENSIONS, Ridge, prompt_features
 from budgeteer.rl.thinning import thin
-from budgeteer.rl.weight import prompt_mean, sequence_mean, token_mean
+from budgeteer.rl.weight import decision_mask, prompt_mean, sequence_mean, token_mean
 
 A = np.array
 
@@ -98,6 +98,9 @@ def test_token_weights_by_hand():
     np.testing.assert_allclose(sequence_mean(length, group), [1 / 8, 1 / 16, 1 / 24, 1 / 32])
     # 2 prompts, mean length 5: 1 / (2 * 1 * 5) and 1 / (2 * 3 * 5)
     np.testing.assert_allclose(prompt_mean(length, group), [1 / 10, 1 / 30, 1 / 30, 1 / 30])
+    # 1 + 3 tokens behind the first ones
+    np.testing.assert_allclose(decision_mask(A([2, 4]), A([0, 1])), [[0, 1 / 4, 1 / 4, 1 / 4]] * 2)
+    assert decision_mask(A([]).astype(int), A([]).astype(int)).shape == (0, 0)
 
 
 @pytest.mark.parametrize("weight", [token_mean, sequence_mean, prompt_mean])

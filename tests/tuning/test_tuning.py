@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
@@ -13,7 +14,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import THINK, Chat, Message
 from budgeteer.models.model import PREFILL
 from budgeteer.solve import Budgeted, Question, Style, Task
-from budgeteer.tuning import Built, adacot, adar1, refuse_example, self_braking, thinkdial
+from budgeteer.tuning import Built, adacot, adar1, hunyuan_turbos, refuse_example, self_braking, thinkdial
 from budgeteer.tuning._adar1 import chosen, of_groups, within
 from budgeteer.tuning._self_braking import BRAKE, Braked, braked, marked, overthinking
 from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
@@ -28,7 +29,7 @@ def style(chat: bool = True) -> Style:
 
     return Style(
         prompt, lambda text: (text.split() or [None])[-1], THINK.close, answer_tokens=20, end=END,
-        complete=lambda text: text.endswith("."), normal=lambda text: text.rstrip("."),
+        complete=lambda text: text.endswith("."), normal=lambda text: text.rstrip("."), wait="\nWait,",
     )  # fmt: skip
 
 
@@ -289,12 +290,40 @@ def test_a_trace_that_is_cut_is_not_right() -> None:
     assert [(trace.answer, trace.right) for trace in made] == [(None, False)]  # "4" so far
 
 
+# -- Hunyuan-TurboS ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_hunyuan_turbos_keeps_a_right_short_answer_and_continues_a_wrong_one(chat) -> None:
+    lead = OPEN if chat else ""
+    made, model = built(hunyuan_turbos(), lambda prompt, rng: "4.", chat=chat)
+    assert [(text(e), e["failed"]) for e in made.examples] == [(f"{lead}{END}4.", 0)]
+    assert len(model.requests) == 1
+
+    said = iter(["It is 5.", f" no.{END}6.", f" no, it is four.{END}4."])
+    made, model = built(hunyuan_turbos(), lambda prompt, rng: next(said), chat=chat)
+    whole = f"{lead}It is 5.\nWait, no.\nWait, no, it is four.{END}4."
+    assert [(text(e), e["failed"], e["question"]) for e in made.examples] == [(whole, 2, "2+2?")]
+    assert made.answer == "4"
+
+
+def test_hunyuan_turbos_gives_up_after_its_tries_and_needs_a_word_of_doubt() -> None:
+    made, model = built(hunyuan_turbos(3), lambda prompt, rng: "5." if short(prompt) else f" so{END}6.")
+    assert made == Built((), "6")
+    assert len(model.requests) == 4
+    with pytest.MonkeyPatch.context() as patch:
+        plain = style()
+        patch.setitem(globals(), "style", lambda chat: dataclasses.replace(plain, wait=""))
+        with pytest.raises(InvalidInput, match="no word that continues a thinking"):
+            built(hunyuan_turbos(), lambda prompt, rng: "4.")
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: adar1(0), lambda: adar1(group_pairs=-1), lambda: adacot(enough=0), lambda: adacot(0),
         lambda: thinkdial(0), lambda: thinkdial(text="no word"), lambda: self_braking(threshold=1),
-        lambda: self_braking(0),
+        lambda: self_braking(0), lambda: hunyuan_turbos(0), lambda: hunyuan_turbos(max_tokens=0),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(make) -> None:

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
             f"name the field with --answer-field"
         )
     model = _solving.model_of(args)
-    live, cells = _solving.Live(), len(strategies) * len(budgets) * len(seeds)
+    modes = {} if args.style is None else frontier.modes_of(args.style)
+    live, cells = _solving.Live(), len(strategies) * max(len(modes), 1) * len(budgets) * len(seeds)
     begun: dict[frontier.Cell, None] = {}
 
     def on_row(cell: frontier.Cell, row: Row, progress: Progress) -> None:
@@ -66,37 +67,52 @@ def run(args: argparse.Namespace) -> int:
         live.name = f"{len(begun)} of {cells}, {cell.strategy}@{cell.budget} seed {cell.seed}"
         live(row, progress)
 
+    def line(strategy: str, mode: str) -> str:
+        """The name of a strategy's line of a mode."""
+        return f"{strategy}, {mode}" if mode else strategy
+
     async def work(pause: Any) -> Any:
         try:
             await _solving.probed(args, model)
-            style = styles.choose(model, asked.info) if args.style is None else args.style
-            look = styles.style_of(style, asked.info.by(model))
-            measured = await frontier.measure(
-                strategies,
-                budgets,
-                seeds,
-                asked,
-                model,
-                look,
-                args.out,
-                about={"style": style, "oracle": "yes" if args.oracle else "no", "verifier": asked.task.identity},
-                oracle=args.oracle,
-                pass_at=args.pass_at,
-                concurrency=args.concurrency,
-                timeout=args.timeout,
-                prices=prices,
-                durable=_solving.durable(args.model, *strategies.values()),
-                pause=pause,
-                on_row=on_row,
-            )
+            written = modes or {"": styles.choose(model, asked.info)}
+            looks = {mode: styles.style_of(text, asked.info.by(model)) for mode, text in written.items()}
+            measured: dict[frontier.Cell, Any] | None = {}
+            for mode, look in looks.items():
+                part = await frontier.measure(
+                    {line(name, mode): strategy for name, strategy in strategies.items()},
+                    budgets,
+                    seeds,
+                    asked,
+                    model,
+                    look,
+                    args.out,
+                    about={
+                        "style": written[mode],
+                        "oracle": "yes" if args.oracle else "no",
+                        "verifier": asked.task.identity,
+                    },
+                    oracle=args.oracle,
+                    pass_at=args.pass_at,
+                    concurrency=args.concurrency,
+                    timeout=args.timeout,
+                    prices=prices,
+                    durable=_solving.durable(args.model, *strategies.values()),
+                    pause=pause,
+                    on_row=on_row,
+                )
+                measured = None if part is None or measured is None else measured | part
+                if measured is None:
+                    break
+            lines = {line(name, mode): (name, look) for mode, look in looks.items() for name in strategies}
             missed = {}
             for cell, rows in (measured or {}).items():
                 missing = [row for row in rows if _solving.unasked(row)]
                 if missing and (cell.strategy, cell.budget) not in missed:
+                    name, look = lines[cell.strategy]
                     why = await _solving.not_one_fits(
                         missing,
                         asked.questions,
-                        strategy=strategies[cell.strategy],
+                        strategy=strategies[name],
                         model=model,
                         style=look,
                         prices=prices,
@@ -104,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
                     )
                     part = f"{len(missing)} of {len(rows)} questions were not asked"
                     missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
-            return style, measured, list(missed.values())
+            return args.style or written[""], measured, list(missed.values())
         finally:
             await _solving.close(model, *strategies.values())
 
@@ -146,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         "style": style,
         "budgets": [str(budget) for budget in budgets],
         "seeds": seeds,
-        "strategies": list(strategies),
+        "strategies": list(dict.fromkeys(cell.strategy for cell in measured)),
         "concurrency": args.concurrency,
         "oracle": args.oracle,
         "pass at": args.pass_at,

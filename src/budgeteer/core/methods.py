@@ -91,7 +91,7 @@ C_GRPO = Citation("C-GRPO: conformal adaptive rollout budgets for GRPO (the pack
 RMT, ADAPTIVE_DEEP, ADACOT = _paper("RMT"), _paper("AdaptiveDeepReasoning"), _paper("AdaCoT")
 TRAAC, THINKDIAL, VISIONTHINK = _paper("TRAAC"), _paper("ThinkDial"), _paper("VisionThink")
 FORCED_RL = _paper("BudgetForcing-RL")
-ADAR1, BRAKING = _paper("AdaR1"), _paper("SelfBrakingTuning")
+ADAR1, BRAKING, TURBOS = _paper("AdaR1"), _paper("SelfBrakingTuning"), _paper("Hunyuan-TurboS")
 L1 = Citation("L1: Controlling How Long A Reasoning Model Thinks With Reinforcement Learning", "2503.04697")
 KIMI = Citation("Kimi k1.5: Scaling Reinforcement Learning with LLMs", "2501.12599")
 O1_PRUNER = Citation("O1-Pruner: Length-Harmonizing Fine-Tuning for O1-Like Reasoning Pruning", "2501.12570")
@@ -726,6 +726,9 @@ METHODS: tuple[Method, ...] = (
     Method("token-mean", "weight", _W("token_mean"), "every token of the batch weighs the same", DAPO),
     Method("sequence-mean", "weight", _W("sequence_mean"), "every rollout weighs the same", GRPO),
     Method("prompt-mean", "weight", _W("prompt_mean"), "every prompt weighs the same"),
+    Method(
+        "decision-mask", "weight", _W("decision_mask"), "the token that decides whether to think is not learnt", ADACOT
+    ),
     # recipe
     Method(
         "untrained",
@@ -844,6 +847,7 @@ METHODS: tuple[Method, ...] = (
     Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),
     Method("adacot", "tuning", _TU("adacot"), "a label whether a question needs thinking, and such an answer", ADACOT),
     Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
+    Method("hunyuan-turbos", "tuning", _TU("hunyuan_turbos"), "short where that is right, else on from it", TURBOS),
     Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),

@@ -16,6 +16,7 @@ from budgeteer.core.budget import Budget, Budgets
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.meter import Prices
 from budgeteer.core.plan import F64
+from budgeteer.core.spec import parse
 from budgeteer.lab.metrics import accuracy_per_token, csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
@@ -61,6 +62,26 @@ def budgets_of(text: str) -> list[Budget]:
     if len({budget.kind for budget in budgets}) > 1:
         raise InvalidInput(f"--budgets {text!r} are of several kinds; a frontier has one axis")
     return sorted(set(budgets), key=lambda budget: budget.amount or 0)
+
+
+def modes_of(style: str) -> dict[str, str]:
+    """The styles that one text asks for, by what tells them apart: a line of the frontier for each effort.
+
+    Raises:
+        InvalidInput: an effort twice, or nothing between two bars.
+
+    >>> modes_of("think:effort=low|high,tokens=64")
+    {'effort=low': 'think:tokens=64,effort=low', 'effort=high': 'think:tokens=64,effort=high'}
+    >>> modes_of("think:effort=low")
+    {'': 'think:effort=low'}
+    """
+    spec = parse(style, "style")
+    efforts = [part.strip() for part in (spec.text("effort") or "").split("|")]
+    if len(efforts) == 1:
+        return {"": style}
+    if "" in efforts or len(set(efforts)) < len(efforts):
+        raise InvalidInput(f"style {style!r}: write each effort once, such as effort=low|medium|high")
+    return {f"effort={effort}": str(spec.without("effort").given(effort=effort)) for effort in efforts}
 
 
 async def measure(

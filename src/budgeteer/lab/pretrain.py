@@ -116,7 +116,8 @@ def _chunk(config: PretrainConfig, tokenizer: Any, index: int) -> list[tuple[Ten
     return batches
 
 
-def _batches(config: PretrainConfig, tokenizer: Any, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(config: PretrainConfig, tokenizer: Any, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches from step ``first`` on, without end: (tokens [b, t], loss weights [b, t - 1])."""
     per = CHUNK // config.batch
     chunk = first // per
     batches = _chunk(config, tokenizer, chunk)[first % per :]
@@ -166,7 +167,7 @@ def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, floa
             raise
         except Exception as error:
             raise CheckpointError(f"cannot read {state_file} ({error}); delete it to start afresh") from error
-    for step, (tokens, weight) in enumerate(_batches(config, tokenizer, first), first):
+    for step, (tokens, weight) in enumerate(batches(config, tokenizer, first), first):
         if step >= config.steps:
             break
         logits = model.logits(model(tokens[:, :-1]))

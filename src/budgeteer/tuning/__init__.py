@@ -10,6 +10,7 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.tuning._adacot import adacot
     from budgeteer.tuning._adar1 import adar1
+    from budgeteer.tuning._hunyuan_turbos import hunyuan_turbos
     from budgeteer.tuning._self_braking import self_braking
     from budgeteer.tuning._thinkdial import thinkdial
     from budgeteer.tuning.protocol import Builder, Built, as_strategy, refuse_example
@@ -20,6 +21,7 @@ __all__ = [
     "adacot",
     "adar1",
     "as_strategy",
+    "hunyuan_turbos",
     "refuse_example",
     "self_braking",
     "thinkdial",
@@ -33,6 +35,7 @@ __getattr__ = lazy(
         "adacot": "_adacot",
         "adar1": "_adar1",
         "as_strategy": "protocol",
+        "hunyuan_turbos": "_hunyuan_turbos",
         "refuse_example": "protocol",
         "self_braking": "_self_braking",
         "thinkdial": "_thinkdial",

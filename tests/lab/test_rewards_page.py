@@ -1,0 +1,112 @@
+"""benchmarks/rewards.py: its tables on rows worked by hand, its arms, and the page that holds the committed figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytest.importorskip("torch")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import rewards
+
+    return rewards
+
+
+@pytest.fixture
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import rewards_report
+
+    return rewards_report
+
+
+def run(reward, seed, *asks, stop=False):
+    return {"reward": reward, "seed": seed, "stop": stop, "asks": list(asks)}
+
+
+def ask(accuracy, tokens, name="", **more):
+    return {"ask": name, "accuracy": accuracy, "tokens": tokens, "to answer": tokens / 2, "levels": {}, **more}
+
+
+def test_the_page_holds_the_numbers_of_the_file(script):
+    content, page = json.loads(script.TARGET.read_text()), (ROOT / "docs" / "rewards.md").read_text()
+    assert script.between(page, script.summary(content), script.BEGIN, script.END) == page
+
+
+def test_the_main_table_by_hand(report):
+    runs = [
+        run("none", 1, ask(0.5, 40)), run("none", 2, ask(0.7, 40)), run("start", 1, ask(0.4, 50)),
+        run("kimi", 1, ask(0.6, 20)), run("kimi", 2, ask(0.7, 10)), run("kimi", 1, ask(0.0, 1), stop=True),
+    ]  # fmt: skip
+    rows = [line.split("|")[1:-1] for line in report.main_table(runs, False)[2:-1]]
+    assert [row[0].strip() for row in rows] == ["`start`", "`none`", "`kimi` *"]
+    kimi = [cell.strip() for cell in rows[2]]
+    # 10 points and 0 more than none; the geometric mean of 1/2 and 1/4; 60^2 / 20 = 180 and 70^2 / 10 = 490
+    assert kimi[1] == "2"
+    assert kimi[3].startswith("+5.0 [")
+    assert kimi[5] == kimi[7] == "35 %"
+    assert kimi[8].startswith("335.0 [")
+    assert kimi[9].startswith("+242.5 [")  # none: 62.5 and 122.5
+    assert [cell.strip() for cell in rows[0]][3] == "-10.0"  # one seed, no interval
+
+
+def test_kinds_of_problems_are_as_hard_as_the_start_finds_them(report):
+    levels = {"a": [0.7, 9, 8], "b": [0.4, 9, 8], "c": [0.1, 30, 20]}
+    runs = [run("start", 1, ask(0.4, 9) | {"levels": levels}), run("start", 2, ask(0.4, 9) | {"levels": levels})]
+    assert report.banded(runs) == {"a": 0, "b": 1, "c": 2}
+    assert report.by_difficulty(runs, False)[2] == "| `start` | 70 | 9 | 40 | 9 | 10 | 30 |"
+
+
+def test_asked_against_measured_by_hand(report):
+    tokens = [
+        run("l1", 1, ask(0.5, 18, "16", distance={"16": 4, "32": 20}), ask(0.5, 30, "32", distance={"16": 16, "32": 6}))
+    ]
+    wanted = {"l1": [("16", 16), ("32", 32)], "e1": [("50 %", 0.5), ("100 %", 1.0)]}
+    assert report.effort_table(tokens, wanted)[2] == "| `l1` | 1 | 16, 32 | 18.0, 30.0 | 5.00 | 18.00 | 1 of 1 |"
+    shares = [
+        run("e1", seed, ask(0.5, 30, "50 %", thinking=half), ask(0.5, 40, "100 %", thinking=20))
+        for seed, half in ((1, 12), (2, 24))
+    ]
+    # 0.6 and 1.2 of the whole; own errors 0.1, 0.7, 0, 0; with the other tag 0.4, 0.2, 0.5, 0.5
+    line = report.effort_table(shares, wanted)[2]
+    assert line == "| `e1` | 2 | 50 %, 100 % | 0.90, 1.00 | 0.20 | 0.40 | 1 of 2 |"
+
+
+def test_every_registered_reward_is_an_arm_that_makes_a_recipe(script):
+    from budgeteer.core import registry
+
+    names = set(script.PARTS["main"].names)
+    assert set(registry.of("reward")) <= names
+    for name in {name for part in script.PARTS.values() for name in part.names}:
+        recipe = script.recipe_of(name, stop=True)
+        assert (recipe.reward is None) == (name in ("none", "start"))
+        assert (recipe.variant is not None) == (name.removesuffix(script.SHUFFLED) in script.ASKED)
+        assert recipe.steer is not None
+    assert script.recipe_of("kimi", stop=False).steer is None
+
+
+def test_shuffled_tags_are_those_of_other_prompts_and_rows_of_a_prompt_keep_one(script):
+    from budgeteer.core.plan import Items, Plan
+    from budgeteer.rl.history import History
+    from budgeteer.rl.recipe import View
+    from budgeteer.rl.variant import drawn_budget
+
+    items = Items(tuple("abcdef"), np.ones(6))
+    units = np.array([2, 0, 3, 1, 2, 4])
+    view = View(items, Plan(items.keys, units, 12.0), History.empty(), 100)
+    plain = drawn_budget().vary((), view, np.random.default_rng(3))
+    mixed = script.shuffled(drawn_budget()).vary((), view, np.random.default_rng(3))
+    assert mixed.prefix == plain.prefix
+    owner = np.repeat(np.arange(6), units)
+    new, old = ([np.unique(v.columns["target"][owner == i]) for i in (0, 2, 3, 4, 5)] for v in (mixed, plain))
+    assert all(len(values) == 1 for values in new)
+    assert sorted(np.concatenate(new)) == sorted(np.concatenate(old))
+    assert (np.concatenate(new) != np.concatenate(old)).any()
