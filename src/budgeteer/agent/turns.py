@@ -133,12 +133,13 @@ class Agent:
             messages.append(Message("user", LAST))
         return replace(prompt, messages=tuple(messages), tools=self._schemas if native and not last else ())
 
-    async def step(self, turns: Turns, note: Callable[[Turn], str] | None = None) -> Turn | None:
+    async def step(self, turns: Turns, note: Callable[[Turn], str] | None = None, *, keep: int = 0) -> Turn | None:
         """One call of the model, and the calls of tools that it asks for, all at the same time.
 
         Args:
             turns: the trajectory so far.
             note: (turn with its results) -> what the model is told behind them.
+            keep: tokens of input of a last answer on another branch, that has to stay affordable, too.
 
         Returns:
             The turn; None if the budget covers no step besides a last answer.
@@ -147,7 +148,7 @@ class Agent:
             ModelError: the model failed; no tool was called.
         """
         prompt = self.prompt(turns)
-        cap = self._cap(prompt)
+        cap = self._cap(prompt, keep)
         if cap < _SHORTEST:
             return None
         # raw text would go on with results of its own; a line break ends no call
@@ -205,11 +206,16 @@ class Agent:
 
     def fits(self, prompt: Prompt, output: int, turns: Turns) -> bool:
         """Whether a call beside the loop fits, and a last answer behind it that reads these turns."""
-        count = self.task.model.count
-        later = Usage(input=count(self.prompt(turns, last=True)), output=self.task.style.answer_tokens)
-        return self.task.model.fits(Usage(input=count(prompt), output=output), later)
+        model = self.task.model
+        later = Usage(input=self.reads(turns), output=self.task.style.answer_tokens)
+        room = model.context is None or model.count(prompt) + output <= model.context
+        return room and model.fits(Usage(input=model.count(prompt), output=output), later)
 
-    def _cap(self, prompt: Prompt) -> int:
+    def reads(self, turns: Turns) -> int:
+        """Tokens of input of a last answer that reads these turns."""
+        return self.task.model.count(self.prompt(turns, last=True))
+
+    def _cap(self, prompt: Prompt, keep: int) -> int:
         """The most tokens of a step with which a last answer still fits, that reads it and a little of a result."""
         model, last = self.task.model, self.task.style.answer_tokens
         inputs = model.count(prompt)
@@ -219,9 +225,8 @@ class Agent:
             most = min(most, model.context - inputs - frame - last)
 
         def fits(tokens: int) -> bool:
-            return model.fits(
-                Usage(input=inputs, output=tokens), Usage(input=inputs + tokens + frame * bool(self.tools), output=last)
-            )
+            read = max(keep, inputs + tokens + frame * bool(self.tools))
+            return model.fits(Usage(input=inputs, output=tokens), Usage(input=read, output=last))
 
         return most if most < 1 or fits(most) else largest(fits, most)
 
@@ -256,7 +261,7 @@ class Agent:
         model = self.task.model
 
         def fits(turn: Turn) -> bool:
-            inputs = model.count(self.prompt((*turns, turn), last=True))
+            inputs = self.reads((*turns, turn))
             last = self.task.style.answer_tokens
             room = model.context is None or inputs + last <= model.context
             return room and model.fits(Usage(input=inputs, output=last))

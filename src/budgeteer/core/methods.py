@@ -62,6 +62,7 @@ REBASE = Citation(
 )
 BAVT = _paper("BAVT")
 BATS = _paper("BATS")
+VOI_CONTROL = _paper("VOI-control")
 TURN_CONTROL = _paper("TurnControl")
 REACT = Citation("ReAct: Synergizing Reasoning and Acting in Language Models", "2210.03629")
 SCALE = _paper("SCALE")
@@ -487,6 +488,8 @@ METHODS: tuple[Method, ...] = (
         "turn-control", "strategy", _AN("turn_control"), "a cap of turns, extended or not, with reminders", TURN_CONTROL
     ),
     Method("bats", "strategy", _AN("bats"), "plans, acts and checks with its budget in the prompt", BATS),
+    Method("bavt", "strategy", _AN("bavt"), "which turn of an agent's tree to grow, greedier as the budget ends", BAVT),
+    Method("voi", "strategy", _AN("voi"), "search, decompose or answer: the best gain for its share", VOI_CONTROL),
     Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),
     Method(
         "switch-thinking",

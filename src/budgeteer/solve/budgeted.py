@@ -154,6 +154,17 @@ class Budgeted:
         worst = [self._metering.most(usage, self.name, "") for usage in calls]
         return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
 
+    def share(self, usage: Usage, tool: Tool | None = None) -> float:
+        """The largest share of what is left, over the kinds, that a call takes at most, with one of a tool; infinite
+        where it takes something of which nothing is left."""
+        most = self._metering.most(usage, self.name, "")
+        shares = [0.0]
+        for kind, free in self.remaining.items():
+            units = most[kind] + (0 if tool is None else tool.units(kind))
+            if units:
+                shares.append(units / free if free > 0 else float("inf"))
+        return max(shares)
+
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
         """All choices of a request, reserved and charged.
 
