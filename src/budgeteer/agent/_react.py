@@ -48,7 +48,7 @@ def react(
                 found.append(await answered(agent, done))
             except ModelError as error:
                 found.append(Answer(None, StoppedBy.ERROR, error=str(error)))
-        ranked = majority()([answer.answer for answer in found])
+        ranked = majority()([answer.answer for answer in found], [0.0] * len(found))
         if not ranked:
             return first
         traces = tuple(trace for answer in found for trace in answer.traces)

@@ -120,16 +120,16 @@ class Agent:
         """
         native = CALLS in self.task.model.capabilities
         about = [self.about] if self.about else []
-        if self.tools and not native:
+        if self.tools and not native and (turns or not last):
             about.append(HOW.format(tools="\n".join(self._schemas)))
         prompt = self.task.style.prompt("\n\n".join([self.task.question.text, *about]))
         if isinstance(prompt, str):
-            return continued(prompt, "".join(map(_as_text, turns)) + (f"\n{LAST}\n" if last and turns else ""))
+            return continued(prompt, "".join(map(_as_text, turns)) + (f"\n{LAST}\n" if last and self.tools else ""))
         messages = list(prompt.messages)
         for turn in turns:
             messages.append(Message("assistant", turn.text))
             messages += _read(turn, "tool" if native and turn.calls else "user")
-        if last and turns:
+        if last and self.tools:
             messages.append(Message("user", LAST))
         return replace(prompt, messages=tuple(messages), tools=self._schemas if native and not last else ())
 
@@ -142,7 +142,7 @@ class Agent:
             keep: tokens of input of a last answer on another branch, that has to stay affordable, too.
 
         Returns:
-            The turn; None if the budget covers no step besides a last answer.
+            The turn; None if the budget covers no step besides a last answer, or what it added could not be read.
 
         Raises:
             ModelError: the model failed; no tool was called.
@@ -219,7 +219,7 @@ class Agent:
         """The most tokens of a step with which a last answer still fits, that reads it and a little of a result."""
         model, last = self.task.model, self.task.style.answer_tokens
         inputs = model.count(prompt)
-        frame = _ROOM + model.count(LAST)
+        frame = _ROOM + model.count(LAST) + model.count(_as_text(Turn("", results=("",))))
         most = self.limits.step_tokens
         if model.context is not None:
             most = min(most, model.context - inputs - frame - last)
@@ -256,8 +256,8 @@ class Agent:
         except BudgetExceeded:
             return f"[{call.name} was not called: its budget is spent; go on without it]"
 
-    def _fitted(self, turns: Turns, turn: Turn) -> Turn:
-        """The turn with its results cut to what a last answer can still read."""
+    def _fitted(self, turns: Turns, turn: Turn) -> Turn | None:
+        """The turn with its results cut to what a last answer can still read; None if that cannot read it at all."""
         model = self.task.model
 
         def fits(turn: Turn) -> bool:
@@ -272,8 +272,9 @@ class Agent:
         longest = max(map(len, turn.results))
         if fits(turn):
             return turn
-        kept = largest(lambda most: fits(shorter(most)), longest)
-        return shorter(kept) if fits(shorter(kept)) else replace(shorter(0), note="")
+        if not fits(shorter(0)):
+            return None
+        return shorter(largest(lambda most: fits(shorter(most)), longest))
 
 
 @dataclass(frozen=True, slots=True)
