@@ -56,12 +56,14 @@ class Weights:
         parts: bonus of a search while parts of the question are listed.
         repeated: penalty of a search whose last one brought nothing new.
         again: penalty of a decomposition for each one before it.
+        enough: rating of an answer below which it has no gain; an answer takes so little that any gain would win.
     """
 
     penalty: float = 1.0
     parts: float = 0.1
     repeated: float = 0.3
     again: float = 0.5
+    enough: float = 0.5
 
 
 def voi(
@@ -81,7 +83,8 @@ def voi(
     ``r(k) = max(u(k), 0) / (d(k) + 0.001)`` with ``u(k) = gain(k) + bonus(k) - penalty (1 - ratio) d(k)``: gain is the
     critic's rating / 10, d the largest share of what is left that the action takes (tokens at worst, calls of tools),
     ratio the share of the whole budget that is left. Bonuses: parts that are listed favour a search; a search after one
-    that brought nothing new, and a second decomposition, are marked down. Guards come first: what does not fit beside
+    that brought nothing new, and a second decomposition, are marked down; an answer gains by what its rating has above
+    0.5. Guards come first: what does not fit beside
     a last answer is not done. Where no action has a gain above 0, it answers.
 
     With ``refine``, the answer's form is rewritten at the end if ``support - harm x H >= least`` (both / 10) and one
@@ -114,7 +117,8 @@ def voi(
 
     async def solve(task: Task) -> Answer:
         start = task.model.remaining
-        agent, trajectory, split = Agent(task, limits), (), 0
+        agent, split = Agent(task, limits), 0
+        trajectory: Turns = ()
         done = Walk((), None, StoppedBy.CAP)
         for number in range(turns):
             try:
@@ -182,7 +186,7 @@ def chosen(
     bonus = {
         Action.SEARCH: weights.parts * (split > 0) - weights.repeated * stale,
         Action.DECOMPOSE: -weights.again * split,
-        Action.ANSWER: 0.0,
+        Action.ANSWER: -weights.enough,
     }
     scores = {
         action: score(gains.get(action, 0.0) + bonus[action], share, left, weights.penalty)

@@ -33,10 +33,10 @@ class Lookups:
     >>> env = Lookups(size=2, seed=0, level=1)
     >>> item = env.items[0]
     >>> item.prompt, item.answer
-    ('In which city does Ida live?', 'Bern')
-    >>> tool, = env.tools(item)
-    >>> asyncio.run(tool.call({name: text for name, text in zip(tool.parameters, ("Ida", "city"))}))
-    'Bern'
+    ('What is the room number of Sara?', '211')
+    >>> (tool,) = env.tools(item)
+    >>> asyncio.run(tool.call(dict(zip(tool.parameters, ("Sara", "room")))))
+    '211'
     """
 
     name = "lookups"
