@@ -177,8 +177,8 @@ def advised(
         or not 0 <= guess < 1
     ):
         raise InvalidInput(
-            f"budget {budget}, message {message}, fidelity {fidelity}, shared {shared}, guess {guess}; give tokens of 1 "
-            "or more, and shares from 0 to 1, of guessing below 1"
+            f"budget {budget}, message {message}, fidelity {fidelity}, shared {shared}, guess {guess}; give tokens of "
+            "1 or more, and shares from 0 to 1, of guessing below 1"
         )
     table = _Alone(alone, guess)
     single, beta = table.interval(table.single, seed), table.interval(lambda times: table.power(times).beta, seed)
