@@ -81,11 +81,11 @@ def voi(
     """Before each turn, score search, decompose and answer, and do what has the best gain for its share of the budget.
 
     ``r(k) = max(u(k), 0) / (d(k) + 0.001)`` with ``u(k) = gain(k) + bonus(k) - penalty (1 - ratio) d(k)``: gain is the
-    critic's rating / 10, d the largest share of what is left that the action takes (tokens at worst, calls of tools),
-    ratio the share of the whole budget that is left. Bonuses: parts that are listed favour a search; a search after one
-    that brought nothing new, and a second decomposition, are marked down; an answer gains by what its rating has above
-    0.5. Guards come first: what does not fit beside
-    a last answer is not done. Where no action has a gain above 0, it answers.
+    critic's rating / 10, d the largest share of what is left that the action takes (the prompt, a turn's tokens of
+    output, the mean so far, a call of the tool), ratio the share of the whole budget that is left. Bonuses: parts that
+    are listed favour a search; a search after one that brought nothing new, and a second decomposition, are marked
+    down; an answer gains by what its rating has above 0.5. Guards come first: what does not fit beside a last answer is
+    not done. Where no action has a gain above 0, it answers.
 
     With ``refine``, the answer's form is rewritten at the end if ``support - harm x H >= least`` (both / 10) and one
     form contains the other, so that only form and no evidence is changed.
@@ -175,9 +175,11 @@ def chosen(
     model, style = task.model, task.style
     inputs = model.count(agent.prompt(turns))
     tool = task.tools[0] if task.tools else None
+    written = [model.count(turn.text) for turn in turns if turn.text]
+    usual = sum(written) // len(written) if written else style.answer_tokens
     shares = {
-        Action.SEARCH: model.share(Usage(input=inputs, output=agent.limits.step_tokens), tool),
-        Action.DECOMPOSE: model.share(Usage(input=inputs, output=agent.limits.step_tokens)),
+        Action.SEARCH: model.share(Usage(input=inputs, output=usual), tool),
+        Action.DECOMPOSE: model.share(Usage(input=inputs, output=usual)),
         Action.ANSWER: model.share(Usage(input=inputs, output=style.answer_tokens)),
     }
     if not gains:
