@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from budgeteer.core.methods import METHODS  # noqa: E402
 
 PACKAGES = (
+    "agent",
     "allocate",
     "cache.rest",
     "cache.score",

@@ -27,6 +27,7 @@ FLOORS = (
     {"engine", "models"},
     {"solve"},
     {"strategies", "rl", "cache", "context", "route"},
+    {"agent"},
     {"adapters", "tuning"},
     {"gateway"},
     {"check"},

@@ -19,7 +19,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PACKAGES = (
     "core", "allocate", "online", "joint", "steer", "strategies", "solve", "verify", "ledger", "metering", "prices",
-    "models", "rl", "tuning", "check", "adapters", "cache", "context", "route",
+    "models", "rl", "tuning", "check", "adapters", "cache", "context", "route", "agent",
 )  # fmt: skip
 INTERNAL = {
     "budgeteer.core.lazy", "budgeteer.core.rows", "budgeteer.core.urls", "budgeteer.ledger.postgres_link",

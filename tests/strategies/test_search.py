@@ -34,9 +34,9 @@ from budgeteer.strategies import (
 from budgeteer.strategies._adaptive_vote import fewest, stop_rule
 from budgeteer.strategies._dora import optimal_copies, trigrams, uniqueness
 from budgeteer.strategies._split import agreement, gains
-from budgeteer.strategies._value_tree import chances
 from budgeteer.strategies.aggregator import majority, majority_filter, max_score, weighted_majority
 from budgeteer.strategies.kit.decided import certain, gain, leads, overtaken
+from budgeteer.strategies.kit.nodes import chances
 from budgeteer.strategies.scorer import mean_logprob, programmatic, self_evaluation, verifier
 
 STYLE = Style(lambda q: f"{q}=", lambda rest: rest.strip() or None, close="#", stop=("\n",), answer_tokens=4)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from budgeteer.check._common import CheckFailed
-from budgeteer.check._toy import QUESTION, ToyModel, toy_style
+from budgeteer.check._toy import QUESTION, CallingModel, ToyModel, toy_style, toy_tools
 from budgeteer.check.scripted import ALL
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
@@ -19,7 +19,7 @@ from budgeteer.models.model import (
 )
 from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Strategy, Style, Task
 from budgeteer.solve.runner import Settings, run
-from budgeteer.solve.strategy import CHECK
+from budgeteer.solve.strategy import CHECK, GIVEN, TOOLS
 
 SECONDS = 60
 """After which a strategy hangs."""
@@ -37,7 +37,8 @@ def check_strategy(
     seed gives the same answer by the same calls. On a model that fails or cuts off half of its calls, no answer that
     came is lost: a ModelError may pass only if nothing was answered (the runner makes it the reason). On a model that
     always fails there is no answer. A strategy without needs works with messages on a black box, which declares no
-    capability; a strategy with needs is refused there by the runner, before any call.
+    capability; a strategy with needs is refused there by the runner, before any call. One that calls tools keeps within
+    a budget of calls on a model that calls without end.
 
     Args:
         factory: makes the strategy; called for every run.
@@ -49,7 +50,7 @@ def check_strategy(
     strategy = factory()
     if not isinstance(strategy, Strategy):
         raise CheckFailed(f"the factory made {strategy!r}, no Strategy")
-    known = CAPABILITIES | {CHECK}
+    known = CAPABILITIES | GIVEN
     if not strategy.needs <= known:
         raise CheckFailed(f"Strategy.needs {sorted(strategy.needs)} has more than {', '.join(sorted(known))}")
     if INTERNALS in strategy.needs and model is None:
@@ -74,8 +75,12 @@ def check_strategy(
         answer = _solve(factory, toy(1.0), {"all": ENOUGH}, seed)
         if answer.answer is not None:
             raise CheckFailed(f"answered {answer.answer!r}, and every call of the model failed")
+    if TOOLS in strategy.needs and model is None:
+        for budget in (*random_budgets, ENOUGH):
+            caller = CallingModel(ALL, seed=seed)
+            _solve(factory, caller, {"all": budget, "tool:look": 3}, seed)
     box = toy(capabilities=frozenset())
-    if not strategy.needs - {CHECK}:
+    if not strategy.needs - GIVEN:
         for budget in (0, *random_budgets):
             _solve(factory, box, {"all": budget}, seed, style=toy_style(chat=True))
         answer = _solve(factory, box, {"all": ENOUGH}, seed, style=toy_style(chat=True))
@@ -83,7 +88,9 @@ def check_strategy(
             raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a chat model; it says {answer.reason!r}")
         return
     try:
-        asyncio.run(run([QUESTION], strategy, box, toy_style(), str(ENOUGH), Settings(check=_checked(strategy))))
+        tools = (lambda question: toy_tools()) if TOOLS in strategy.needs else None
+        settings = Settings(check=_checked(strategy), tools=tools)
+        asyncio.run(run([QUESTION], strategy, box, toy_style(), str(ENOUGH), settings))
     except InvalidInput:
         if box.requests:
             raise CheckFailed("the runner asked a black box before it refused it") from None
@@ -118,7 +125,8 @@ def _solve(
             strategy = factory()
             verify = _checked(strategy)
             check = None if verify is None else (lambda answer: verify(QUESTION, answer))
-            answer = await strategy.solve(Task(QUESTION, wrapped, style, seed, check))
+            tools = toy_tools() if TOOLS in strategy.needs else ()
+            answer = await strategy.solve(Task(QUESTION, wrapped, style, seed, check, tools))
         return answer, wrapped, len(asyncio.all_tasks()) - 1
 
     try:

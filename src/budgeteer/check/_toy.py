@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.models.chat import Chat, Message, Prompt, contents
+from budgeteer.models.chat import Chat, Message, Prompt, call_of, contents
 from budgeteer.models.model import PREFIX, Choice, Finish, Request, Response
 from budgeteer.solve import Question, Style
+from budgeteer.solve.tool import Tool
 
 CLOSE = "</think>"
 QUESTION = Question("q", "2 + 2 =")
@@ -60,6 +63,25 @@ class ToyModel(Scripted):
         usage = Usage(input=self.count(request.prompt), output=output)
         self.used += (usage.input or 0) + (usage.output or 0)
         return Response(tuple(choices), usage)
+
+
+class CallingModel(ToyModel):
+    """A toy that calls the tool ``look``, mostly, whatever it is asked."""
+
+    def _choice(self, request: Request, i: int) -> Choice:
+        if self._generator(request, i).random() < 0.2:
+            return super()._choice(request, i)
+        text = call_of("look", '{"at": "it"}')[: request.max_tokens]
+        return Choice(text, len(text), Finish.STOP if text.endswith(">") else Finish.LENGTH)
+
+
+def toy_tools() -> tuple[Tool, ...]:
+    """A tool for strategies that call tools."""
+
+    async def look(arguments: Mapping[str, Any]) -> str:
+        return f"{arguments['at']} is 4"
+
+    return (Tool("look", "Looks.", {"at": {"type": "string"}}, look, everything="it is 4"),)
 
 
 def _think(prompt: str, rng: random.Random) -> str:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "papers": ("budgeteer.cli.papers", "the papers this is about, and how much of each is here"),
     "evidence": ("budgeteer.cli.evidence", "run the experiments behind a method's claims"),
     "route": ("budgeteer.cli.route", "which model answers a request: learn it from a table of scores and costs"),
+    "agent": ("budgeteer.cli.agent", "one agent, many or none: what pays, from your own runs"),
     "cache": ("budgeteer.cli.cache", "budgets of the KV cache: what they cost in quality and free in bytes"),
     "lab": ("budgeteer.cli.lab", "rebuild the embedded models, profile a pool"),
 }

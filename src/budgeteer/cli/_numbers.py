@@ -43,8 +43,10 @@ RANGES = {
     "concurrency": Range(1, 10_000),
     "depth": Range(1, 1_000),
     "discount": Range(0, 100),
+    "fidelity": Range(0, 1),
     "first_seed": _SEED,
     "group": Range(1, 100_000),
+    "guess": Range(0, 1 - 1e-6),
     "heldout_items": Range(1, 10_000_000),
     "high": Range(0, 1_000_000_000),
     "items": Range(1, 1_000_000),
@@ -59,6 +61,7 @@ RANGES = {
     "max_output": _TOKENS,
     "max_reasoning": _TOKENS,
     "max_tokens": Range(1, 1_000_000),
+    "message": Range(1, 1_000_000_000),
     "n": Range(1, 1_000_000_000),
     "pass_at": Range(1, 1_000_000),
     "port": Range(0, 65_535, why="0 = a free one"),
@@ -70,6 +73,7 @@ RANGES = {
     "samples": Range(0, 1_000_000),
     "seed": _SEED,
     "seeds": Range(1, 10_000, why="2 or more for an interval"),
+    "shared": Range(0, 1),
     "splits": Range(1, 10_000, why="2 or more for an interval"),
     "steps": Range(1, 10_000_000),
     "task_seed": _SEED,
@@ -79,7 +83,9 @@ RANGES = {
     "trials": Range(1, 100_000),
     "watts": Range(0, 1_000_000, above=True),
     "width": Range(1, 100_000),
+    "window": Range(1, 2**62),
     "workers": Range(1, 1_024),
+    "worth": Range(0, math.inf, above=True),
 }
 """Option, as argparse names it -> what it takes. A number that means the same has the same name in all commands."""
 

@@ -12,6 +12,7 @@ from budgeteer.core.errors import InvalidInput
 
 FOLDER, FILE, FILE_ONLY = "folder", "file", "file, in a folder that is there"
 OUTPUTS: dict[tuple[str, str], str] = {
+    ("agent", "out"): FILE_ONLY,
     ("allocate", "plot"): FILE_ONLY,
     ("cache", "out"): FILE_ONLY,
     ("compare", "out"): FOLDER,

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 grade=asked.grade,
                 pass_at=args.pass_at,
                 check=asked.score if args.oracle else None,
+                tools=asked.tools,
                 prices=prices,
                 out=args.out,
                 durable=_solving.durable(args.model, strategy),
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
                     style=style,
                     prices=prices,
                     check=(lambda answer: 0.0) if args.oracle else None,
+                    tools=asked.tools,
                 ),
             )
         finally:

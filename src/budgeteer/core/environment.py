@@ -34,6 +34,9 @@ class Item:
 class Environment(Protocol):
     """A source of items with a verifier.
 
+    One whose problems are answered with tools also has a method ``tools(item)``, which returns those for an item
+    (:class:`budgeteer.solve.tool.Tool`).
+
     Attributes:
         name: distinct name, such as ``"chains"``.
         items: the problems.

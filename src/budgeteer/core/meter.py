@@ -235,6 +235,15 @@ def meters(kinds: Iterable[str], prices: Prices | None = None) -> tuple[Meter, .
     return tuple(meter(kind, prices) for kind in dict.fromkeys(kinds))
 
 
+def used_by_agents(kind: str) -> bool:
+    """Whether agents count a kind: ``turns``, and those of tools: ``tool``, ``tool:NAME``, ``bytes``, ``bytes:NAME``.
+
+    >>> [used_by_agents(kind) for kind in ("turns", "tool:search", "all", "joules")]
+    [True, True, False, False]
+    """
+    return kind.partition(":")[0] in ("turns", "tool", "bytes")
+
+
 def canonical(kind: str) -> str:
     """A kind as it is printed: a name as it is, a formula with its buckets in the order of ``Usage``.
 

@@ -61,6 +61,10 @@ REBASE = Citation(
     "2408.00724",
 )
 BAVT = _paper("BAVT")
+BATS = _paper("BATS")
+VOI_CONTROL = _paper("VOI-control")
+TURN_CONTROL = _paper("TurnControl")
+REACT = Citation("ReAct: Synergizing Reasoning and Acting in Language Models", "2210.03629")
 SCALE = _paper("SCALE")
 CROWD_LABELING = Citation("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080")
 GRPO = Citation("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", "2402.03300")
@@ -146,7 +150,7 @@ _CX, _RO = partial(_path, "context"), partial(_path, "route")
 _P, _SY = partial(_path, "gateway.policies"), partial(_path, "solve.styles")
 _AG, _SR = partial(_path, "strategies.aggregator"), partial(_path, "strategies.scorer")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
-_TU = partial(_path, "tuning")
+_TU, _AN = partial(_path, "tuning"), partial(_path, "agent")
 
 METHODS: tuple[Method, ...] = (
     # allocator
@@ -492,6 +496,14 @@ METHODS: tuple[Method, ...] = (
         evidence="value_tree",
         arguments={"critic": "progress"},
     ),
+    Method("react", "strategy", _AN("react"), "calls tools until the model answers, at most so many turns", REACT),
+    Method("one-prompt", "strategy", _AN("one_prompt"), "reads all that the tools could tell, and calls none"),
+    Method(
+        "turn-control", "strategy", _AN("turn_control"), "a cap of turns, extended or not, with reminders", TURN_CONTROL
+    ),
+    Method("bats", "strategy", _AN("bats"), "plans, acts and checks with its budget in the prompt", BATS),
+    Method("bavt", "strategy", _AN("bavt"), "which turn of an agent's tree to grow, greedier as the budget ends", BAVT),
+    Method("voi", "strategy", _AN("voi"), "search, decompose or answer: the best gain for its share", VOI_CONTROL),
     Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),
     Method(
         "switch-thinking",
@@ -897,6 +909,12 @@ METHODS: tuple[Method, ...] = (
         "task",
         "budgeteer.lab.tasks.thinking:Thinking",
         "held-out sums, stories, comparisons, sorting and dates of the thinking model",
+    ),
+    Method(
+        "lookups",
+        "task",
+        "budgeteer.lab.tasks.lookups:Lookups",
+        "held-out questions of the thinking model that take 1 to 4 calls of a tool",
     ),
     Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
     # score

@@ -113,7 +113,7 @@ async def measure(
         InvalidInput: a strategy needs what the model lacks; found out before anything is spent.
     """
     for name, strategy in strategies.items():
-        refuse_needs(strategy, model, style, oracle, name)
+        refuse_needs(strategy, model, style, oracle, name, tools=asked.tools is not None)
     solved: dict[Cell, tuple[Row, ...]] = {}
     for budget in budgets:
         for name, strategy in strategies.items():
@@ -130,6 +130,7 @@ async def measure(
                     grade=asked.grade,
                     pass_at=pass_at,
                     check=asked.score if oracle else None,
+                    tools=asked.tools,
                     prices=prices,
                     out=cell.path(folder),
                     durable=durable,

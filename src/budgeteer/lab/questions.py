@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from budgeteer.core.environment import Item, verified
@@ -12,6 +12,7 @@ from budgeteer.lab.tasks.named import Task, parse
 from budgeteer.lab.tasks.named import load as load_task
 from budgeteer.solve.strategy import Question
 from budgeteer.solve.styles import Example, TaskInfo, normal
+from budgeteer.solve.tool import Tool
 
 SIZE = 100
 """Questions of a generated task, unless a limit is given."""
@@ -41,6 +42,12 @@ class QuestionSet:
         if question.id not in self.references:
             return None
         return 0.0 if answer is None else verified(self.task, self.items[question.id], answer)
+
+    @property
+    def tools(self) -> Callable[[Question], Sequence[Tool]] | None:
+        """Question -> tools for it; None where the task has none."""
+        given = self.task.tools
+        return None if given is None else lambda question: given(self.items[question.id])
 
     def score(self, question: Question, answer: str) -> float:
         """The references as a verifier: 0 without one. An oracle, for what a perfect verifier would be worth."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,7 +11,10 @@ from budgeteer.core.errors import InvalidInput
 
 
 class Message(NamedTuple):
-    """One message of a chat: role ``"system"``, ``"user"`` or ``"assistant"``."""
+    """One message of a chat: role ``"system"``, ``"user"``, ``"assistant"`` or, behind a call, ``"tool"``.
+
+    An assistant's calls of tools stand in its content as text, as Qwen's models write them (:func:`calls_in`).
+    """
 
     role: str
     content: str
@@ -79,13 +83,13 @@ def tags_of(template: str, tokens: frozenset[str] = frozenset()) -> Tags | None:
 def switch_of(template: str) -> str | None:
     """The variable of a chat template that turns the thinking on and off: ``"enable_thinking"`` or ``"thinking"``;
     None if it has none."""
-    return next((name for name in _SWITCHES if _reads(template, name)), None)
+    return next((name for name in _SWITCHES if reads(template, name)), None)
 
 
-def _reads(template: str, name: str) -> bool:
+def reads(template: str, name: str) -> bool:
     """Whether a statement or an expression of a Jinja template reads the variable.
 
-    >>> _reads("{% if enable_thinking %}", "thinking"), _reads("{% if not thinking %}", "thinking")
+    >>> reads("{% if enable_thinking %}", "thinking"), reads("{% if not thinking %}", "thinking")
     (False, True)
     """
     return any(re.search(rf"(?<![\w.'\"]){name}(?![\w'\"])", code) for code in _CODE.findall(template))
@@ -124,12 +128,14 @@ class Chat:
         begun: what the assistant has written of its next message; the model goes on behind it, if it declares PREFILL.
         tags: where an endpoint sends the thinking apart from the answer, the trace is written with these tags round it;
             None = the text of a choice is the answer alone.
+        tools: that the model may call, each the JSON of its schema; only for models that declare CALLS.
     """
 
     messages: tuple[Message, ...]
     thinking: Thinking = BY_ITSELF
     begun: str = ""
     tags: Tags | None = None
+    tools: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -150,10 +156,52 @@ def continued(prompt: Prompt, text: str) -> Prompt:
 
 
 def contents(prompt: Prompt) -> list[str]:
-    """The texts of a prompt: raw text, or the messages of a chat and what the model has written so far."""
+    """The texts of a prompt: raw text, or tools and messages of a chat and what the model has written so far."""
     if isinstance(prompt, str):
         return [prompt]
-    return [*(message.content for message in prompt.messages), *([prompt.begun] if prompt.begun else [])]
+    return [*prompt.tools, *(message.content for message in prompt.messages), *([prompt.begun] if prompt.begun else [])]
+
+
+_CALLED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+
+
+class ToolCall(NamedTuple):
+    """A call of a tool that a model wrote; ``arguments`` is None where they are no JSON object."""
+
+    name: str
+    arguments: dict[str, Any] | None
+
+
+def calls_in(text: str) -> list[ToolCall]:
+    r"""The calls of tools in a text, as Qwen's models write them; a call that cannot be read has no name.
+
+    >>> calls_in('<tool_call>\n{"name": "search", "arguments": {"query": "x"}}\n</tool_call>')
+    [ToolCall(name='search', arguments={'query': 'x'})]
+    >>> calls_in("<tool_call>\n{'name': oops}\n</tool_call>"), calls_in("7")
+    ([ToolCall(name='', arguments=None)], [])
+    """
+    found = []
+    for content in _CALLED.findall(text):
+        try:
+            call = json.loads(content)
+        except (ValueError, RecursionError):
+            call = None
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            found.append(ToolCall("", None))
+            continue
+        given = call.get("arguments")
+        if isinstance(given, str):  # some models write the object as text
+            try:
+                given = json.loads(given)
+            except (ValueError, RecursionError):
+                given = None
+        found.append(ToolCall(call["name"], given if isinstance(given, dict) else None))
+    return found
+
+
+def call_of(name: str, arguments: str) -> str:
+    """A call of a tool as text; ``arguments`` is JSON."""
+    return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments or "{}"}}}\n</tool_call>'
 
 
 def traced(prompt: Prompt, thought: str, text: str, *, stopped: bool) -> str:
@@ -208,7 +256,7 @@ def template_options(thinking: Thinking, template: str, model: str) -> dict[str,
             )
         options[switch] = thinking.on
     if thinking.effort:
-        if not _reads(template, "reasoning_effort"):
+        if not reads(template, "reasoning_effort"):
             raise InvalidInput(
                 f"the chat template of {model} does not read reasoning_effort, so {thinking.effort!r} would change "
                 "nothing; leave it out"

@@ -25,7 +25,10 @@ SEED = "seed"
 """The same request with the same seed has the same answer, whatever else is asked at the same time."""
 INTERNALS = "internals"
 """The model runs in this process and shows its internals: a :class:`Request` may carry a steer."""
-CAPABILITIES = frozenset({PREFIX, PREFILL, LOGPROBS, SEED, INTERNALS})
+CALLS = "calls"
+"""The model is told of tools in a field of the chat (``Chat.tools``), and writes calls of them; other models read of
+tools in the text."""
+CAPABILITIES = frozenset({PREFIX, PREFILL, LOGPROBS, SEED, INTERNALS, CALLS})
 """All capabilities that a model may declare."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import importlib.util
+import json
 import secrets
 import threading
 from collections.abc import AsyncGenerator, Sequence
@@ -32,9 +33,10 @@ from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import whole
-from budgeteer.models.chat import Prompt, Tags, tags_of, template_options, written
+from budgeteer.models.chat import Prompt, Tags, reads, tags_of, template_options, written
 from budgeteer.models.inside import ends_of, internals, never_of, positions_of
 from budgeteer.models.model import (
+    CALLS,
     INTERNALS,
     LOGPROBS,
     PREFILL,
@@ -119,8 +121,9 @@ class Transformers:
         self.model = model.eval().to(device)
         self.name = name or (path.stem if is_gguf else path.name)
         self.tags = tags_in(self.tokenizer)
-        if self.tokenizer.chat_template is not None:
-            self.capabilities |= {PREFILL}
+        template = self.tokenizer.chat_template
+        if template is not None:
+            self.capabilities |= {PREFILL, CALLS} if reads(template, "tools") else {PREFILL}
         self.folder = path if path.is_dir() else path.parent if is_gguf else None
         self.ends, self.never = ends_of(self.model), never_of(self.model)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
@@ -146,6 +149,7 @@ class Transformers:
             [message._asdict() for message in prompt.messages],
             tokenize=False,
             add_generation_prompt=True,
+            tools=[json.loads(tool) for tool in prompt.tools] or None,
             **template_options(prompt.thinking, template, self.name),
         )
         return list(self.tokenizer(written(text, prompt.begun, self.tags), add_special_tokens=False)["input_ids"])

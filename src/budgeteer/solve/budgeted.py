@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from budgeteer.core.bisection import largest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
-from budgeteer.core.meter import Prices
+from budgeteer.core.meter import Prices, used_by_agents
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
 from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.results import Room
 from budgeteer.metering.settlement import Answer, Settlement
 from budgeteer.models.chat import Chat, Prompt
 from budgeteer.models.model import INTERNALS, LOGPROBS, PREFILL, Chunk, Finish, Model, Request, Response
+from budgeteer.solve.tool import Tool
 
 
 @dataclass(slots=True)
@@ -32,6 +36,7 @@ class Spend:
         input, output, reasoning: tokens, estimated if the endpoint did not report them.
         estimated: number of calls whose usage was estimated.
         seconds: time spent in calls, summed over concurrent ones.
+        tools: name of a tool -> calls of it.
     """
 
     units: dict[str, int]
@@ -41,6 +46,7 @@ class Spend:
     reasoning: int = 0
     estimated: int = 0
     seconds: float = 0.0
+    tools: Counter[str] = field(default_factory=Counter)
 
     @property
     def usage(self) -> Usage:
@@ -65,7 +71,8 @@ class Budgeted:
     def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None, retries: int = 2) -> None:
         self.model, self.allowance, self.retries = model, allowance, retries
         kinds = tuple(allowance.remaining)
-        self._metering = Metering(allowance, kinds, prices, on_settle=self._book)
+        counts = {kind: int(kind == "turns") for kind in kinds if used_by_agents(kind)}
+        self._metering = Metering(allowance, kinds, prices, on_settle=self._book, counts=counts)
         self.spend = Spend(dict.fromkeys(kinds, 0))
 
     @property
@@ -147,6 +154,17 @@ class Budgeted:
         worst = [self._metering.most(usage, self.name, "") for usage in calls]
         return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
 
+    def share(self, usage: Usage, tool: Tool | None = None) -> float:
+        """The largest share of what is left, over the kinds, that a call takes at most, with one of a tool; infinite
+        where it takes something of which nothing is left."""
+        most = self._metering.most(usage, self.name, "")
+        shares = [0.0]
+        for kind, free in self.remaining.items():
+            units = most[kind] + (0 if tool is None else tool.units(kind))
+            if units:
+                shares.append(units / free if free > 0 else float("inf"))
+        return max(shares)
+
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
         """All choices of a request, reserved and charged.
 
@@ -179,6 +197,33 @@ class Budgeted:
                 continue
             await call.afinish(_answered(response, self._hides))
             return response
+
+    async def use(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
+        """The text of a tool's result, its units reserved before the call and charged after it.
+
+        It is cut to ``tool.most`` bytes, and to what is left of a budget of bytes. A call that fails or takes too long
+        is charged, too, and its text says so.
+
+        Raises:
+            BudgetExceeded: the call does not fit into the budget; the tool was not called.
+        """
+        free = self.remaining
+        held = {
+            kind: max(1, min(tool.most, left)) if tool.sized(kind) else tool.units(kind) for kind, left in free.items()
+        }
+        async with self.allowance.reserve(held) as call:
+            text = await self._called(tool, arguments)
+            room = Room(min([tool.most, *(units for kind, units in held.items() if tool.sized(kind))]))
+            text = room.cut(text)
+            used = {kind: room.taken if tool.sized(kind) else units for kind, units in held.items()}
+            call.settle(used, operation="execute_tool", tool=tool.name)
+            self.spend.tools[tool.name] += 1
+            for kind, units in used.items():
+                self.spend.units[kind] += units
+        return text
+
+    async def _called(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
+        return await tool.call(arguments)
 
     async def _in_parts(self, request: Request, most: int, stage: str) -> Response:
         parts: list[Response] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from budgeteer.core.errors import BudgeteerError
@@ -12,6 +12,7 @@ from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.models.model import Chunk, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.strategy import Question, Strategy, Style, Task
+from budgeteer.solve.tool import Tool
 
 AMPLE = MAX_UNITS // 4
 """Units that are enough for any call."""
@@ -58,6 +59,7 @@ async def least(
     seed: int = 0,
     prices: Prices | None = None,
     check: Callable[[str], float] | None = None,
+    tools: Callable[[Question], Sequence[Tool]] | None = None,
 ) -> int | None:
     """The fewest units of a kind with which a strategy calls the model for a question; None if no amount is enough.
 
@@ -71,6 +73,7 @@ async def least(
         seed: of the task.
         prices: for money.
         check: the verifier of the task.
+        tools: question -> tools of the task.
     """
 
     async def asks(units: int) -> bool:
@@ -80,9 +83,9 @@ async def least(
         with Allowance(ledger, "q", amounts) as allowance:
             silent: Any = _Silent(model)
             try:
-                await strategy.solve(
-                    Task(question, _SilentBudgeted(silent, allowance, prices=prices), style, seed, check)
-                )
+                budgeted = _SilentBudgeted(silent, allowance, prices=prices)
+                usable = () if tools is None else tuple(tools(question))
+                await strategy.solve(Task(question, budgeted, style, seed, check, usable))
             except _Admitted:
                 return True
             except BudgeteerError:

@@ -112,6 +112,8 @@ class Answering:
             "estimated": spend.estimated,
             "confidence": answer.confidence,
         }
+        if self._work.settings.tools is not None:
+            row["tools"] = dict(spend.tools)
         if self._work.settings.pass_at > 1:
             row["submitted"] = list(answer.submitted(self._work.settings.pass_at))
         if self._prices is not None:
@@ -148,7 +150,8 @@ class Answering:
         settings = self._work.settings
         check = settings.check
         verify = None if check is None else lambda answer: check(question, answer)
-        return Task(question, model, self._work.style, derive(settings.seed, question.id), verify)
+        tools = () if settings.tools is None else tuple(settings.tools(question))
+        return Task(question, model, self._work.style, derive(settings.seed, question.id), verify, tools)
 
     def _correct(self, question: Question, answer: Answer) -> bool | None:
         """Whether one of the answers that count is right; None without a reference."""

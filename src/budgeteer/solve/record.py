@@ -37,6 +37,7 @@ from budgeteer.models.chat import Prompt
 from budgeteer.models.model import Choice, Chunk, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.lines import Lines
+from budgeteer.solve.tool import Tool, written
 
 _CALL: ContextVar[str] = ContextVar("name of the call under way")
 _BROKEN_OFF = "the call was broken off"
@@ -254,20 +255,42 @@ class Named(Budgeted):
 
     async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if self._calls.recording:
-            stem = f"{self._scope}.{_digest(request, stage, self._beside)}"
-            known, at = self._calls.on_record(stem), self._seen[stem]
-            self._seen[stem] += 1
-            if at < len(known):
-                number = known[at]
-            else:
-                number = max(self._used.get(stem, 0), known[-1] + 1 if known else 0) + at - len(known)
-            name = f"{stem}.{number}"
-            if self._owed and at >= len(known):
-                # calls on record see the budget as it was at the time, or their requests would not be the same
-                self._right.hold(dict(self._owed))
-                self._owed.clear()
-            _CALL.set(name)
+            self._name(_digest(request, stage, self._beside))
         return await super()._start(request, stage, attempt)
+
+    async def use(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
+        """The text of a tool's result, from the record or the tool; see :meth:`Budgeted.use`."""
+        if self._calls.recording:
+            self._name(_short([tool.name, written(arguments)]))
+        text = await super().use(tool, arguments)
+        self.cost += tool.cost if self._prices is not None else 0
+        return text
+
+    async def _called(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
+        if not self._calls.recording:
+            return await super()._called(tool, arguments)
+        known = self._calls.get(_CALL.get())
+        if known is not None and "result" in known:
+            return str(known["result"])
+        name = _CALL.get()
+        text = await super()._called(tool, arguments)
+        self._calls.add(name, result=text)
+        return text
+
+    def _name(self, digest: str) -> None:
+        """Give the next call of this digest its name."""
+        stem = f"{self._scope}.{digest}"
+        known, at = self._calls.on_record(stem), self._seen[stem]
+        self._seen[stem] += 1
+        if at < len(known):
+            number = known[at]
+        else:
+            number = max(self._used.get(stem, 0), known[-1] + 1 if known else 0) + at - len(known)
+        if self._owed and at >= len(known):
+            # calls on record see the budget as it was at the time, or their requests would not be the same
+            self._right.hold(dict(self._owed))
+            self._owed.clear()
+        _CALL.set(f"{stem}.{number}")
 
     def other(self, model: Model) -> Named:
         """Another model behind the same budget, whose calls have names of their own."""
@@ -295,7 +318,7 @@ def _digest(request: Request, stage: str, beside: str = "") -> str:
     """A digest of a request, its stage and the name of the model, where that is not the run's."""
     prompt = request.prompt
     content = (
-        prompt if isinstance(prompt, str) else asdict(prompt),
+        prompt if isinstance(prompt, str) else {k: v for k, v in asdict(prompt).items() if k != "tools" or v},
         request.max_tokens,
         request.n,
         request.temperature,
@@ -305,6 +328,10 @@ def _digest(request: Request, stage: str, beside: str = "") -> str:
         stage,
         *([beside] if beside else []),
     )
+    return _short(content)
+
+
+def _short(content: Sequence[Any]) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
 
 

@@ -20,7 +20,7 @@ from budgeteer.models.model import INTERNALS, PREFIX, Model, continuing
 from budgeteer.solve.books import Books
 from budgeteer.solve.loop import Loop
 from budgeteer.solve.settings import TIMEOUT, Pause, Progress, Row, Run, Settings, Together, Weigh, Work
-from budgeteer.solve.strategy import CHECK, Question, Strategy, Style
+from budgeteer.solve.strategy import CHECK, GIVEN, TOOLS, Question, Strategy, Style
 
 __all__ = [
     "TIMEOUT",
@@ -78,7 +78,8 @@ async def run(
     here = all(INTERNALS in asked.capabilities for asked in models)
     durable = not here if settings.durable is None else settings.durable
     if isinstance(strategy, Strategy):
-        refuse_needs(strategy, model, style, settings.check is not None, about.get("strategy", ""))
+        tools = settings.tools is not None
+        refuse_needs(strategy, model, style, settings.check is not None, about.get("strategy", ""), tools=tools)
     elif settings.per_question or (durable and settings.out is not None):
         raise InvalidInput(
             "this strategy answers all questions together: give it a total budget, and no output file where the calls "
@@ -107,7 +108,9 @@ async def run(
         return await Loop(work, Books(work, durable, identity, stack)).run()
 
 
-def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, name: str = "") -> None:
+def refuse_needs(
+    strategy: Strategy, model: Model, style: Style, checked: bool, name: str = "", *, tools: bool = False
+) -> None:
     """Refuse a model, style or task that lacks something that a strategy needs; the error names strategies that fit.
 
     Args:
@@ -116,22 +119,28 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
         style: how to ask.
         checked: whether there is a verifier.
         name: of the strategy, for the error.
+        tools: whether the task has tools.
 
     Raises:
-        InvalidInput: the model or the style lacks something, or there is no verifier.
+        InvalidInput: the model or the style lacks something, or there is no verifier, or there are no tools.
     """
     called = name or "given"
     if CHECK in strategy.needs and not checked:
         raise InvalidInput(
             f"the strategy {called} asks a verifier and there is none; give check= (on the command line --oracle)"
         )
+    if TOOLS in strategy.needs and not tools:
+        raise InvalidInput(
+            f"the strategy {called} calls tools and the task has none; take a task with tools, such as lookups, or an "
+            "Environment of yours with a method tools(item)"
+        )
     has = model.capabilities
     to_continue = continuing(style.prompt("1 + 1"))  # what PREFIX means with this style
     if to_continue != PREFIX:
         has = has | {PREFIX} if to_continue in has else has - {PREFIX}
-    missing = strategy.needs - has - {CHECK}
+    missing = strategy.needs - has - GIVEN
     if missing:
-        works = ", ".join(fitting(has)) or "none that is registered"
+        works = ", ".join(fitting(has | {TOOLS} if tools else has)) or "none that is registered"
         if missing == {PREFIX} and to_continue != PREFIX:
             raise InvalidInput(
                 f"the strategy {called} continues what the model wrote, and the style asks in a chat, where "

@@ -11,6 +11,7 @@ from typing import Any
 from budgeteer.core.meter import Prices
 from budgeteer.models.model import Model
 from budgeteer.solve.strategy import Answer, Question, Strategy, Style, Task
+from budgeteer.solve.tool import Tool
 
 Row = dict[str, Any]
 """The line of one question in the output; docs/solve.md lists its fields."""
@@ -94,6 +95,7 @@ class Settings:
         grade: scores answers for the column ``correct``; the strategy never sees it.
         pass_at: k of Pass@k: ``correct`` says whether one of the first k candidates of an Answer is right.
         check: a verifier that strategies may use.
+        tools: question -> tools that strategies may call for it; None: there are none.
         weigh: weights of the shares of a total budget; None: equal shares.
         prices: for money, and to report costs.
         out: file for the rows; None: no file.
@@ -113,6 +115,7 @@ class Settings:
     grade: Grade | None = None
     pass_at: int = 1
     check: Callable[[Question, str], float] | None = None
+    tools: Callable[[Question], Sequence[Tool]] | None = None
     weigh: Weigh | None = None
     prices: Prices | None = None
     out: Path | None = None

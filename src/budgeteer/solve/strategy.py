@@ -13,9 +13,14 @@ from budgeteer.core.words import one_of
 from budgeteer.models.chat import Prompt
 from budgeteer.models.model import Model
 from budgeteer.solve.budgeted import Budgeted
+from budgeteer.solve.tool import Tool
 
 CHECK = "check"
 """What a strategy may need beside capabilities of the model: ``task.check``, a verifier that it asks at run time."""
+TOOLS = "tools"
+"""What a strategy may need beside capabilities of the model: ``task.tools``, which it calls through the model."""
+GIVEN = frozenset({CHECK, TOOLS})
+"""What a strategy may need of its task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class Task:
         seed: the same seed gives the same answer on a model that declares SEED.
         check: answer -> score in [0, 1], a verifier that the strategy may ask at run time; None if there is none. It is
             not the grade of the run.
+        tools: that it may call, by :meth:`Budgeted.use`; their names are distinct.
     """
 
     question: Question
@@ -107,6 +113,7 @@ class Task:
     style: Style
     seed: int
     check: Callable[[str], float] | None = None
+    tools: tuple[Tool, ...] = ()
 
 
 class StoppedBy(StrEnum):
@@ -182,8 +189,9 @@ class Strategy(NamedTuple):
 
     Attributes:
         solve: coroutine function. It never raises for lack of budget: it returns the best answer so far.
-        needs: capabilities of the model without which it cannot work (:mod:`budgeteer.models.model`), and CHECK if it
-            asks the task's verifier. If one is missing, the runner refuses the strategy before anything is spent.
+        needs: capabilities of the model without which it cannot work (:mod:`budgeteer.models.model`), CHECK if it asks
+            the task's verifier, and TOOLS if it calls the task's tools. If one is missing, the runner refuses the
+            strategy before anything is spent.
         models: other models that it asks, through :meth:`Budgeted.other`; whoever closes the task's model closes them.
     """
 

@@ -7,16 +7,13 @@ import math
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput, ModelError
-from budgeteer.core.plan import F64
 from budgeteer.models.model import LOGPROBS, PREFIX
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
 from budgeteer.strategies.aggregator import weighted_majority
+from budgeteer.strategies.kit.nodes import chances
 from budgeteer.strategies.kit.samples import Sample, traces_of
 from budgeteer.strategies.kit.steps import extend, force
 from budgeteer.strategies.scorer import Scorer, scorer_of
-
-LEAST_RATIO = 0.02
-"""Smallest share of the budget that counts: exponents above 1 / 0.02 are practically greedy, and would overflow."""
 
 
 def value_tree(
@@ -122,14 +119,3 @@ def value_tree(
 def left_of(task: Task, start: dict[str, int]) -> list[float]:
     """For each kind of unit, the share that is left of what there was at the start (kind -> units)."""
     return [units / start[kind] if start[kind] > 0 else 0.0 for kind, units in task.model.remaining.items()]
-
-
-def chances(values: F64, ratio: float) -> F64:
-    """Probability of each node: ``V ** (1 / ratio)``, normalised; a ratio below LEAST_RATIO counts as LEAST_RATIO.
-
-    >>> chances(np.array([1.0, 2.0]), 1.0).round(3), chances(np.array([1.0, 2.0]), 0.25).round(3)
-    (array([0.333, 0.667]), array([0.059, 0.941]))
-    """
-    z = np.log(values) / max(ratio, LEAST_RATIO)
-    weights = np.exp(z - z.max())
-    return np.asarray(weights / weights.sum())

@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from budgeteer.core.spec import parse as parse_spec
 from budgeteer.lab.tasks import files, python
 from budgeteer.lab.tasks.gym import FAMILIES
 from budgeteer.lab.tasks.mixture import MIXES
+from budgeteer.solve.tool import Tool
 
 HELP = (
     "real, hard, homogeneous, chains, gym:FAMILY or another registered task (budgeteer methods task), a file (.jsonl, "
@@ -78,6 +79,7 @@ class Task:
         items: with distinct keys.
         identity: what, beside the items, decides the scores.
         counted: as many problems are made as are asked for, all with an answer.
+        tools: problem -> tools for it; None: it is answered without.
     """
 
     source: str
@@ -86,6 +88,7 @@ class Task:
     identity: str
     counted: bool
     _verify: Callable[[Item, str | None], float] = field(repr=False, compare=False)
+    tools: Callable[[Item], Sequence[Tool]] | None = field(default=None, repr=False, compare=False)
 
     def verify(self, item: Item, answer: str | None) -> float:
         """Reward in [0, 1] of an extracted answer; None = the model gave none."""
@@ -134,11 +137,11 @@ def load(text: str, *, size: int, seed: int = 0, limit: int | None = None) -> Ta
         counted = False
     else:
         raise UnknownName("task or file", text, known())
-    items = _items(text, environment)
+    items, tools = _items(text, environment), getattr(environment, "tools", None)
     if grade is None:
         options = json.dumps(dict(spec.options), sort_keys=True)
-        return Task(text, environment.name, items, f"{own} {options}", counted, environment.verify)
-    return Task(text, environment.name, items, _identity(verifier), counted, by_reference(grade))
+        return Task(text, environment.name, items, f"{own} {options}", counted, environment.verify, tools)
+    return Task(text, environment.name, items, _identity(verifier), counted, by_reference(grade), tools)
 
 
 def stamp(text: str) -> tuple[tuple[str, int, int], ...]:

@@ -24,7 +24,7 @@ BOX = "Put your final answer within \\boxed{}."
 """What is asked for after a question whose answer is a number."""
 LINE = "Write the final answer alone on a last line that begins with 'Answer:'."
 """What is asked for after any other question."""
-TRAINED = frozenset({"thinking"})
+TRAINED = frozenset({"thinking", "lookups"})
 """Tasks that the embedded thinking model was trained on, where it states its answers unasked."""
 _SAYS = re.compile(r"(?:^|\W)(?:answer|result)\s*(?:is|:|=)(?!\w)", re.IGNORECASE)
 

@@ -1,0 +1,369 @@
+"""Agents at equal unified cost: searches over 2WikiMultihopQA by scripted models, lookups by the thinking model.
+
+    python benchmarks/agents.py DATA.jsonl.gz --work DIR     # writes benchmarks/results/agents.json; run again to go on
+    python benchmarks/agents.py DATA.jsonl.gz --quick        # smoke test
+    python benchmarks/agents.py --only lookups --work DIR    # needs no DATA
+
+DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0); without
+it searches are skipped. The
+budget is money, hard for every question: a million tokens of input cost $1, of output $4; a search costs $0.001, a
+lookup $0.0005. So tokens and calls of tools compete for the same cents, as in the unified cost of BATS.
+
+**search**: one tool, BM25 over the question's 100 or so sentences, 3 a call. Scripted models stand in for a language
+model; a word is a token. What they can do is known, and no language model is claimed to do the same. A sentence of gold
+evidence in the prompt is noticed with chance 0.97^(n/5), n the sentences in the prompt, so that everything at once is
+read worst; the next hop is looked for with words of its sentence (chance 0.6) once those before it were noticed; with
+all evidence the answer is right with chance 0.9. After a turn without all evidence the model guesses with chance 0.15,
+at the end always, and is right one time in ten. As critic it sees a new piece of evidence as progress, with noise; as
+verifier it tells right from wrong with chance 0.85. ``heeds`` does what its budget's level says (high: two searches a
+turn; critical: answer) and answers on its last turn; ``unaware`` reads over both.
+
+**lookups**: the embedded thinking model with its own tool calls, on held-out questions of 1 to 4 lookups. It was not
+trained on plans, notes or checks.
+
+Accuracy has 95 % bootstrap intervals over questions and seeds; ``claims`` are paired differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import random
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from budgeteer import verify
+from budgeteer.context._bm25 import scores
+from budgeteer.core.amounts import PICO
+from budgeteer.core.environment import Item
+from budgeteer.lab import frontier, questions
+from budgeteer.lab.frontier import Cell
+from budgeteer.lab.questions import QuestionSet
+from budgeteer.lab.simulated import Simulated
+from budgeteer.lab.stats import crossed, crossed_weights
+from budgeteer.lab.tasks.named import Task
+from budgeteer.models.chat import call_of
+from budgeteer.models.model import Model
+from budgeteer.prices.price import Price, Rates
+from budgeteer.prices.table import PriceTable, of
+from budgeteer.solve import Question, Strategy, Style, registered, styles
+from budgeteer.solve.runner import Pause
+from budgeteer.solve.styles import TaskInfo
+from budgeteer.solve.tool import Tool
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "benchmarks" / "results" / "agents.json"
+SEEDS = 5
+SEARCH, LOOKUP = 0.001, 0.0005
+"""Dollars of a call."""
+PER_CALL = 3
+BUDGETS = "$0.002,$0.004,$0.008,$0.016"
+FEW = "$0.0015,$0.003,$0.006"
+STRATEGIES = {
+    "react": "react:turns=20",
+    "parallel": "react:turns=20,samples=16",
+    "one-prompt": "one-prompt",
+    "fixed": "turn-control:turns=6",
+    "fixed, silent": "turn-control:turns=6,remind=false",
+    "dynamic": "turn-control:turns=4,control=dynamic,most=8",
+    "tracker": "bats:plan=false,verify=false",
+    "bats": "bats",
+    "bavt": "bavt",
+    "voi": "voi",
+    "voi, no penalty": "voi:penalty=0",
+}
+AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
+PRICES = {"search": SEARCH, "lookup": LOOKUP}
+
+
+def prices() -> PriceTable:
+    """Dollars a million tokens, of every model."""
+    rates = Rates(input=Decimal(1), output=Decimal(4))
+    return of({"simulated": Price(rates), "thinker": Price(rates)}, "benchmark")
+
+
+# searches
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt") if path.endswith(".gz") else open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+class Wiki:
+    """The questions as an environment whose tool searches the sentences of each."""
+
+    name = "search"
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.rows = {f"q{i:03d}": row for i, row in enumerate(rows)}
+        self.items = [Item(key, row["question"], row["answers"][0]) for key, row in self.rows.items()]
+
+    def verify(self, item: Item, answer: str | None) -> float:
+        return max(verify.exact(answer, reference) for reference in self.rows[item.key]["answers"])
+
+    def tools(self, item: Item) -> tuple[Tool, ...]:
+        sentences = self.rows[item.key]["candidate_sentences"]
+
+        async def search(arguments: Mapping[str, Any]) -> str:
+            return "\n".join(found(tuple(sentences), str(arguments["query"])))
+
+        cost = round(SEARCH * PICO)
+        about = "Search the sentences that are known."
+        everything = "\n".join(sentences)
+        return (Tool("search", about, {"query": {"type": "string"}}, search, cost=cost, everything=everything),)
+
+
+@lru_cache(100_000)
+def found(sentences: tuple[str, ...], query: str) -> tuple[str, ...]:
+    """The best sentences for a query."""
+    values = scores(query, list(sentences))
+    order = sorted(range(len(sentences)), key=lambda i: (-values[i], i))
+    return tuple(sentences[i] for i in order[:PER_CALL] if values[i] > 0)
+
+
+class Writer:
+    """Writes what a model of known skill would."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], heeds: bool) -> None:
+        self.rows = {row["question"]: row for row in rows}
+        self.heeds = heeds
+
+    def __call__(self, prompt: str, rng: random.Random) -> str:
+        row = next(row for question, row in self.rows.items() if f"Question: {question}" in prompt)
+        body = prompt.partition("Question: ")[2]
+        seen = noticed(row, body, rng)
+        whole = all(seen)
+        if prompt.startswith("List what"):
+            return "- the first fact\n- the fact that follows from it"
+        if prompt.startswith("Sum up"):
+            return " ".join(gold for gold, known in zip(row["gold_sentences"], seen, strict=True) if known)
+        if prompt.startswith("How much nearer"):
+            last = body.rpartition("<tool_response>")[2]
+            change = 3 if any(gold in last for gold in row["gold_sentences"]) or "<tool_response>" not in body else -1
+            return str(round(rng.gauss(change, 1.5)))
+        if prompt.startswith("Rate three"):
+            rate = {"search": 1 if whole else 8, "decompose": 2, "answer": 9 if whole else 1}
+            return "\n".join(f"{name}: {max(0, min(10, round(rng.gauss(n, 1.5))))}" for name, n in rate.items())
+        if prompt.startswith("Check an answer"):
+            proposed = re.search(r"Proposed answer: (.*)", prompt)
+            right = proposed is not None and proposed[1].strip() in row["answers"]
+            if right == (rng.random() < 0.85):
+                return "1: satisfied\n2: satisfied\ndecision: success"
+            return f"1: satisfied\n2: unverifiable\ndecision: {'pivot' if rng.random() < 0.3 else 'continue'}"
+        return self.step(row, body, seen, rng)
+
+    def step(self, row: Mapping[str, Any], body: str, seen: Sequence[bool], rng: random.Random) -> str:
+        whole, begun = all(seen), "<tool_response>" in body
+        levels, turns = re.findall(r"^level: (\w+)", body, re.MULTILINE), re.findall(r"; (\d+) left\]", body)
+        hurried = self.heeds and (levels[-1:] == ["critical"] or turns[-1:] in (["0"], ["1"]))
+        over = "without calling tools" in body or "You can call these tools" not in body
+        if whole or over or hurried or (begun and rng.random() < 0.15):
+            right = rng.random() < (0.9 if whole else 0.1)
+            return (row["answers"][0] if right else f"not {rng.randrange(3)}") + "\n"
+        broad = self.heeds and levels[-1:] == ["high"]
+        queries = [json.dumps({"query": query(row, seen, rng)}) for _ in range(2 if broad else 1)]
+        return "\n".join(call_of("search", text) for text in queries)
+
+
+def noticed(row: Mapping[str, Any], text: str, rng: random.Random) -> list[bool]:
+    """Which gold sentences a reader notices in a text."""
+    n = sum(sentence in text for sentence in row["candidate_sentences"])
+    return [gold in text and rng.random() < 0.97 ** (n / 5) for gold in row["gold_sentences"]]
+
+
+def query(row: Mapping[str, Any], seen: Sequence[bool], rng: random.Random) -> str:
+    """Words that look for the next hop, or some of the question."""
+    asked = re.findall(r"\w+", row["question"])
+    missing = next(gold for gold, known in zip(row["gold_sentences"], seen, strict=True) if not known)
+    if any(seen) and rng.random() < 0.6:
+        words = re.findall(r"\w{4,}", missing)
+        return " ".join(rng.sample(words, min(4, len(words))))
+    return " ".join(rng.sample(asked, min(5, len(asked))))
+
+
+PLAIN = Style(
+    lambda text: f"Question: {text}\n",
+    lambda text: text.strip().split("\n")[0].strip() or None,
+    "",
+    answer_tokens=24,
+    normal=str.strip,
+)
+
+
+def searches(rows: Sequence[Mapping[str, Any]]) -> QuestionSet:
+    wiki = Wiki(rows)
+    items = {item.key: item for item in wiki.items}
+    task = Task("search", "search", tuple(wiki.items), "search", False, wiki.verify, wiki.tools)
+    references = {key: item.answer or "" for key, item in items.items()}
+    return QuestionSet(
+        tuple(Question(item.key, item.prompt) for item in wiki.items), references, TaskInfo("search"), task, items
+    )
+
+
+# measuring
+
+
+async def measured(
+    name: str, asked: QuestionSet, model: Model, style: Style, chosen: Sequence[str], budgets: str, args: Any
+) -> dict[str, Any]:
+    """Frontier of strategies, and the differences that the claims are about."""
+    strategies = {label: built(STRATEGIES[label]) for label in chosen}
+    folder = Path(args.work) / name
+    amounts = frontier.budgets_of(budgets)
+    seeds = range(1 if args.quick else SEEDS)
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    cells: dict[Cell, Any] = {}
+    for budget in amounts:
+        solved = await frontier.measure(
+            strategies,
+            [budget],
+            list(seeds),
+            asked,
+            model,
+            style,
+            folder,
+            about={"style": name, "verifier": asked.task.identity, "oracle": "no"},
+            concurrency=1,
+            timeout=1e6,
+            prices=prices(),
+            durable=False,
+            pause=Pause(),
+            oracle=False,
+            pass_at=1,
+            on_row=lambda cell, row, progress: None,
+        )
+        assert solved is not None
+        cells |= solved
+        sys.stderr.write(f"{name} at {budget}: done\n")
+    numbers = frontier.analyse(cells, "money", {"prices": "input $1, output $4 a million tokens", "tool": PRICES})
+    for point in numbers["points"]:
+        rows = [row for cell, rows in cells.items() if (cell.strategy, cell.budget) == pair(point) for row in rows]
+        point["tools"] = sum(sum(row["tools"].values()) for row in rows) / len(rows)
+        for field in ("e3", "accuracy_per_token", "by_seed", "seconds", "answered", "wasted"):
+            point.pop(field)
+    shown = [str(budget) for budget in amounts]
+    return {"questions": numbers["questions"], "points": numbers["points"], "claims": claims(cells, shown)}
+
+
+def pair(point: Mapping[str, Any]) -> tuple[str, str]:
+    return point["strategy"], point["budget"]
+
+
+def built(spec: str) -> Strategy:
+    made = registered.build(spec)
+    assert isinstance(made, Strategy)
+    return made
+
+
+def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[str]) -> list[dict[str, Any]]:
+    """Paired differences of accuracy, by name."""
+    seeds = sorted({cell.seed for cell in cells})
+    known = {cell.strategy for cell in cells}
+    ids = len(next(iter(cells.values())))
+    weights = crossed_weights(ids, len(seeds))
+
+    def right(strategy: str, budget: str) -> Any:
+        import numpy as np
+
+        return np.array([[float(row["correct"]) for row in cells[Cell(strategy, budget, seed)]] for seed in seeds])
+
+    low, high = budgets[0], budgets[-1]
+    before = budgets[-2] if len(budgets) > 1 else low
+    made: list[dict[str, Any]] = []
+
+    def add(claim: str, values: Any) -> None:
+        difference = crossed(values, weights)
+        made.append({"claim": claim, "mean": difference.mean, "low": difference.low, "high": difference.high})
+
+    for a, b in (
+        ("tracker", "react"),
+        ("bats", "react"),
+        ("bats", "tracker"),
+        ("bavt", "react"),
+        ("bavt", "parallel"),
+        ("voi", "react"),
+        ("voi", "bats"),
+        ("voi", "bavt"),
+        ("voi", "voi, no penalty"),
+        ("fixed", "react"),
+        ("fixed", "fixed, silent"),
+        ("dynamic", "fixed"),
+        ("react", "one-prompt"),
+        ("bats", "one-prompt"),
+        ("bavt", "one-prompt"),
+    ):
+        if {a, b} <= known:
+            for budget in budgets:
+                add(f"{a} - {b} at {budget}", right(a, budget) - right(b, budget))
+    if {"bavt", "parallel"} <= known:
+        add(f"bavt at {low} - parallel at {high}", right("bavt", low) - right("parallel", high))
+    for name in ("react", "tracker", "bats"):
+        if name in known:
+            add(f"{name}: {high} - {before}", right(name, high) - right(name, before))
+    return made
+
+
+async def run(args: argparse.Namespace) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    if "search" in args.only:
+        if args.data is None or not Path(args.data).exists():
+            sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
+        else:
+            rows = read_rows(args.data)[: 5 if args.quick else None]
+            for name, heeds in (("search, heeds", True), ("search, unaware", False)):
+                model = Simulated(Writer(rows, heeds))
+                budgets = "$0.004" if args.quick else BUDGETS
+                results[name] = await measured(name, searches(rows), model, PLAIN, list(STRATEGIES), budgets, args)
+                save(args, results)
+    if "lookups" in args.only:
+        try:
+            from budgeteer.models.thinker import thinker
+            from budgeteer.models.transformers import Transformers
+        except ImportError as error:
+            sys.stderr.write(f"lookups are skipped: {error}\n")
+            return results
+        model = Transformers(thinker(), name="thinker")
+        asked = questions.load(f"lookups:price={LOOKUP}", limit=4 if args.quick else args.lookups, seed=1)
+        style = styles.style_of('think:lead="The answer is "', asked.info.by(model))
+        budgets = "$0.003" if args.quick else FEW
+        results["lookups"] = await measured("lookups", asked, model, style, AT_LOOKUPS, budgets, args)
+        await model.aclose()
+    return results
+
+
+def save(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
+    """Write what there is, beside results of an earlier run of other parts."""
+    if args.quick:
+        return
+    before = json.loads(args.out.read_text()) if args.out.exists() else {}
+    args.out.write_text(json.dumps(before | dict(results), indent=1, allow_nan=False) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", default=None, help="2WikiMultihopQA with candidate sentences, JSON lines")
+    parser.add_argument("--work", default=None, help="folder of the rows, to go on from (default: a temporary one)")
+    parser.add_argument("--only", nargs="+", default=["search", "lookups"], choices=["search", "lookups"])
+    parser.add_argument("--lookups", type=int, default=40, help="questions of the thinking model (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        args.work = args.work or folder
+        results = asyncio.run(run(args))
+    save(args, results)
+    if args.quick:
+        print(json.dumps(results, indent=1)[:2000])
+
+
+if __name__ == "__main__":
+    main()

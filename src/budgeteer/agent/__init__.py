@@ -1,0 +1,37 @@
+"""Agents that plan with their budget in view: a loop of model and tools, and one strategy a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.agent._bats import bats
+    from budgeteer.agent._bavt import bavt
+    from budgeteer.agent._one_prompt import one_prompt
+    from budgeteer.agent._react import react
+    from budgeteer.agent._turn_control import turn_control
+    from budgeteer.agent._voi import voi
+
+__all__ = [
+    "bats",
+    "bavt",
+    "one_prompt",
+    "react",
+    "turn_control",
+    "voi",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "bats": "_bats",
+        "bavt": "_bavt",
+        "one_prompt": "_one_prompt",
+        "react": "_react",
+        "turn_control": "_turn_control",
+        "voi": "_voi",
+    },
+)

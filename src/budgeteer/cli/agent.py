@@ -1,0 +1,77 @@
+"""budgeteer agent: whether one agent, many or none pays, from one's own runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+RUNS = "rows with correct (or score), tokens, id, perhaps budget, agents, task and tools, such as those of solve --out"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="plan")
+    plan = commands.add_parser("plan", help="one agent, many, or none: what pays at a budget")
+    plan.add_argument("runs", metavar="RUNS", help=f"{RUNS}; - is JSON lines on standard input")
+    plan.add_argument("--budget", required=True, metavar="TOKENS", help="of a question, such as 8k")
+    plan.add_argument("--message", type=int, default=64, metavar="TOKENS", help="of a message (default %(default)s)")
+    plan.add_argument(
+        "--fidelity",
+        type=float,
+        default=1.0,
+        help="share of an agent's bias that a message keeps (default %(default)g)",
+    )
+    plan.add_argument("--shared", type=float, default=None, help="correlation of errors (default: from repeated runs)")
+    plan.add_argument("--sequential", action="store_true", help="each step of the task needs the one before it")
+    plan.add_argument("--worth", type=float, default=None, metavar="TOKENS", help="of a right answer (default: any)")
+    plan.add_argument(
+        "--guess", type=float, default=0.5, help="accuracy of guessing; 0 for free answers (default %(default)g)"
+    )
+    plan.add_argument("--window", type=int, default=None, metavar="TOKENS", help="of context of the one that settles")
+    plan.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
+    plan.add_argument("--out", type=Path, metavar="FILE", help="all numbers as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, decide and print."""
+    from budgeteer.agent.plan import advised, lines, read
+    from budgeteer.core.budget import Budget
+    from budgeteer.core.errors import InvalidInput
+
+    budget = Budget.parse(args.budget)
+    if budget.kind != "all" or not budget.amount or budget.window is not None:
+        raise InvalidInput(f"--budget {args.budget!r} is no number of tokens above 0; write 8k")
+    advice = advised(
+        read(args.runs),
+        budget.amount,
+        message=args.message,
+        fidelity=args.fidelity,
+        shared=args.shared,
+        sequential=args.sequential,
+        worth=args.worth,
+        guess=args.guess,
+        window=args.window,
+        seed=args.seed,
+    )
+    if args.out is not None:
+        args.out.write_text(json.dumps(_plain(asdict(advice)), indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write("\n".join(lines(advice, budget.amount)) + "\n")
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    """JSON data: arrays as lists, what is not known as null."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,115 @@
+"""Tools that a strategy may call: a name, a schema, a coroutine function and a price."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from budgeteer.core.amounts import MONEY
+from budgeteer.core.errors import InvalidInput
+from budgeteer.metering.patience import GivenUp, awaited
+from budgeteer.metering.results import text_of
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+_JSON = {"string": str, "integer": int, "number": int | float, "boolean": bool, "array": list, "object": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call.
+
+    A call is one unit of the kinds ``tool`` and ``tool:NAME`` (in lower case), ``cost`` of ``money``, and the bytes of
+    its result under ``bytes`` and ``bytes:NAME``.
+
+    Attributes:
+        name: letters, digits, ``_``, ``.`` and ``-``.
+        about: what it does, for the model.
+        parameters: name of each argument -> its JSON schema, such as ``{"query": {"type": "string"}}``; all of them are
+            required.
+        function: arguments -> result; any result is read as text.
+        cost: price of a call in pico-dollars.
+        patience: seconds after which a call is given up.
+        most: most bytes of a result; the rest is cut off.
+        everything: all that the tool could tell, for strategies that read it at once instead; ``""`` = too much.
+
+    >>> async def double(arguments): return 2 * arguments["n"]
+    >>> tool = Tool("double", "Twice n.", {"n": {"type": "integer"}}, double)
+    >>> tool.schema()["function"]["parameters"]["required"], tool.units("tool:double"), tool.units("all")
+    (['n'], 1, 0)
+    """
+
+    name: str
+    about: str
+    parameters: Mapping[str, Mapping[str, Any]]
+    function: Callable[[Mapping[str, Any]], Awaitable[Any]] = field(repr=False)
+    cost: int = 0
+    patience: float = 30.0
+    most: int = 32_000
+    everything: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InvalidInput(f"tool {self.name!r}; a name has letters, digits, '_', '.' and '-', 64 at most")
+        if self.cost < 0 or self.most < 1 or not self.patience > 0:
+            raise InvalidInput(
+                f"tool {self.name}: cost={self.cost}, most={self.most}, patience={self.patience}; give a cost of 0 or "
+                "more, at least one byte, and seconds above 0"
+            )
+
+    def schema(self) -> dict[str, Any]:
+        """As chat templates and the OpenAI API take it."""
+        kinds = {name: dict(kind) for name, kind in self.parameters.items()}
+        parameters = {"type": "object", "properties": kinds, "required": list(kinds)}
+        about = {"name": self.name, "description": self.about, "parameters": parameters}
+        return {"type": "function", "function": about}
+
+    def units(self, kind: str) -> int:
+        """Units of a kind that a call is charged, the size of its result apart."""
+        if kind in ("tool", f"tool:{self.name.lower()}"):
+            return 1
+        return self.cost if kind == MONEY else 0
+
+    def sized(self, kind: str) -> bool:
+        """Whether a kind counts the bytes of its results."""
+        return kind in ("bytes", f"bytes:{self.name.lower()}")
+
+    def wrong(self, arguments: Mapping[str, Any] | None) -> str:
+        """What is wrong with the arguments of a call; ``""``: nothing.
+
+        >>> Tool("a", "", {"n": {"type": "integer"}}, None).wrong({"n": "7"})
+        "n is '7', no integer"
+        """
+        if arguments is None:
+            return "the arguments are no JSON object"
+        for name in [*self.parameters, *arguments]:
+            if name not in arguments:
+                return f"{name} is missing"
+            if name not in self.parameters:
+                return f"there is no argument {name}"
+            kind, value = self.parameters[name].get("type"), arguments[name]
+            number = isinstance(value, bool) and kind in ("integer", "number")
+            if kind in _JSON and (number or not isinstance(value, _JSON[kind])):
+                return f"{name} is {value!r:.60}, no {kind}"
+        return ""
+
+    async def call(self, arguments: Mapping[str, Any]) -> str:
+        """The text of a result, or one that says that there is none: the function raised, or took too long.
+
+        Never raises, except when it is cancelled.
+        """
+        try:
+            result = await awaited(lambda: self.function(arguments), self.patience)
+            return text_of(result)
+        except GivenUp:
+            return f"[{self.name} gave no answer within {self.patience:g} s; go on without it]"
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            return f"[{self.name} failed: {said}]"
+
+
+def written(arguments: Mapping[str, Any]) -> str:
+    """Arguments as JSON, always the same text for the same arguments."""
+    return json.dumps(arguments, ensure_ascii=False, sort_keys=True, default=str)

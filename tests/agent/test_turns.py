@@ -1,0 +1,275 @@
+"""The agent loop: what it charges, what it cuts, and what becomes of tools that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgeteer.agent import react
+from budgeteer.agent.turns import Agent, Limits, Turn, cut
+from budgeteer.check.scripted import Scripted
+from budgeteer.core.errors import InvalidInput
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models.chat import Chat, Message, call_of, calls_in
+from budgeteer.models.model import CALLS, SEED
+from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Style, Task
+from budgeteer.solve.runner import run
+from budgeteer.solve.tool import Tool
+
+ASKED = Question("q", "2 + 2 =")
+RAW = Style(lambda text: f"{text}\n", lambda text: text.strip().split("\n")[0] or None, "", answer_tokens=10)
+CHAT = Style(lambda text: Chat((Message("user", text),)), RAW.answer, "", answer_tokens=10)
+LOOK = call_of("look", '{"at": "it"}')
+
+
+def tool(function: Any, **options: Any) -> Tool:
+    return Tool("look", "Looks.", {"at": {"type": "string"}}, function, **options)
+
+
+async def says_four(arguments: Mapping[str, Any]) -> str:
+    return f"{arguments['at']} is 4"
+
+
+def writer(*texts: str) -> Any:
+    """Writes the texts in turn, the last one again and again; which one follows from the results in the prompt."""
+
+    def write(prompt: str, rng: Any) -> str:
+        last = "Answer now" in prompt
+        return texts[-1 if last else min(prompt.count("</tool_response>"), len(texts) - 1)]
+
+    return write
+
+
+def task(model: Any, tools: Sequence[Tool], budget: Mapping[str, int], style: Style = RAW) -> Task:
+    ledger = MemoryLedger()
+    ledger.open("q", [Limit(kind, units) for kind, units in budget.items()])
+    return Task(ASKED, Budgeted(model, Allowance(ledger, "q", dict(budget))), style, 0, tools=tuple(tools))
+
+
+def solved(asked: Task, **options: Any) -> Answer:
+    return asyncio.run(react(**options).solve(asked))
+
+
+def test_every_token_call_turn_and_byte_is_charged() -> None:
+    model = Scripted(writer(LOOK, "4\n"))
+    asked = task(model, [tool(says_four)], {"all": 5000, "turns": 9, "tool:look": 9, "tool": 9, "bytes": 900})
+    assert solved(asked).answer == "4"
+    first, second = model.requests
+    assert isinstance(first.prompt, str)
+    assert isinstance(second.prompt, str)
+    assert second.prompt == f"{first.prompt}{LOOK}\n<tool_response>\nit is 4\n</tool_response>\n"
+    tokens = len(first.prompt) + len(LOOK) + len(second.prompt) + len("4\n")
+    assert asked.model.spend.units == {"all": tokens, "turns": 2, "tool:look": 1, "tool": 1, "bytes": len("it is 4")}
+    assert {kind: 5000 - n for kind, n in asked.model.remaining.items() if kind == "all"} == {"all": tokens}
+
+
+def test_tools_of_one_turn_run_at_the_same_time_and_answer_in_order() -> None:
+    both = asyncio.Event()
+    waiting: list[str] = []
+
+    async def wait(arguments: Mapping[str, Any]) -> str:
+        waiting.append(arguments["at"])
+        if len(waiting) == 2:
+            both.set()
+        await both.wait()  # would hang if they ran one after the other
+        return f"<{arguments['at']}>"
+
+    calls = "\n".join(call_of("look", json.dumps({"at": name})) for name in "ab")
+    model = Scripted(lambda prompt, rng: "4\n" if "<a>" in prompt else calls)
+    asked = task(model, [tool(wait, patience=5.0)], {"all": 5000, "tool:look": 2})
+    assert solved(asked).answer == "4"
+    prompt = str(model.requests[1].prompt)
+    assert prompt.index("<a>") < prompt.index("<b>")
+    assert asked.model.remaining["tool:look"] == 0
+
+
+def test_a_call_beyond_the_budget_is_not_made_and_the_model_is_told() -> None:
+    made: list[Any] = []
+
+    async def look(arguments: Mapping[str, Any]) -> str:
+        made.append(arguments)
+        return "nothing"
+
+    model = Scripted(writer(LOOK))
+    asked = task(model, [tool(look)], {"all": 9000, "tool:look": 2})
+    answer = solved(asked, turns=5)
+    assert len(made) == 2
+    assert "look was not called: its budget is spent" in answer.traces[0]
+    assert answer.answer is None  # the last answer is one more call of a tool
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("hangs", "[look gave no answer within 0.02 s; go on without it]"),
+        ("raises", "[look failed: ZeroDivisionError: division by zero]"),
+        ("binary", "[2 bytes that are no text]"),
+        ("nothing", "null"),
+        ("object", '{"n": [1, 2]}'),
+    ],
+)
+def test_tools_that_misbehave_are_charged_and_say_so(function: str, said: str) -> None:
+    async def look(arguments: Mapping[str, Any]) -> Any:
+        if function == "hangs":
+            await asyncio.sleep(60)
+        if function == "raises":
+            return 1 / 0
+        return {"binary": b"\xff\xfe", "nothing": None, "object": {"n": [1, 2]}}[function]
+
+    model = Scripted(writer(LOOK, "4\n"))
+    asked = task(model, [tool(look, patience=0.02)], {"all": 5000, "tool:look": 3})
+    answer = solved(asked)
+    assert answer.answer == "4"
+    assert said in answer.traces[0]
+    assert asked.model.spend.tools == {"look": 1}
+    assert asked.model.remaining["tool:look"] == 2
+
+
+@pytest.mark.parametrize("budget", [600, 700, 900, 1500, 6000])
+def test_megabytes_are_cut_to_what_the_last_answer_can_read(budget: int) -> None:
+    async def look(arguments: Mapping[str, Any]) -> str:
+        return "x" * 3_000_000
+
+    model = Scripted(writer(LOOK, "4\n"))
+    asked = task(model, [tool(look)], {"all": budget})
+    answer = solved(asked)
+    assert answer.answer == "4"
+    assert asked.model.remaining["all"] >= 0
+
+
+def test_results_are_cut_by_bytes_of_the_budget() -> None:
+    async def look(arguments: Mapping[str, Any]) -> str:
+        return "é" * 500
+
+    model = Scripted(writer(LOOK, "4\n"))
+    asked = task(model, [tool(look)], {"all": 9000, "bytes": 101})
+    assert solved(asked).answer == "4"
+    assert 0 <= asked.model.remaining["bytes"] <= 1
+    assert "é" * 50 in str(model.requests[1].prompt)
+    assert "é" * 51 not in str(model.requests[1].prompt)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{"name": "lok", "arguments": {"at": "it"}}', "there is no tool lok; there are look"),
+        ('{"name": "look", "arguments": {"to": "it"}}', "at is missing"),
+        ('{"name": "look", "arguments": {"at": 7}}', "at is 7, no string"),
+        ('{"name": "look", "arguments": {"at": "it", "n": 1}}', "there is no argument n"),
+        ('{"name": "look", "arguments": [1]}', "the arguments are no JSON object"),
+        ("look(it)", "the call is no JSON object with a name"),
+        ("[" * 100_000, "the call is no JSON object with a name"),
+    ],
+)
+def test_calls_that_cannot_be_made_cost_nothing_and_say_why(written: str, said: str) -> None:
+    model = Scripted(writer(f"<tool_call>\n{written[:200]}\n</tool_call>", "4\n"))
+    asked = task(model, [tool(says_four)], {"all": 9000, "tool:look": 3})
+    answer = solved(asked)
+    assert answer.answer == "4"
+    assert said in answer.traces[0]
+    assert asked.model.remaining["tool:look"] == 3
+    assert calls_in(f"<tool_call>{written}</tool_call>")[0].name in ("", "look", "lok")
+
+
+@pytest.mark.parametrize("budget", range(0, 900, 30))
+def test_whatever_the_budget_a_last_answer_is_affordable(budget: int) -> None:
+    model = Scripted(lambda prompt, rng: "4\n" if "Answer now" in prompt else LOOK)
+    asked = task(model, [tool(says_four)], {"all": budget})
+    answer = solved(asked, turns=20)
+    assert asked.model.remaining["all"] >= 0
+    if model.requests:
+        assert answer.answer == "4"
+
+
+class Native(Scripted):
+    """A model that is told of tools in the chat."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__(write, capabilities=frozenset({CALLS, SEED}))
+
+
+def test_a_model_with_calls_gets_schemas_and_messages_of_tools() -> None:
+    model = Native(lambda prompt, rng: "4\n" if "is 4" in prompt else LOOK)
+    answer = solved(task(model, [tool(says_four)], {"all": 5000}, CHAT))
+    first, second = (request.prompt for request in model.requests)
+    assert isinstance(first, Chat)
+    assert isinstance(second, Chat)
+    assert [json.loads(text)["function"]["name"] for text in first.tools] == ["look"]
+    assert "You can call" not in first.messages[0].content
+    assert second.messages[1:] == (Message("assistant", LOOK), Message("tool", "it is 4"))
+    assert answer.answer == "4"
+
+
+def test_the_last_answer_of_a_model_with_calls_has_no_tools() -> None:
+    model = Native(lambda prompt, rng: "7\n" if "Answer now" in prompt else LOOK)
+    answer = solved(task(model, [tool(says_four)], {"all": 5000}, CHAT), turns=2)
+    end = model.requests[-1].prompt
+    assert isinstance(end, Chat)
+    assert end.tools == ()
+    assert (answer.answer, answer.stopped_by) == ("7", StoppedBy.CAP)
+
+
+def test_samples_go_on_until_the_budget_ends_and_the_majority_counts() -> None:
+    answers = iter(["5\n", "4\n", "4\n"])
+    model = Scripted(lambda prompt, rng: next(answers, "6\n"))
+    answer = solved(task(model, [tool(says_four)], {"turns": 4, "all": 90_000}), samples=3)
+    assert (answer.answer, answer.candidates) == ("4", ("4", "5"))
+    assert len(answer.traces) == 3
+
+
+def test_prompts_of_a_branch_do_not_touch_the_other() -> None:
+    agent = Agent(task(Scripted(writer("4\n")), [tool(says_four)], {"all": 5000}), Limits())
+    before = agent.prompt(())
+    agent.prompt((Turn(LOOK, results=("it is 4",), note="[note]"),))
+    assert agent.prompt(()) == before
+    assert str(agent.prompt((Turn("a", results=("b",), note="c"),))).endswith(
+        "a\n<tool_response>\nb\n</tool_response>\nc\n"
+    )
+
+
+def test_tools_need_a_name_and_sane_limits() -> None:
+    for wrong in ({"cost": -1}, {"patience": 0.0}, {"most": 0}):
+        with pytest.raises(InvalidInput, match="look"):
+            tool(says_four, **wrong)
+    with pytest.raises(InvalidInput, match="name"):
+        Tool("a b", "", {}, says_four)
+    assert cut("abcdef", 5) == "ab..."
+
+
+def test_without_tools_the_strategy_is_refused_before_anything_is_spent() -> None:
+    model = Scripted(writer("4\n"))
+    with pytest.raises(InvalidInput, match="the task has none"):
+        asyncio.run(run([ASKED], react(), model, RAW, "1k"))
+    assert not model.requests
+
+
+def test_a_killed_run_pays_for_no_answered_call_of_model_or_tool_twice(tmp_path: Path) -> None:
+    here = Path(__file__).resolve()
+    code = "from helpers.agent_child import main; main(*sys.argv[2:])"
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); {code}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def child(kill: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, str(here.parents[1]), str(tmp_path), kill]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert child("kill").returncode == 9
+    done = child("")
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked.log").read_text().split()
+    # the second call of the tool was under way at the kill: it is made again, all that was answered before it is not
+    assert asked == ["model", "tool:1", "model", "tool:2", "tool:2", "model"]
+    (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert row["answer"] == "4"
+    assert row["correct"] is None
+    assert row["tools"] == {"look": 2}
+    assert row["units"]["tool:look"] == 3  # the one under way may have been billed
+    assert row["calls"] == 3
