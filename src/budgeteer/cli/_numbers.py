@@ -41,6 +41,7 @@ RANGES = {
     "budget": Range(0, 2**62, above=True),
     "cache_bits": Range(1, 64),
     "concurrency": Range(1, 10_000),
+    "cap": Range(1, 1_000_000),
     "depth": Range(1, 1_000),
     "discount": Range(0, 100),
     "first_seed": _SEED,

@@ -13,6 +13,7 @@ from budgeteer.core.errors import InvalidInput
 FOLDER, FILE, FILE_ONLY = "folder", "file", "file, in a folder that is there"
 OUTPUTS: dict[tuple[str, str], str] = {
     ("allocate", "plot"): FILE_ONLY,
+    ("bench", "out"): FOLDER,
     ("cache", "out"): FILE_ONLY,
     ("compare", "out"): FOLDER,
     ("data", "out"): FILE,
