@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from budgeteer import cli
-from budgeteer.cli import lab
+from budgeteer.cli import bench, lab
 from budgeteer.core import registry
 from budgeteer.core.errors import UnknownName
 from budgeteer.core.papers import LEVELS, Paper, matching, page, paper, papers
@@ -25,11 +25,14 @@ SOURCES = sorted((ROOT / "src" / "budgeteer").rglob("*.py"))
 
 
 def tools() -> set[str]:
-    """The names of the tools of ``budgeteer lab``, which carry papers that analyse and decide nothing."""
-    parser = argparse.ArgumentParser()
-    lab.add_arguments(parser)
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return set(commands.choices)
+    """The tools of ``budgeteer lab`` and ``bench``, which carry papers that decide nothing, as ``lab:NAME``."""
+    names = set()
+    for kind, module in (("lab", lab), ("bench", bench)):
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        names |= {f"{kind}:{name}" for name in commands.choices}
+    return names
 
 
 TOOLS = tools()
@@ -47,7 +50,7 @@ def faults(one: Paper) -> list[str]:
     carrying = [method for method in registry.METHODS if method.name in one.methods]
     citing = {m.name for m in registry.METHODS if m.citation and m.citation.title == one.title}
     run = {method.name for method in carrying if callable(registry.load(method))}
-    run |= {name for name in one.methods if name.removeprefix("lab:") in TOOLS and name.startswith("lab:")}
+    run |= TOOLS & set(one.methods)
     if run != set(one.methods):
         found.append(f"the registry does not run {set(one.methods) - run}")
     if not citing <= set(one.methods):

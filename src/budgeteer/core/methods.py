@@ -74,6 +74,7 @@ ELASTIC = _paper("ElasticReasoning")
 EDGE_REASONING = _paper("EdgeReasoning")
 WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
+R_CONSTRAINT = _paper("R-ConstraintBench")
 THINK_SHORT = _paper("TrainLongThinkShort")
 LASER, ARLCP, ADACTRL, E1 = _paper("LASER"), _paper("ARLCP"), _paper("AdaCtrl"), _paper("e1")
 PEAR, ADATHINK_MED, ARES = _paper("PEAR"), _paper("AdaThink-Med"), _paper("ARES")
@@ -860,6 +861,13 @@ METHODS: tuple[Method, ...] = (
         "budgeteer.lab.tasks.gym:Gym",
         "a family of reasoning-gym, as in gym:lcm",
         arguments={"family": "chain_sum"},
+    ),
+    Method(
+        "schedule",
+        "task",
+        "budgeteer.lab.tasks.schedule:Schedules",
+        "plans under orders, capacities, closed resources, windows and pairs apart",
+        R_CONSTRAINT,
     ),
     Method("real", "task", "budgeteer.lab.tasks.mixture:real", "easy and hard problems of four families"),
     Method("hard", "task", "budgeteer.lab.tasks.mixture:hard", "chains of 5 to 8 steps"),

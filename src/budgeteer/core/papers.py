@@ -35,7 +35,7 @@ class Paper:
         part: the part of the subject it belongs to, such as ``"train/rollouts"`` or ``"cache"``.
         title: as published.
         arxiv: arXiv id, or ``""``.
-        methods: names in :mod:`budgeteer.core.registry` that carry it, or ``lab:TOOL``, a tool of ``budgeteer lab``.
+        methods: names in :mod:`budgeteer.core.registry` that carry it, or ``lab:NAME`` or ``bench:NAME``, a command.
         level: how much of it is here, see :data:`LEVELS`.
         here: what is here, in a few words; ``""`` where nothing is.
         missing: what is not; ``""`` for whole and open ones.
