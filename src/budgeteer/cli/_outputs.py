@@ -23,6 +23,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("heads", "traces"): FOLDER,
     ("lab", "gguf"): FILE,
     ("lab", "out"): FOLDER,
+    ("lab", "plot"): FILE_ONLY,
     ("ledger", "out"): FILE_ONLY,
     ("profile", "out"): FILE,
     ("report", "out"): FILE,

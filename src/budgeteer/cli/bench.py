@@ -124,7 +124,7 @@ def _vending(args: argparse.Namespace) -> int:
             spread = "" if n == 1 else f" [{mean.low:,.0f}, {mean.high:,.0f}]"
 
             def average(name: str, rows: list[dict[str, Any]] = rows) -> float:
-                return sum(row[name] for row in rows) / len(rows)
+                return float(sum(row[name] for row in rows)) / len(rows)
 
             table.append(
                 [

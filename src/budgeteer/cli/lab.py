@@ -81,6 +81,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forecast.add_argument("--splits", type=int, default=10, help="random splits, to measure (default %(default)s)")
     forecast.add_argument("--seed", type=int, default=0, help="of the splits (default %(default)s)")
     forecast.add_argument("--json", action="store_true", help="as JSON")
+    tokens = commands.add_parser("tokens", help="where the tokens of agents' runs go: by stage, role or turn")
+    tokens.add_argument("calls", metavar="FILE", help="a row a call, in order (JSON lines, CSV, Parquet)")
+    tokens.add_argument(
+        "--by", default="stage", metavar="COLUMN", help="of the stage or role, or turn (default %(default)s)"
+    )
+    tokens.add_argument(
+        "--rules", type=Path, default=None, metavar="FILE", help="lines of STAGE, tab, REGEX, for the text in --by"
+    )
+    for name, of in (("input", "a call's input"), ("output", "a call's output")):
+        tokens.add_argument(f"--{name}", default=name, metavar="COLUMN", help=f"tokens of {of} (default %(default)s)")
+    tokens.add_argument("--cached", default="cached", metavar="COLUMN", help="part of the input (default %(default)s)")
+    tokens.add_argument(
+        "--reasoning", default="reasoning", metavar="COLUMN", help="part of the output (default %(default)s)"
+    )
+    tokens.add_argument("--beside", action="store_true", help="reasoning is counted beside the output, not inside it")
+    tokens.add_argument("--run", default="run", metavar="COLUMN,...", help="what names a run (default %(default)s)")
+    tokens.add_argument("--plot", type=Path, default=None, metavar="FILE.svg", help="write a picture")
+    tokens.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
@@ -102,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         "hacking": _hacking,
         "last-token": _last_token,
         "profile": _profile,
+        "tokens": _tokens,
     }
     return tools[args.tool](args)
 
@@ -243,6 +262,38 @@ def _ability(args: argparse.Namespace) -> int:
         unit = "tokens" if questions.cost else "questions"
         sys.stdout.write(f"ask next ({estimate.tokens:,.6g} of {budget.amount:,} {unit}):\n")
         sys.stdout.write("".join(f"  {printable(key)}\n" for key in estimate.ask))
+    return 0
+
+
+def _tokens(args: argparse.Namespace) -> int:
+    from budgeteer.draw.svg import compact, percent
+    from budgeteer.draw.text import ruled
+    from budgeteer.draw.tree import Branch, tree_chart
+    from budgeteer.lab import tokens
+    from budgeteer.lab.results import write_text
+
+    run = tuple(word.strip() for word in args.run.split(",") if word.strip()) or ("run",)
+    fields = tokens.Fields(run, args.input, args.output, args.cached, args.reasoning, args.beside)
+    calls = tokens.read(args.calls, args.by, fields, None if args.rules is None else tokens.rules(args.rules))
+    found = tokens.shares(calls)
+    if args.plot is not None:
+        label = "{:.1%} of all".format
+        branches = [Branch(one.name, 0, one.tokens, label(one.of_sum)) for one in found]
+        write_text(tree_chart(branches, f"Tokens by {args.by}", tokens.PARTS), args.plot)
+    if args.json:
+        shown = [one._asdict() | {"of_runs": asdict(one.of_runs)} for one in found]
+        sys.stdout.write(json.dumps(shown) + "\n")
+        return 0
+    table = [[args.by, "calls", *tokens.PARTS, "all", "of all tokens", "mean share of a run"]]
+    for one in found:
+        mean = one.of_runs
+        spread = "" if mean.n < 2 else f" [{percent(mean.low)}, {percent(mean.high)}]"
+        cells = [f"{one.calls:,}", *map(compact, one.tokens), compact(one.total), percent(one.of_sum)]
+        table.append([printable(one.name), *cells, f"{percent(mean.mean)}{spread}"])
+    every = [sum(one.tokens[i] for one in found) for i in range(len(tokens.PARTS))]
+    runs, total = int(calls.run.max()) + 1, sum(every)
+    table.append(["all", f"{len(calls.label):,}", *map(compact, every), compact(total), "100%", f"{runs:,} runs"])
+    sys.stdout.write(ruled(table) + "\n")
     return 0
 
 

@@ -4,6 +4,7 @@ inspect_ai finds them by its entry points. The budget is inspect's own (``--toke
 a model of :mod:`budgeteer.adapters.inspect_ai`.
 """
 
+# mypy: disable-error-code="untyped-decorator"
 from __future__ import annotations
 
 from typing import Any

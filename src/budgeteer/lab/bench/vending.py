@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -226,7 +226,14 @@ def poisson(mean: float, u: float) -> int:
 
 def apply(world: World, state: State, call: Call) -> Outcome:
     """What a call of a tool does; one that cannot be done changes nothing and says why."""
-    tools = {"order": _order, "stock": _stock, "price": _price, "collect": _collect, "note": _note, "wait": _wait}
+    tools: dict[str, Callable[..., Outcome]] = {
+        "order": _order,
+        "stock": _stock,
+        "price": _price,
+        "collect": _collect,
+        "note": _note,
+        "wait": _wait,
+    }
     if call.tool not in tools:
         return _refused(state, f"there is no tool {str(call.tool)[:40]!r}; the tools are {', '.join(tools)}")
     try:
