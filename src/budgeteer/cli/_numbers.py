@@ -36,6 +36,7 @@ class Range:
 _SEED = Range(0, 2**31 - 1)
 _TOKENS = Range(1, 2**62)
 RANGES = {
+    "baseline": Range(10, 1_000_000),
     "batch": Range(1, 100_000),
     "bits": Range(1, 64),
     "budget": Range(0, 2**62, above=True),

@@ -99,6 +99,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokens.add_argument("--run", default="run", metavar="COLUMN,...", help="what names a run (default %(default)s)")
     tokens.add_argument("--plot", type=Path, default=None, metavar="FILE.svg", help="write a picture")
     tokens.add_argument("--json", action="store_true", help="as JSON")
+    audit = commands.add_parser("audit", help="whether a provider counts tokens as before, against one's own estimate")
+    audit.add_argument("calls", metavar="FILE", help="a row a call, in order of time (JSON lines, CSV, Parquet)")
+    for name, text in (("model", "of the model's name"), ("billed", "tokens that were billed")):
+        audit.add_argument(f"--{name}", default=name, metavar="COLUMN", help=f"{text} (default %(default)s)")
+    audit.add_argument(
+        "--estimate", default="estimate", metavar="COLUMN", help="your own count, or characters (default %(default)s)"
+    )
+    audit.add_argument("--text", default=None, metavar="COLUMN", help="that was shown, to find counts that cannot be")
+    audit.add_argument(
+        "--baseline", type=int, default=50, help="first calls of a model, which judge the others (default %(default)s)"
+    )
+    audit.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
@@ -116,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         "pretrain": _pretrain,
         "export": _export,
         "ability": _ability,
+        "audit": _audit,
         "forecast": _forecast,
         "hacking": _hacking,
         "last-token": _last_token,
@@ -263,6 +276,24 @@ def _ability(args: argparse.Namespace) -> int:
         sys.stdout.write(f"ask next ({estimate.tokens:,.6g} of {budget.amount:,} {unit}):\n")
         sys.stdout.write("".join(f"  {printable(key)}\n" for key in estimate.ask))
     return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from budgeteer.draw.text import ruled
+    from budgeteer.lab import audit
+
+    calls = audit.read(args.calls, args.model, args.billed, args.estimate, args.text)
+    found = audit.watch(calls, baseline=args.baseline)
+    if args.json:
+        sys.stdout.write(json.dumps([one._asdict() for one in found]) + "\n")
+    else:
+        table = [["model", "calls", "billed / estimate", "changed at call", "to", "seen at call", "impossible counts"]]
+        for one in found:
+            change = ["-"] * 3 if one.after is None else [str(one.since), f"{one.after:.3g}", str(one.alarm)]
+            impossible = "-" if one.impossible is None else str(one.impossible)
+            table.append([printable(one.model), f"{one.calls:,}", f"{one.before:.3g}", *change, impossible])
+        sys.stdout.write(ruled(table) + "\n")
+    return int(any(one.alarm is not None or one.impossible for one in found))
 
 
 def _tokens(args: argparse.Namespace) -> int:
