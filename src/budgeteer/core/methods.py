@@ -642,7 +642,7 @@ METHODS: tuple[Method, ...] = (
     Method("turns", "meter", "budgeteer.core.meter:turns", "turns of an agent"),
     Method("tool", "meter", "budgeteer.core.meter:tool", "calls of tools, or of one: tool:search"),
     Method("bytes", "meter", "budgeteer.core.meter:returned", "bytes that tools return, or one: bytes:search"),
-    Method("joules", "meter", "budgeteer.core.meter:joules", "energy"),
+    Method("joules", "meter", "budgeteer.core.meter:joules", "energy", _paper("EnergyToToken")),
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
     Method("triangular", "reward", _RW("triangular"), "a bonus for half of the cap as the length", THINK_SHORT),

@@ -75,12 +75,12 @@ def read(source: str, model: str, billed: str, estimate: str, text: str | None) 
                 f"{where} has no {missing[0] if isinstance(row, Mapping) else 'object'}; name the columns"
             )
         try:
-            numbers = [float(row[column]) for column in (billed, estimate)]
+            counted, own = float(row[billed]), float(row[estimate])
         except (TypeError, ValueError):
-            numbers = [math.nan]
-        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+            counted = own = math.nan
+        if not (0 <= counted < math.inf and 0 <= own < math.inf):
             raise InvalidInput(f"{where}: {billed} and {estimate} are {row[billed]!r}, {row[estimate]!r}; give numbers")
-        found.append(Seen(str(row[model]), *numbers, None if text is None else str(row.get(text) or "")))
+        found.append(Seen(str(row[model]), counted, own, None if text is None else str(row.get(text) or "")))
     return found
 
 

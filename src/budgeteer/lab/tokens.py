@@ -194,7 +194,7 @@ def shares(calls: Calls) -> list[Share]:
     """
     total = calls.tokens.sum(axis=1)
     runs = int(calls.run.max()) + 1
-    of_run: F64 = np.bincount(calls.run, weights=total, minlength=runs)
+    of_run: F64 = np.bincount(calls.run, weights=total, minlength=runs).astype(np.float64)
     names = list(dict.fromkeys(calls.label))
     place = np.array([names.index(name) for name in calls.label])
     found = []

@@ -121,8 +121,8 @@ class Tree:
         for level in self._levels[:-1]:
             path.append(level[at ^ 1].hex())
             at //= 2
-        vectors = (self._blocks[index // self.block], self._tokens[index])
-        return Proof(index, *(tuple(vector.tolist()) for vector in vectors), tuple(path))
+        block, token = self._blocks[index // self.block].tolist(), self._tokens[index].tolist()
+        return Proof(index, tuple(block), tuple(token), tuple(path))
 
 
 def holds(commitment: Commitment, proof: Proof) -> bool:
@@ -188,12 +188,11 @@ def audit(
         least: mean chance below which the trace is rejected.
     """
     whole = -(-commitment.count // commitment.block)
-    picked = rng.choice(whole, size=min(blocks, whole), replace=False) if whole else []
-    opened, chances = 0, []
-    for number in picked:
-        first = int(number) * commitment.block
+    opened, chances = 0, list[float]()
+    for number in rng.choice(whole, size=min(blocks, whole), replace=False).tolist() if whole else ():
+        first = number * commitment.block
         of = min(commitment.block, commitment.count - first)
-        seen = []
+        seen: list[Proof] = []
         for index in first + rng.choice(of, size=min(tokens, of), replace=False):
             proof = prove(int(index))
             opened += 1
