@@ -19,7 +19,16 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAMEWORKS = ("langchain_openai", "litellm")
-AGENTS = ("agents", "autogen_agentchat", "langchain", "llama_index.core", "mcp", "pydantic_ai", "smolagents")
+AGENTS = (
+    "agents",
+    "autogen_agentchat",
+    "inspect_ai",
+    "langchain",
+    "llama_index.core",
+    "mcp",
+    "pydantic_ai",
+    "smolagents",
+)
 NEEDS = ("openai", "transformers", "trl", *FRAMEWORKS, *AGENTS)
 """Modules that a snippet may import and that are not installed everywhere; it is skipped without."""
 PRICES = '[models."gpt-4o-mini"]\ninput = 0.15\noutput = 0.60\n'

@@ -87,6 +87,7 @@ FRAMEWORKS = (
     Framework("smolagents", "smolagents", "smolagents", "`max_steps=6`"),
     Framework("llamaindex", "llama-index-core", "LlamaIndex", "`max_iterations=6`"),
     Framework("autogen", "autogen-agentchat", "AutoGen", "`max_tool_iterations=6`"),
+    Framework("inspect-ai", "inspect-ai", "inspect_ai", "`token_limit(12_000)`"),
 )
 
 

@@ -36,13 +36,18 @@ class Range:
 _SEED = Range(0, 2**31 - 1)
 _TOKENS = Range(1, 2**62)
 RANGES = {
+    "baseline": Range(10, 1_000_000),
     "batch": Range(1, 100_000),
     "bits": Range(1, 64),
     "budget": Range(0, 2**62, above=True),
     "cache_bits": Range(1, 64),
     "concurrency": Range(1, 10_000),
+    "calls_a_day": Range(1, 10_000),
+    "cap": Range(1, 1_000_000),
+    "days": Range(1, 10_000),
     "depth": Range(1, 1_000),
     "discount": Range(0, 100),
+    "each": Range(1, 6),
     "fidelity": Range(0, 1),
     "first_seed": _SEED,
     "group": Range(1, 100_000),
@@ -79,6 +84,7 @@ RANGES = {
     "task_seed": _SEED,
     "temperature": Range(0, 1_000, above=True),
     "timeout": Range(0, 10**9, above=True),
+    "tokens_a_day": _TOKENS,
     "train_items": Range(1, 10_000_000),
     "trials": Range(1, 100_000),
     "watts": Range(0, 1_000_000, above=True),

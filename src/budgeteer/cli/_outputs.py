@@ -14,6 +14,7 @@ FOLDER, FILE, FILE_ONLY = "folder", "file", "file, in a folder that is there"
 OUTPUTS: dict[tuple[str, str], str] = {
     ("agent", "out"): FILE_ONLY,
     ("allocate", "plot"): FILE_ONLY,
+    ("bench", "out"): FOLDER,
     ("cache", "out"): FILE_ONLY,
     ("compare", "out"): FOLDER,
     ("data", "out"): FILE,
@@ -23,6 +24,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("heads", "traces"): FOLDER,
     ("lab", "gguf"): FILE,
     ("lab", "out"): FOLDER,
+    ("lab", "plot"): FILE_ONLY,
     ("ledger", "out"): FILE_ONLY,
     ("profile", "out"): FILE,
     ("report", "out"): FILE,

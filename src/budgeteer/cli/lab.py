@@ -81,6 +81,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forecast.add_argument("--splits", type=int, default=10, help="random splits, to measure (default %(default)s)")
     forecast.add_argument("--seed", type=int, default=0, help="of the splits (default %(default)s)")
     forecast.add_argument("--json", action="store_true", help="as JSON")
+    tokens = commands.add_parser("tokens", help="where the tokens of agents' runs go: by stage, role or turn")
+    tokens.add_argument("calls", metavar="FILE", help="a row a call, in order (JSON lines, CSV, Parquet)")
+    tokens.add_argument(
+        "--by", default="stage", metavar="COLUMN", help="of the stage or role, or turn (default %(default)s)"
+    )
+    tokens.add_argument(
+        "--rules", type=Path, default=None, metavar="FILE", help="lines of STAGE, tab, REGEX, for the text in --by"
+    )
+    for name, of in (("input", "a call's input"), ("output", "a call's output")):
+        tokens.add_argument(f"--{name}", default=name, metavar="COLUMN", help=f"tokens of {of} (default %(default)s)")
+    tokens.add_argument("--cached", default="cached", metavar="COLUMN", help="part of the input (default %(default)s)")
+    tokens.add_argument(
+        "--reasoning", default="reasoning", metavar="COLUMN", help="part of the output (default %(default)s)"
+    )
+    tokens.add_argument("--beside", action="store_true", help="reasoning is counted beside the output, not inside it")
+    tokens.add_argument("--run", default="run", metavar="COLUMN,...", help="what names a run (default %(default)s)")
+    tokens.add_argument("--plot", type=Path, default=None, metavar="FILE.svg", help="write a picture")
+    tokens.add_argument("--json", action="store_true", help="as JSON")
+    audit = commands.add_parser("audit", help="whether a provider counts tokens as before, against one's own estimate")
+    audit.add_argument("calls", metavar="FILE", help="a row a call, in order of time (JSON lines, CSV, Parquet)")
+    for name, text in (("model", "of the model's name"), ("billed", "tokens that were billed")):
+        audit.add_argument(f"--{name}", default=name, metavar="COLUMN", help=f"{text} (default %(default)s)")
+    audit.add_argument(
+        "--estimate", default="estimate", metavar="COLUMN", help="your own count, or characters (default %(default)s)"
+    )
+    audit.add_argument("--text", default=None, metavar="COLUMN", help="that was shown, to find counts that cannot be")
+    audit.add_argument(
+        "--baseline", type=int, default=50, help="first calls of a model, which judge the others (default %(default)s)"
+    )
+    audit.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
@@ -98,10 +128,12 @@ def run(args: argparse.Namespace) -> int:
         "pretrain": _pretrain,
         "export": _export,
         "ability": _ability,
+        "audit": _audit,
         "forecast": _forecast,
         "hacking": _hacking,
         "last-token": _last_token,
         "profile": _profile,
+        "tokens": _tokens,
     }
     return tools[args.tool](args)
 
@@ -243,6 +275,56 @@ def _ability(args: argparse.Namespace) -> int:
         unit = "tokens" if questions.cost else "questions"
         sys.stdout.write(f"ask next ({estimate.tokens:,.6g} of {budget.amount:,} {unit}):\n")
         sys.stdout.write("".join(f"  {printable(key)}\n" for key in estimate.ask))
+    return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from budgeteer.draw.text import ruled
+    from budgeteer.lab import audit
+
+    calls = audit.read(args.calls, args.model, args.billed, args.estimate, args.text)
+    found = audit.watch(calls, baseline=args.baseline)
+    if args.json:
+        sys.stdout.write(json.dumps([one._asdict() for one in found]) + "\n")
+    else:
+        table = [["model", "calls", "billed / estimate", "changed at call", "to", "seen at call", "impossible counts"]]
+        for one in found:
+            change = ["-"] * 3 if one.after is None else [str(one.since), f"{one.after:.3g}", str(one.alarm)]
+            impossible = "-" if one.impossible is None else str(one.impossible)
+            table.append([printable(one.model), f"{one.calls:,}", f"{one.before:.3g}", *change, impossible])
+        sys.stdout.write(ruled(table) + "\n")
+    return int(any(one.alarm is not None or one.impossible for one in found))
+
+
+def _tokens(args: argparse.Namespace) -> int:
+    from budgeteer.draw.svg import compact, percent
+    from budgeteer.draw.text import ruled
+    from budgeteer.draw.tree import Branch, tree_chart
+    from budgeteer.lab import tokens
+    from budgeteer.lab.results import write_text
+
+    run = tuple(word.strip() for word in args.run.split(",") if word.strip()) or ("run",)
+    fields = tokens.Fields(run, args.input, args.output, args.cached, args.reasoning, args.beside)
+    calls = tokens.read(args.calls, args.by, fields, None if args.rules is None else tokens.rules(args.rules))
+    found = tokens.shares(calls)
+    if args.plot is not None:
+        label = "{:.1%} of all".format
+        branches = [Branch(one.name, 0, one.tokens, label(one.of_sum)) for one in found]
+        write_text(tree_chart(branches, f"Tokens by {args.by}", tokens.PARTS), args.plot)
+    if args.json:
+        shown = [one._asdict() | {"of_runs": asdict(one.of_runs)} for one in found]
+        sys.stdout.write(json.dumps(shown) + "\n")
+        return 0
+    table = [[args.by, "calls", *tokens.PARTS, "all", "of all tokens", "mean share of a run"]]
+    for one in found:
+        mean = one.of_runs
+        spread = "" if mean.n < 2 else f" [{percent(mean.low)}, {percent(mean.high)}]"
+        cells = [f"{one.calls:,}", *map(compact, one.tokens), compact(one.total), percent(one.of_sum)]
+        table.append([printable(one.name), *cells, f"{percent(mean.mean)}{spread}"])
+    every = [sum(one.tokens[i] for one in found) for i in range(len(tokens.PARTS))]
+    runs, total = int(calls.run.max()) + 1, sum(every)
+    table.append(["all", f"{len(calls.label):,}", *map(compact, every), compact(total), "100%", f"{runs:,} runs"])
+    sys.stdout.write(ruled(table) + "\n")
     return 0
 
 

@@ -38,11 +38,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument("--task-seed", type=int, default=0, help="seed of a task's questions (default %(default)s)")
     accuracy.add_argument("--seed", type=int, default=0, help="of the samples (default %(default)s)")
     accuracy.add_argument("--concurrency", type=int, default=8, help="questions at once (default %(default)s)")
+    energy = commands.add_parser("energy", help="joules per token from readings, and the budget to write with them")
+    energy.add_argument(
+        "readings",
+        metavar="FILE",
+        help="rows with input, output, joules and perhaps cached (JSON lines, CSV, Parquet), a profile of budgeteer "
+        "profile device with power (.json)",
+    )
+    energy.add_argument(
+        "--watts", type=float, default=None, help="power of the machine: how many tokens a second it buys"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the profile, and say what was found."""
-    return _device(args) if args.what == "device" else _accuracy(args)
+    return {"device": _device, "accuracy": _accuracy, "energy": _energy}[args.what](args)
+
+
+def _energy(args: argparse.Namespace) -> int:
+    from budgeteer.core import rows
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.models import device, energy
+
+    if args.readings.endswith(".json"):
+        found = energy.readings_of(device.load(Path(args.readings)), (16, 128, 512, 2048), (16, 64, 256, 1024))
+    else:
+        found = []
+        for place, row in rows.read(args.readings):
+            try:
+                cached = float(row.get("cached") or 0)
+                reading = energy.Reading(float(row["input"]) - cached, float(row["output"]), float(row["joules"]))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                where = f"{rows.where(args.readings)}, {place}"
+                raise InvalidInput(f"{where}: give numbers for input, output and joules ({error!r})") from error
+            found.append(reading)
+    fitted = energy.fit(found)
+    lines = [
+        f"{'prefill':10} {fitted.prefill:.4g} J a token of input that was not cached",
+        f"{'decode':10} {fitted.decode:.4g} J a token of output",
+        f"{'error':10} {fitted.error:.1%} of a reading, predicted from the others; with one rate {fitted.alike:.1%}",
+        f"{'budget':10} --budget '{fitted.kind}:500' is 500 J, each call rounded up to whole joules",
+    ]
+    if args.watts is not None:
+        for phase, rate in (("input", fitted.prefill), ("output", fitted.decode)):
+            if rate > 0:
+                lines.append(f"{'at most':10} {args.watts / rate:,.0f} tokens of {phase} a second at {args.watts:g} W")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
 
 
 def numbers(given: str, option: str) -> list[int]:

@@ -78,6 +78,7 @@ ELASTIC = _paper("ElasticReasoning")
 EDGE_REASONING = _paper("EdgeReasoning")
 WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
+R_CONSTRAINT = _paper("R-ConstraintBench")
 THINK_SHORT = _paper("TrainLongThinkShort")
 LASER, ARLCP, ADACTRL, E1 = _paper("LASER"), _paper("ARLCP"), _paper("AdaCtrl"), _paper("e1")
 PEAR, ADATHINK_MED, ARES = _paper("PEAR"), _paper("AdaThink-Med"), _paper("ARES")
@@ -667,7 +668,7 @@ METHODS: tuple[Method, ...] = (
     Method("turns", "meter", "budgeteer.core.meter:turns", "turns of an agent"),
     Method("tool", "meter", "budgeteer.core.meter:tool", "calls of tools, or of one: tool:search"),
     Method("bytes", "meter", "budgeteer.core.meter:returned", "bytes that tools return, or one: bytes:search"),
-    Method("joules", "meter", "budgeteer.core.meter:joules", "energy"),
+    Method("joules", "meter", "budgeteer.core.meter:joules", "energy", _paper("EnergyToToken")),
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
     Method("triangular", "reward", _RW("triangular"), "a bonus for half of the cap as the length", THINK_SHORT),
@@ -901,6 +902,13 @@ METHODS: tuple[Method, ...] = (
         "budgeteer.lab.tasks.gym:Gym",
         "a family of reasoning-gym, as in gym:lcm",
         arguments={"family": "chain_sum"},
+    ),
+    Method(
+        "schedule",
+        "task",
+        "budgeteer.lab.tasks.schedule:Schedules",
+        "plans under orders, capacities, closed resources, windows and pairs apart",
+        R_CONSTRAINT,
     ),
     Method("real", "task", "budgeteer.lab.tasks.mixture:real", "easy and hard problems of four families"),
     Method("hard", "task", "budgeteer.lab.tasks.mixture:hard", "chains of 5 to 8 steps"),

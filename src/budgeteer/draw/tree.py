@@ -9,7 +9,7 @@ from budgeteer.draw.svg import STYLE, clean
 
 __all__ = ["Branch", "tree_chart"]
 _WIDTH, _LEFT, _BAR, _ROW = 760, 220, 400, 26
-_FILLS = ("#2563a8", "#c2571a", "#cfe0f0")
+_FILLS = ("#2563a8", "#c2571a", "#cfe0f0", "#2d8a4e")
 _NAMES = ("spent", "held", "given back or left")
 
 
@@ -20,27 +20,28 @@ class Branch:
     Attributes:
         name: of the agent.
         depth: in the tree; 0 = a root.
-        parts: units that it spent, holds, and gave back or still has.
+        parts: units, one for each of the picture's names: that it spent, holds, and gave back or still has.
         label: beside the bar.
     """
 
     name: str
     depth: int
-    parts: tuple[int, int, int]
+    parts: tuple[int, ...]
     label: str
 
 
-def tree_chart(branches: Sequence[Branch], title: str) -> str:
+def tree_chart(branches: Sequence[Branch], title: str, names: Sequence[str] = _NAMES) -> str:
     """A file of its own: a bar for each branch, indented by its depth, all on one scale.
 
     Args:
         branches: parents before their children.
         title: above the bars.
+        names: of the parts, four at most.
     """
     most = max((sum(max(0, part) for part in branch.parts) for branch in branches), default=0) or 1
     height = 56 + _ROW * len(branches)
     drawn = [f'<text class="label" x="12" y="20">{clean(title)}</text>']
-    for i, (name, fill) in enumerate(zip(_NAMES, _FILLS, strict=True)):
+    for i, (name, fill) in enumerate(zip(names, _FILLS, strict=False)):
         left = _LEFT + 130 * i
         drawn.append(f'<rect x="{left}" y="28" width="10" height="10" fill="{fill}"/>')
         drawn.append(f'<text x="{left + 15}" y="37">{name}</text>')
@@ -49,7 +50,7 @@ def tree_chart(branches: Sequence[Branch], title: str) -> str:
         if branch.depth:
             drawn.append(f'<path class="grid" fill="none" d="M{at - 8} {y - 6} V{y + 8} H{at - 2}"/>')
         drawn.append(f'<text x="{at}" y="{y + 12}">{clean(branch.name)}</text>')
-        for part, fill, name in zip(branch.parts, _FILLS, _NAMES, strict=True):
+        for part, fill, name in zip(branch.parts, _FILLS, names, strict=False):
             wide = _BAR * max(0, part) / most
             if wide:
                 drawn.append(

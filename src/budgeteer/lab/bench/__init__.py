@@ -1,0 +1,1 @@
+"""Benchmarks of others, built anew: BenchOverflow, Vending-Bench; R-ConstraintBench is a task (``lab/tasks``)."""
