@@ -121,7 +121,7 @@ def attend(
         lambda: _output(module, query.shape[1], value.shape[-1]),
     )
     with torch.no_grad():
-        cache.prepare(layer, call)
+        cache.prepare(layer, call, attention_mask)
         result, mask = None, attention_mask
         if not layer.intact:
             if name == "sdpa" and not module.training and kwargs.get("s_aux") is None:
@@ -145,7 +145,7 @@ def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
     queries, storage = call.queries, layer.storage
     one = queries.shape[2] == 1 and bool(call.valid.all()) and layer.window is None and call.softcap is None
     usual = queries.device.type == "cpu" and queries.dtype == torch.float32
-    if kernels is None or not (one and usual and isinstance(storage, Ragged)):
+    if kernels is None or not (one and usual and isinstance(storage, Ragged) and storage.packed is None):
         return None
     ends = storage.lengths.flatten().cumsum(0)
     flat, tail = storage.flat, storage.tail

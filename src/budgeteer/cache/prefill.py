@@ -50,7 +50,7 @@ class Prefill(BudgetedCache):
             for index, (keys, values, call, mask) in enumerate(self.read):
                 cache.update(keys, values, index)
                 updated.by = None
-                cache.prepare(cache.layers[index], call)
+                cache.prepare(cache.layers[index], call, mask)
                 cache.choose(cache.layers[index], call, mask)
         if cache.unread:
             self._replay(cache)

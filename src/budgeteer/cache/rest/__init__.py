@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from budgeteer.cache.rest._drop import drop
     from budgeteer.cache.rest._ema import ema
     from budgeteer.cache.rest._merge import merge
+    from budgeteer.cache.rest._offload import offload
+    from budgeteer.cache.rest._quantise import quantise
+    from budgeteer.cache.rest._rotate_kv import rotate_kv
 
 __all__ = [
     "drop",
     "ema",
     "merge",
+    "offload",
+    "quantise",
+    "rotate_kv",
 ]
 
 __getattr__ = lazy(
@@ -24,5 +30,8 @@ __getattr__ = lazy(
         "drop": "_drop",
         "ema": "_ema",
         "merge": "_merge",
+        "offload": "_offload",
+        "quantise": "_quantise",
+        "rotate_kv": "_rotate_kv",
     },
 )
