@@ -18,8 +18,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from budgeteer.cache import BudgetedCache, Cells
 from budgeteer.cache.protocol import Asked
-from budgeteer.cache.rest import offload
+from budgeteer.cache.rest import flexi_cache, offload
 from budgeteer.cache.score import adamas, arkv, keydiff, quest, token_select
+from budgeteer.cache.stability import corrected, stability, unstable
 from budgeteer.core.errors import InvalidInput
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
@@ -338,6 +339,42 @@ def test_between_two_choices_a_head_reads_what_it_chose_and_what_came_since() ->
             assert now == found[step - 1][head] | {30 + step}
         else:
             assert len(now) == 12
+
+
+def test_stable_heads_choose_seldom_and_the_others_at_every_token() -> None:
+    asked = Asked(torch.zeros(1, 4, 2), torch.zeros(1, 4, 2), torch.tensor([[2, 16]]), 3)
+    assert flexi_cache(every=16, unstable=[[3, 0], [1, 1]]).renew(asked).tolist() == [[True, True]]
+    assert flexi_cache(every=16, unstable=[[1, 0]]).renew(asked).tolist() == [[False, True]]
+    given = model()
+    cache = BudgetedCache(given, "cache:12", 'quest:page=1,rest="flexi-cache:every=4,unstable=[[0, 1]]"')
+    with torch.no_grad():
+        given(ids(), past_key_values=cache)
+        for step in range(8):
+            given(torch.tensor([[5 + step], [9 + step]]), past_key_values=cache)
+            sizes = [[len(head) for head in slots(cache, layer)] for layer in (0, 1)]
+            assert sizes == [[12 + step % 4, 12], [12 + step % 4, 12 + step % 4]]
+    for options in ({"every": 0}, {"unstable": [[1]]}, {"unstable": [["a", 1]]}):
+        with pytest.raises(InvalidInput, match="pairs of a layer and a head"):
+            flexi_cache(**options)
+
+
+def test_what_choices_have_in_common_beyond_chance() -> None:
+    first = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]]).bool()
+    later = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]).bool()
+    # chance 2 / 8: (1 - 1/4) / (3/4), (1/2 - 1/4) / (3/4), (0 - 1/4) / (3/4)
+    assert corrected(first, later, 8).tolist() == pytest.approx([1, 1 / 3, -1 / 3])
+    rng = torch.Generator().manual_seed(0)
+    drawn = [torch.rand(4000, 20, generator=rng).argsort(-1) < 5 for _ in range(2)]
+    assert float(corrected(drawn[0], drawn[1], 20).mean()) == pytest.approx(0, abs=0.02)
+    # a choice that does not look at the query is the same but for the newest entry
+    given = model()
+    found = stability(given, ids(60), "cache:20", "knorm", tokens=6, apart=2)
+    assert found.shape == (3, 2)
+    assert float(found.min()) > 0.8
+    assert float(stability(given, ids(60), "cache:20", "quest:page=1", tokens=6, apart=2).min()) < float(found.min())
+    assert unstable(torch.tensor([[0.9, torch.nan, 0.2, 0.4], [0.5, 0.7, 0.1, 0.8]]), 0.3) == [[0, 2], [1, 2]]
+    with pytest.raises(InvalidInput, match="give more tokens than apart"):
+        stability(given, ids(), "cache:20", tokens=4, apart=4)
 
 
 def test_a_row_beside_others_and_behind_padding_is_the_row_alone() -> None:

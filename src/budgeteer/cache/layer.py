@@ -299,11 +299,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Hold the entries of ``keep`` [B, K, n] in heads that are ``new`` [B, K], in others those held before."""
         assert self.cold is not None
         assert self.storage is not None
-        device = new.device
-        held = self.storage.slots(self.seen).cpu()
-        before = torch.zeros(*keep.shape[:2], self.seen + 1, dtype=torch.bool)
-        before.scatter_(2, held.where(held >= 0, self.seen), True)
-        chosen = torch.where(new.cpu()[..., None], keep, before[..., : self.seen])
+        device, chosen = new.device, torch.where(new.cpu()[..., None], keep, self.read_slots())
         whole, slots = self.cold.whole(), self.cold.slots(self.seen)
         hot = kept({name: column[:, :, :-1] for name, column in whole.items()}, slots[..., :-1], chosen[..., :-1])
         hot = Ragged(
@@ -336,6 +332,13 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def entries(self) -> int:
         """Entries that are held, of all rows and heads."""
         return 0 if self.storage is None else int((self.storage.slots(self.seen) >= 0).sum())
+
+    def read_slots(self) -> Tensor:
+        """[B, K, seen] bool, on the CPU: the slots whose entries ``storage`` holds."""
+        assert self.storage is not None
+        slots = self.storage.slots(self.seen).cpu()
+        found = torch.zeros(*slots.shape[:2], self.seen + 1, dtype=torch.bool)
+        return found.scatter_(2, slots.where(slots >= 0, self.seen), True)[..., : self.seen]
 
     def cold_bytes(self) -> int:
         """Bytes of what lies in cold memory."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from budgeteer.core.errors import InvalidInput, MissingExtra
 
 try:
@@ -113,4 +115,4 @@ def hadamard(numbers: Tensor) -> Tensor:
             -1, block
         )
         half *= 2
-    return found.reshape(numbers.shape) * block**-0.5
+    return found.reshape(numbers.shape) / math.sqrt(block)

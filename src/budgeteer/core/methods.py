@@ -1023,5 +1023,6 @@ METHODS: tuple[Method, ...] = (
     Method(
         "offload", "rest", _CR("offload"), "all stay in cold memory; each token reads the best", _paper("TokenSelect")
     ),
+    Method("flexi-cache", "rest", _CR("flexi_cache"), "the same, stable heads choose seldom", _paper("FlexiCache")),
 )
 # fmt: on

@@ -63,8 +63,8 @@ def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
             that stands twice.
         UnknownName: no such method.
     """
-    for names, given in ((methods, [selection(method).name for method in methods]), (budgets, budgets)):
-        if len(set(given)) < len(given):
+    for names, plain in ((methods, [selection(method).name for method in methods]), (budgets, budgets)):
+        if len(set(plain)) < len(plain):
             raise InvalidInput(f"{', '.join(names)}: one stands twice; name each once")
     for method in methods:
         selected = selection(method)
