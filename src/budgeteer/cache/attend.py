@@ -108,6 +108,8 @@ def attend(
     if by is None:
         return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
     (cache, layer), updated.by = by, None
+    if (own := getattr(layer, "attention", None)) is not None:  # a cache with an attention of its own
+        return own(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("softcap")), None
     if layer.index != module.layer_idx:
         raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")
     if name not in OFFERED:
