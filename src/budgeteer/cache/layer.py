@@ -211,6 +211,11 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if self.selected.score.observe is not None:
             self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
 
+    def clear(self) -> None:
+        """Empty the memory of all entries."""
+        if self.storage is not None:
+            self.storage.replace("memory", torch.zeros_like(self.memory()))
+
     def forget(self, call: Call) -> None:
         """Drop the entries of a call, the newest ones, as if it had not been."""
         assert self.storage is not None

@@ -73,6 +73,8 @@ class Score(NamedTuple):
         rest: name of what becomes of the rest in the method's paper.
         replays: a prompt is read a second time before the choice, and ``observe`` sees that reading alone; what it says
             of the second reading's own entries is dropped with them.
+        reads: with ``replays``, tokens of another text that is read instead, from an empty memory each time; none = the
+            prompt.
         rotation: it uses ``Cells.frequencies``; a model without them is refused before anything is computed.
     """
 
@@ -87,6 +89,7 @@ class Score(NamedTuple):
     split: str = "uniform"
     rest: str = "drop"
     replays: bool = False
+    reads: tuple[int, ...] = ()
     rotation: bool = False
 
 

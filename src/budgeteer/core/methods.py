@@ -926,6 +926,7 @@ METHODS: tuple[Method, ...] = (
     Method("token-select", "score", _CS("token_select"), "what all heads vote for", _paper("TokenSelect")),
     Method("adamas", "score", _CS("adamas"), "keys like the query, compared in 2 bits", _paper("Adamas")),
     Method("quest", "score", _CS("quest"), "pages that may hold what the query reads", QUEST),
+    Method("epi-cache", "score", _CS("epi_cache"), "what a text of yours reads, such as a topic's", _paper("EpiCache")),
     Method("keydiff", "score", _CS("keydiff"), "keys unlike the mean key", KEYDIFF),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),

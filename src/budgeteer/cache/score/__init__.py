@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.score._arkv import arkv
     from budgeteer.cache.score._defensive import defensive
     from budgeteer.cache.score._ems import ems
+    from budgeteer.cache.score._epi_cache import epi_cache
     from budgeteer.cache.score._expected_attention import expected_attention
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._keydiff import keydiff
@@ -31,6 +32,7 @@ __all__ = [
     "arkv",
     "defensive",
     "ems",
+    "epi_cache",
     "expected_attention",
     "h2o",
     "keydiff",
@@ -53,6 +55,7 @@ __getattr__ = lazy(
         "arkv": "_arkv",
         "defensive": "_defensive",
         "ems": "_ems",
+        "epi_cache": "_epi_cache",
         "expected_attention": "_expected_attention",
         "h2o": "_h2o",
         "keydiff": "_keydiff",
