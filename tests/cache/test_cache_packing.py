@@ -131,6 +131,8 @@ def test_bands_by_hand() -> None:
         assert (int(found[0]), int(found[1])) == wanted
     none = selection("recent:rest=quantise:full=0").bands(scores, torch.tensor([[2]]), 10, 2, 4)
     assert (int(none[0]), int(none[1])) == (1, 3)  # what is protected stays as it is
+    dear = made.bands(scores, torch.tensor([[4]]), 10, 10, 4)  # nothing is saved by packing
+    assert (int(dear[0]), int(dear[1])) == (4, 0)
 
 
 KINDS = ["sliding_attention", "full_attention", "sliding_attention"]

@@ -72,6 +72,8 @@ class Selection(NamedTuple):
             full, low: bytes of an entry as it is, and in fewer bits.
             head: bytes that a head takes beside its entries in fewer bits.
         """
+        if low >= full:  # heads so narrow that steps outweigh what codes save
+            return sizes, torch.zeros_like(sizes)
         has, must = (scores > float("-inf")).sum(-1), (scores == float("inf")).sum(-1)
         room = sizes * full
         first = (sizes * self.rest.full).long().maximum(must).minimum(sizes)
