@@ -27,6 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from budgeteer.cache import selection
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import cache_eval
 from budgeteer.lab.cache_eval import FULL, Answered
@@ -41,6 +42,8 @@ METHODS = (
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
 MODELS = {"smollm2": 768, "thinker": 640}
 """Name -> tokens of a text."""
+LENGTH = 768
+"""Of a text for other models."""
 ASKED = ("single", "multikey")
 """Tasks; SmolLM2-135M does not follow a chain of variables with a full cache either."""
 
@@ -102,16 +105,17 @@ def texts(length: int, args: argparse.Namespace, size: Callable[[str], int]) -> 
     ]
 
 
-def answer(spec: str, length: int, args: argparse.Namespace) -> list[Answered]:
-    """All answers of a model, those that are missing computed now."""
+def answer(name: str, spec: str, length: int, args: argparse.Namespace) -> list[Answered]:
+    """All answers of a model, those that are missing computed now; methods that it cannot have are left out."""
     cache_eval.check(args.methods, args.budgets, length)
     model, encode = cache_eval.opened(spec)
+    possible = cache_eval.possible(model, args.methods)
     wanted = texts(length, args, lambda text: len(encode(text, True)))
-    rows = Rows(args.folder / f"{spec}.jsonl")
+    rows = Rows(args.folder / f"{name}.jsonl")
     rows.cut()
     for place, text in enumerate(wanted):
         for known in (True, False):
-            methods = rows.missing(text.name, known, args.methods, args.budgets)
+            methods = rows.missing(text.name, known, possible, args.budgets)
             if not methods:
                 continue
             given = [text.sample]
@@ -119,8 +123,8 @@ def answer(spec: str, length: int, args: argparse.Namespace) -> list[Answered]:
                 model, encode, given, methods, args.budgets, known=(known,), seed=text.name[2]
             ):
                 rows.add(text.name, each)
-        sys.stderr.write(f"{spec}: {place + 1} of {len(wanted)} texts\n")
-    arms = [(FULL, "100%"), *((method, budget) for method in args.methods for budget in args.budgets)]
+        sys.stderr.write(f"{name}: {place + 1} of {len(wanted)} texts\n")
+    arms = [(FULL, "100%"), *((method, budget) for method in possible for budget in args.budgets)]
     return [rows.answers[text.name, known, *arm] for text in wanted for known in (True, False) for arm in arms]
 
 
@@ -140,7 +144,7 @@ def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer, print the tables, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="smollm2, thinker (default: both)")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="smollm2, thinker or NAME=hf:FOLDER")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="scores with options and split")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the cache")
     parser.add_argument("--tasks", nargs="+", default=list(ASKED), choices=TASKS, help="what is hidden in the texts")
@@ -150,15 +154,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="smoke test: two texts a task of the thinking model")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
+    args.methods = [selection(method).name for method in args.methods]
     if args.quick:
         args.models, args.seeds, args.each = ["thinker"], 2, 1
-    if unknown := [name for name in args.models if name not in MODELS]:
-        raise InvalidInput(f"no model {unknown[0]!r} here; give {', '.join(MODELS)}")
     found = {}
-    for spec in args.models:
-        rows = cache_eval.table(answer(spec, MODELS[spec], args))
-        found[spec] = {"length": MODELS[spec], "rows": rows}
-        sys.stdout.write(printed(spec, rows) + "\n")
+    for name, _, spec in (each.partition("=") for each in args.models):
+        if not spec and name not in MODELS:
+            raise InvalidInput(f"no model {name!r} here; give {', '.join(MODELS)} or NAME=hf:FOLDER")
+        length = MODELS.get(name, LENGTH)
+        rows = cache_eval.table(answer(name, spec or name, length, args))
+        found[name] = {"length": length, "rows": rows}
+        sys.stdout.write(printed(name, rows) + "\n")
     results = {
         "quick": args.quick,
         "machine": machine(),

@@ -16,6 +16,7 @@ import transformers
 from kvpress import (
     AdaKVPress,
     ExpectedAttentionPress,
+    KeyDiffPress,
     KnormPress,
     MergingPress,
     ObservedAttentionPress,
@@ -34,6 +35,7 @@ SIZES = {
 }  # fmt: skip
 PRESSES: dict[str, tuple[Any, str]] = {
     "knorm": (KnormPress, "sdpa"),
+    "keydiff": (KeyDiffPress, "sdpa"),
     "streaming-llm": (StreamingLLMPress, "sdpa"),
     "tova": (TOVAPress, "sdpa"),
     "snapkv:window=16": (lambda ratio: SnapKVPress(ratio, window_size=16), "sdpa"),

@@ -252,6 +252,26 @@ def test_a_prompt_in_chunks(kind: str, method: str) -> None:
         assert torch.equal(at_once.sequences, pieces.sequences)
 
 
+@pytest.mark.parametrize("method", ["h2o", "defensive:window=4,split=layers", "knorm:rest=quantise", "adamas"])
+def test_chunks_and_turns_with_a_full_budget_are_those_without_one(method: str) -> None:
+    """Left padding, two rows, three calls of several tokens and one of one: the same bits."""
+    made, inputs = model(), prompts()
+    cache, full = BudgetedCache(made, "100%", method), transformers.DynamicCache()
+    mask = torch.cat([inputs["attention_mask"], torch.ones(2, 3, dtype=torch.long)], dim=1)
+    ids = torch.cat([inputs["input_ids"], torch.tensor([[5, 6, 7], [8, 9, 5]])], dim=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        for start, stop in ((0, 15), (15, 40), (40, 42), (42, 43)):
+            given = {
+                "input_ids": ids[:, start:stop],
+                "attention_mask": mask[:, :stop],
+                "position_ids": positions[:, start:stop],
+            }
+            found, wanted = (made(**given, past_key_values=each).logits for each in (cache, full))
+            assert torch.equal(found, wanted)
+    assert cache.account().share == 1.0
+
+
 def test_several_turns_keep_positions_and_the_budget() -> None:
     """The second turn reads what the first one left, at the true positions: as the model with masks does."""
     made, inputs = model(), prompts(padded=0)

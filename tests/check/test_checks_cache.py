@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 import torch
 
 from budgeteer.cache import Rest, Score, Split
+from budgeteer.cache.protocol import Codec
 from budgeteer.check import CheckFailed, check_rest, check_score, check_split
 
 RNG = torch.Generator().manual_seed(0)
@@ -111,6 +112,18 @@ def zeroing(leaving):
     return leaving.keys, leaving.values
 
 
+def codec(**changed):
+    """Half precision."""
+    return Codec(
+        **{
+            "encode": lambda keys, values, place: (keys.half(), values.half()),
+            "decode": lambda tensors, place: tuple(each.float() for each in tensors),
+            "cost": lambda d, e: (2 * (d + e), 0),
+            **changed,
+        }
+    )
+
+
 RESTS = {
     "no Rest": zeroing,
     "keep shape and type": Rest(lambda leaving: (leaving.keys[..., :1], leaving.values)),
@@ -121,6 +134,15 @@ RESTS = {
     "where no entry is": folded(lambda leaving, gone: leaving.values.mean(2, keepdim=True) * gone.any(2, keepdim=True)),
     "nothing left": folded(lambda leaving, gone: 1.0),
     "the rest changed": Rest(zeroing),
+    "more than one": Rest(zeroing, codec=codec()),
+    "does not come back": Rest(codec=codec(decode=lambda tensors, place: (tensors[0][1:], tensors[1]))),
+    "cost says": Rest(codec=codec(cost=lambda d, e: (d + e, 0))),
+    "and 256 an entry": Rest(codec=codec(cost=lambda d, e: (4 * (d + e), 0))),
+    "change with the other heads": Rest(
+        codec=codec(encode=lambda keys, values, place: ((keys - keys.float().mean(0)).half(), values.half()))
+    ),
+    "one bool a row and head": Rest(renew=lambda asked: asked.steps),
+    "who chooses anew changes": Rest(renew=lambda asked: asked.steps >= asked.steps.max()),
 }
 
 
@@ -133,3 +155,5 @@ def test_check_rest_rejects_what_breaks_the_rule(rule: str) -> None:
 def test_check_rest_accepts_a_mean_and_nothing() -> None:
     check_rest(Rest())
     check_rest(folded(lambda leaving, gone: gone.mean(2, keepdim=True)))
+    check_rest(Rest(codec=codec()))
+    check_rest(Rest(renew=lambda asked: asked.steps > 2))

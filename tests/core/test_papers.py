@@ -69,7 +69,7 @@ def test_every_row_is_true(one: Paper) -> None:
 
 
 def test_rows_that_claim_too_much_are_refused() -> None:
-    open_one, whole = paper("ARKV"), paper("Mirostat")
+    open_one, whole = paper("MatryoshkaKV"), paper("Mirostat")
     assert faults(replace(open_one, level="whole", here="all of it"))  # without a method
     assert faults(replace(open_one, level="part", here="a part", missing="the rest"))
     assert faults(replace(open_one, level="whole", here="all of it", methods=("heavy-hitters",)))  # nobody runs it

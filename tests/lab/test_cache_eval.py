@@ -151,6 +151,7 @@ def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
     for arguments, says in (
         (["--budgets", "5%", "--methods", "snapkv"], "snapkv always keeps 32"),
         (["--methods", "h2o", "h2o"], "name each once"),
+        (["--methods", "knorm:split=ada-kv:safe=0.3", 'knorm:split="ada-kv:safe=0.30"'], "name each once"),
         (["--methods", "snap"], "unknown score 'snap'"),
         (["--samples", "1"], "2 samples or more"),
         (["--budgets", "5/day"], "a cache has no budget of"),
@@ -159,6 +160,24 @@ def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
         assert says in capsys.readouterr().err
     assert cli.main(["cache", "eval", "gguf:x"]) == 2
     assert "give smollm2, thinker or hf:FOLDER" in capsys.readouterr().err
+
+
+def test_a_budget_just_above_what_is_protected_is_refused_before_the_first_prompt(model, monkeypatch) -> None:
+    """Texts are shorter than their length: a share of the text is smaller than the same share of the length."""
+    monkeypatch.setattr(cache_eval, "Prefill", None)  # nothing is computed
+    sample = Sample("single", "a" * 60, "b" * 8, "c")
+    cache_eval.check(["snapkv:window=32"], ["50%"], 64)
+    with pytest.raises(InvalidInput, match="50% of 61 tokens leaves 30 a head, and snapkv:window=32 always keeps 32"):
+        next(cache_eval.evaluate(model, encode, [sample], ["snapkv:window=32"], ["50%"]))
+
+
+def test_retrieval_is_answered_token_by_token_and_says_what_lies_cold(model) -> None:
+    sample = Sample("single", "some words " * 6, " and so", "1234")
+    full, one = cache_eval.evaluate(model, encode, [sample], ["adamas"], ["25%"], known=[True])
+    entries, entry = 1 + 66 + 7 + 3, 2 * 2 * 8 * 4 * 3  # the last token of the answer is not read
+    assert one.cold == entries * entry
+    assert one.kept == entries // 4 / entries
+    assert (full.cold, full.kept) == (0, 1.0)
 
 
 def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path, capsys, monkeypatch) -> None:

@@ -108,6 +108,8 @@ def attend(
     if by is None:
         return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
     (cache, layer), updated.by = by, None
+    if (own := getattr(layer, "attention", None)) is not None:  # a cache with an attention of its own
+        return own(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("softcap")), None
     if layer.index != module.layer_idx:
         raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")
     if name not in OFFERED:
@@ -121,7 +123,7 @@ def attend(
         lambda: _output(module, query.shape[1], value.shape[-1]),
     )
     with torch.no_grad():
-        cache.prepare(layer, call)
+        cache.prepare(layer, call, attention_mask)
         result, mask = None, attention_mask
         if not layer.intact:
             if name == "sdpa" and not module.training and kwargs.get("s_aux") is None:
@@ -145,7 +147,7 @@ def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
     queries, storage = call.queries, layer.storage
     one = queries.shape[2] == 1 and bool(call.valid.all()) and layer.window is None and call.softcap is None
     usual = queries.device.type == "cpu" and queries.dtype == torch.float32
-    if kernels is None or not (one and usual and isinstance(storage, Ragged)):
+    if kernels is None or not (one and usual and isinstance(storage, Ragged) and storage.packed is None):
         return None
     ends = storage.lengths.flatten().cumsum(0)
     flat, tail = storage.flat, storage.tail

@@ -37,6 +37,8 @@ class Account:
         bytes: of the storages that are held between calls: keys, values, slots, what a score remembers.
         full_bytes: of keys and values of ``total`` entries.
         peak_bytes: the most that was held at a time, with what a layer needs while it grows or is cut.
+        packed: entries of ``kept`` that are held in fewer bits.
+        cold_bytes: of entries in cold memory, beside ``bytes``; a method that retrieves chooses from them.
     """
 
     kept: int
@@ -44,6 +46,8 @@ class Account:
     bytes: int
     full_bytes: int
     peak_bytes: int
+    packed: int = 0
+    cold_bytes: int = 0
 
     @property
     def share(self) -> float:
@@ -95,6 +99,8 @@ class BudgetedCache(Cache):
         self.budget, self.selected = parsed(budget), selection(method)
         if self.budget.amount is not None and self.budget.kind != "bytes":
             self._enough(self.budget.amount)
+        if self.selected.rest.renew is not None:
+            _retrievable(self.selected)
         windows = windows_of(model)
         attach(model, len(windows))
         if self.selected.score.replays:
@@ -142,18 +148,22 @@ class BudgetedCache(Cache):
         self._open, updated.by = layer_idx, (self, layer)
         return keys, values
 
-    def prepare(self, layer: BudgetedLayer, call: Call) -> None:
-        """Before the attention of a layer: refuse what cannot be kept within the budget before more is computed."""
+    def prepare(self, layer: BudgetedLayer, call: Call, mask: Tensor | None) -> None:
+        """Before the attention of a layer: refuse what cannot be within the budget, and retrieve what is to be read."""
         self._open = None
         tokens = layer.count(call.valid)
-        if layer.index or self.listening:
-            return
+        if not layer.index and not self.listening:
+            self._begin(layer, tokens, call.queries.shape[2])
+        if layer.cold is not None:
+            self._retrieve(layer, call, mask)
+
+    def _begin(self, layer: BudgetedLayer, tokens: Tensor, asked: int) -> None:
+        """In the first layer of a call of ``asked`` tokens: how many entries rows may keep, and whether to choose."""
         if self._unread:
             raise InvalidInput(
                 f"{self.selected.name} reads a prompt twice, after a call of the model that the cache was made for; "
                 "call that model, not a part of it"
             )
-        asked = call.queries.shape[2]
         self._steps = 0 if asked > 1 else self._steps + 1
         every = self.selected.score.every
         self._due = asked > 1 or (every > 0 and self._steps % every == 0)
@@ -162,6 +172,24 @@ class BudgetedCache(Cache):
             short = self._size < tokens
             if bool(short.any()):
                 self._enough(int(self._size[short].min()))
+
+    def _retrieve(self, layer: BudgetedLayer, call: Call, mask: Tensor | None) -> None:
+        """Choose which entries of cold memory a token reads, in the heads that choose anew."""
+        assert self._size is not None
+        assert layer.tokens is not None
+        new = layer.renewed(call)
+        if not bool(new.any()):
+            self.measure(layer)
+            return
+        there = call._replace(queries=call.queries.cpu(), valid=call.valid.cpu())
+        cells = layer.cells(there, None if mask is None else mask.cpu(), self._size.cpu())
+        scores = self.selected.scores(cells, torch.empty(0))
+        newest = torch.arange(scores.shape[-1]) == scores.shape[-1] - 1
+        scores = scores.masked_fill(newest & cells.valid, float("inf"))
+        groups = Groups((scores,), (cells.size,), (layer.tokens.cpu(),), layer.index, len(self.layers))
+        before = layer.bytes()
+        layer.retrieve(self.selected.keep(scores, self.selected.split.sizes(groups)[0]), new)
+        self.measure(layer, before)
 
     def choose(self, layer: BudgetedLayer, call: Call, mask: Tensor | None) -> None:
         """After the attention of a layer: keep what the budget leaves."""
@@ -172,6 +200,12 @@ class BudgetedCache(Cache):
         size = capped(self._size.to(layer.tokens.device), footprint)
         tokens = capped(layer.tokens, footprint)
         over = not layer.intact or bool((size < tokens).any())
+        if self.selected.rest.renew is not None:  # a sliding layer stays whole
+            if layer.window is None and self._due and over and layer.cold is None:
+                layer.offload()
+            layer.slide()
+            self.measure(layer)
+            return
         if score.observe is not None and self.listening == score.replays:
             layer.remember(layer.cells(call, mask, size))
         if self.listening:
@@ -223,9 +257,25 @@ class BudgetedCache(Cache):
             layers=len(alike),
         )
         for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
-            before = each.layer.bytes()
-            each.layer.keep(self.selected.keep(each.scores, counts), each.scores > float("-inf"))
+            before, low = each.layer.bytes(), None
+            if self.selected.rest.codec is not None and each.layer.window is None:
+                both = self.selected.bands(each.scores, counts, *self._bytes_of_bands(each.layer))
+                counts, held_in_all = both[0], both[0] + both[1]
+                low = self.selected.keep(each.scores, held_in_all)
+            keep = self.selected.keep(each.scores, counts)
+            each.layer.keep(keep, each.scores > float("-inf"), None if low is None else low & ~keep)
             self.measure(each.layer, before)
+
+    def _bytes_of_bands(self, layer: BudgetedLayer) -> tuple[int, int, int]:
+        """Bytes of an entry of one head as it is, of one in fewer bits, and of a head beside these."""
+        assert layer.storage is not None
+        assert self.selected.rest.codec is not None
+        columns = layer.storage.heads()
+        rows, heads = columns["keys"].shape[:2]
+        full = self._footprint(layer).bytes // (rows * heads)
+        pair = [columns[name] for name in ("keys", "values")]
+        entry, head = self.selected.rest.codec.cost(pair[0].shape[-1], pair[1].shape[-1])
+        return full, full - sum(c.shape[-1] * c.element_size() for c in pair) + entry, head + 8
 
     def _enough(self, size: int) -> None:
         if size < (least := self.selected.protected(size)):
@@ -239,6 +289,7 @@ class BudgetedCache(Cache):
         columns = layer.storage.heads().values()
         rows, heads = next(iter(columns)).shape[:2]
         entry = sum(column.shape[-1] * column.element_size() for column in columns) + 4  # 4: its slot
+        entry += self.selected.rest.codec is not None  # whether it is packed
         return Footprint(rows * heads * entry, None if layer.window is None else layer.window - 1)
 
     def _footprints(self, first: BudgetedLayer) -> list[Footprint]:
@@ -266,7 +317,23 @@ class BudgetedCache(Cache):
             entries = rows * heads * (layer.seen if layer.window is None else min(layer.seen, layer.window - 1))
             kept, total = kept + layer.entries(), total + entries
             full += entries * sum(columns[n].shape[-1] * columns[n].element_size() for n in ("keys", "values"))
-        return Account(kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak)
+        return Account(
+            kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak,
+            sum(layer.packed() for layer in self.layers), sum(layer.cold_bytes() for layer in self.layers),
+        )  # fmt: skip
+
+
+def _retrievable(selected: Selection) -> None:
+    """Refuse a method that cannot choose from cold memory.
+
+    Raises:
+        InvalidInput: its score remembers what was read, or its split wants all layers first.
+    """
+    if selected.score.observe is not None or selected.split.together:
+        raise InvalidInput(
+            f"{selected.name}: entries are retrieved before the attention of each layer, by the query of one token; "
+            "choose a score that remembers nothing (token-select, adamas, quest, tova) and a split within a layer"
+        )
 
 
 def windows_of(model: Any) -> list[int | None]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from budgeteer.cache.protocol import Cells, Leaving
+from budgeteer.cache.protocol import Asked, Cells, Leaving
 from budgeteer.cache.selecting import Selection
-from budgeteer.cache.storage import Columns, Rectangle, Storage, held, kept
+from budgeteer.cache.storage import Columns, Ragged, Rectangle, Storage, held, kept, kept_and_packed
 from budgeteer.core.errors import InvalidInput
 
 
@@ -42,6 +42,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         seen: tokens that went through the layer, padding included.
         tokens: [B], those that are no padding; None before the first call.
         intact: nothing was dropped but what a sliding window left behind.
+        cold: all entries, in the memory of the CPU, where a method retrieves; ``storage`` then has the chosen ones.
+        asked: with ``cold``: [B, H, d] queries that each head last chose for, and [B, K] how many tokens ago.
     """
 
     is_compileable = False
@@ -60,6 +62,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.seen, self.intact, self.is_initialized = 0, True, False
         self.tokens: Tensor | None = None
         self.watched: tuple[Tensor, Tensor] | None = None
+        self.cold: Storage | None = None
+        self.asked: tuple[Tensor, Tensor] | None = None
 
     # what transformers asks of a layer
 
@@ -82,6 +86,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.storage = Rectangle({name: torch.cat([c[:, :, :0], c], dim=2) for name, c in new.items()})
             self.is_initialized = True
         else:
+            if self.cold is not None:
+                self._add_cold(new)
             self.storage.append(new)
         self.seen += key_states.shape[2]
         return self.read() if self.intact else (key_states, value_states)
@@ -169,8 +175,9 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def cells(self, call: Call, mask: Tensor | None, size: Tensor) -> Cells:
         """What a score sees after a call; the queries are those of the call."""
-        assert self.storage is not None
-        slots, asked, whole = self.storage.slots(self.seen), call.queries.shape[2], self.storage.whole()
+        storage = self.storage if self.cold is None else self.cold
+        assert storage is not None
+        slots, asked, whole = storage.slots(self.seen), call.queries.shape[2], storage.whole()
         valid = slots >= 0
         if self.window is not None:
             valid &= slots > self.seen - self.window  # what the next token can read
@@ -204,6 +211,11 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if self.selected.score.observe is not None:
             self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
 
+    def clear(self) -> None:
+        """Empty the memory of all entries."""
+        if self.storage is not None:
+            self.storage.replace("memory", torch.zeros_like(self.memory()))
+
     def forget(self, call: Call) -> None:
         """Drop the entries of a call, the newest ones, as if it had not been."""
         assert self.storage is not None
@@ -232,17 +244,74 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.watched = queries.clone(), valid.clone()
         return call._replace(queries=queries, valid=valid)
 
-    def keep(self, keep: Tensor, valid: Tensor) -> None:
-        """Hold the entries where ``keep`` [B, K, n] is True, and no others, which go where the method says."""
+    def keep(self, keep: Tensor, valid: Tensor, low: Tensor | None = None) -> None:
+        """Hold the entries where ``keep`` [B, K, n] is True, and no others, which go where the method says.
+
+        Args:
+            keep: entries that stay as they are.
+            valid: entries that are there.
+            low: entries that stay in fewer bits.
+        """
         assert self.storage is not None
         if bool(keep.all()):
             return
         whole, slots, fold = self.storage.whole(), self.storage.slots(self.seen), self.selected.rest.fold
+        if low is not None and self.selected.rest.codec is not None:
+            self.storage = kept_and_packed(whole, slots, keep, low, self.selected.rest.codec, self.frequencies)
+            self.intact = False
+            return
         if fold is not None:
             keys, values = fold(Leaving(whole["keys"], whole["values"], slots, valid, keep, self.frequencies))
             whole = {**whole, "keys": keys, "values": values}
         self.storage = kept(whole, slots, keep)
         self.intact = False
+
+    # cold memory
+
+    def offload(self) -> None:
+        """Move all entries to cold memory; nothing is chosen until a token is generated."""
+        assert self.storage is not None
+        whole, slots = self.storage.whole(), self.storage.slots(self.seen)
+        self.storage = kept(whole, slots, torch.zeros_like(slots, dtype=torch.bool))
+        self.cold, self.asked, self.intact = Rectangle({name: c.cpu() for name, c in whole.items()}), None, False
+
+    def _add_cold(self, new: Columns) -> None:
+        """Add what a call brought; of several tokens all entries are read, from where they came."""
+        assert self.cold is not None
+        if new["keys"].shape[2] == 1:
+            self.cold.append({name: column.cpu() for name, column in new.items()})
+        else:
+            device = new["keys"].device
+            self.storage = Rectangle({name: column.to(device) for name, column in self.cold.whole().items()})
+            self.cold, self.asked, self.intact = None, None, True
+
+    def renewed(self, call: Call) -> Tensor:
+        """[B, K]: the heads that choose anew for the query of a call."""
+        assert self.cold is not None
+        assert self.selected.rest.renew is not None
+        query = call.queries[:, :, 0]
+        rows, heads = self.cold.heads()["keys"].shape[:2]
+        if self.asked is None:
+            self.asked = query.clone(), torch.zeros(rows, heads, dtype=torch.long, device=query.device)
+            return torch.ones(rows, heads, dtype=torch.bool, device=query.device)
+        before, steps = self.asked[0], self.asked[1] + 1
+        new = self.selected.rest.renew(Asked(query, before, steps, self.index))
+        each = new.repeat_interleave(query.shape[1] // heads, dim=1)
+        self.asked = torch.where(each[..., None], query, before), steps.masked_fill(new, 0)
+        return new
+
+    def retrieve(self, keep: Tensor, new: Tensor) -> None:
+        """Hold the entries of ``keep`` [B, K, n] in heads that are ``new`` [B, K], in others those held before."""
+        assert self.cold is not None
+        assert self.storage is not None
+        device, chosen = new.device, torch.where(new.cpu()[..., None], keep, self.read_slots())
+        whole, slots = self.cold.whole(), self.cold.slots(self.seen)
+        hot = kept({name: column[:, :, :-1] for name, column in whole.items()}, slots[..., :-1], chosen[..., :-1])
+        hot = Ragged(
+            {name: c.to(device) for name, c in hot.flat.items()}, hot.chosen.to(device), hot.lengths.to(device)
+        )
+        hot.append({name: column[:, :, -1:].to(device) for name, column in whole.items()})
+        self.storage = hot
 
     def slide(self) -> bool:
         """Drop what a sliding window has left behind; whether there was any."""
@@ -268,6 +337,21 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def entries(self) -> int:
         """Entries that are held, of all rows and heads."""
         return 0 if self.storage is None else int((self.storage.slots(self.seen) >= 0).sum())
+
+    def read_slots(self) -> Tensor:
+        """[B, K, seen] bool, on the CPU: the slots whose entries ``storage`` holds."""
+        assert self.storage is not None
+        slots = self.storage.slots(self.seen).cpu()
+        found = torch.zeros(*slots.shape[:2], self.seen + 1, dtype=torch.bool)
+        return found.scatter_(2, slots.where(slots >= 0, self.seen), True)[..., : self.seen]
+
+    def cold_bytes(self) -> int:
+        """Bytes of what lies in cold memory."""
+        return 0 if self.cold is None else self.cold.bytes()
+
+    def packed(self) -> int:
+        """Entries that are held in fewer bits."""
+        return int(self.storage.packed.low.sum()) if isinstance(self.storage, Ragged) and self.storage.packed else 0
 
 
 def readable(mask: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Prefill(BudgetedCache):
             for index, (keys, values, call, mask) in enumerate(self.read):
                 cache.update(keys, values, index)
                 updated.by = None
-                cache.prepare(cache.layers[index], call)
+                cache.prepare(cache.layers[index], call, mask)
                 cache.choose(cache.layers[index], call, mask)
         if cache.unread:
             self._replay(cache)
@@ -58,11 +58,11 @@ class Prefill(BudgetedCache):
 
     def _replay(self, cache: BudgetedCache) -> None:
         """Have the prompt read a second time, once for all budgets and splits of a score."""
-        observe = cache.selected.score.observe
-        if observe not in self._heard:
+        heard = cache.selected.score.observe, cache.selected.score.reads
+        if heard not in self._heard:
             replay(self._model, cache, argument_of(self._model), self._given)
-            self._heard[observe] = [layer.memory().clone() for layer in cache.layers]
-        for layer, memory in zip(cache.layers, self._heard[observe], strict=True):
+            self._heard[heard] = [layer.memory().clone() for layer in cache.layers]
+        for layer, memory in zip(cache.layers, self._heard[heard], strict=True):
             assert layer.storage is not None
             layer.storage.replace("memory", memory)
         cache.settle()

@@ -73,6 +73,8 @@ class Score(NamedTuple):
         rest: name of what becomes of the rest in the method's paper.
         replays: a prompt is read a second time before the choice, and ``observe`` sees that reading alone; what it says
             of the second reading's own entries is dropped with them.
+        reads: with ``replays``, tokens of another text that is read instead, from an empty memory each time; none = the
+            prompt.
         rotation: it uses ``Cells.frequencies``; a model without them is refused before anything is computed.
     """
 
@@ -87,6 +89,7 @@ class Score(NamedTuple):
     split: str = "uniform"
     rest: str = "drop"
     replays: bool = False
+    reads: tuple[int, ...] = ()
     rotation: bool = False
 
 
@@ -142,14 +145,68 @@ class Leaving:
     frequencies: Tensor | None = None
 
 
+class Place(NamedTuple):
+    """Where entries stand that are held in fewer bits: those of all heads one behind the other.
+
+    Attributes:
+        slots: [N] int64.
+        lengths: [heads of all rows] int64, which sum to N.
+        widths: d of keys, and d of values.
+        frequencies: of the rotation of keys, as :class:`Cells` has them, or None.
+    """
+
+    slots: Tensor
+    lengths: Tensor
+    widths: tuple[int, int]
+    frequencies: Tensor | None
+
+
+class Codec(NamedTuple):
+    """How entries are held in fewer bits.
+
+    Attributes:
+        encode: ``(keys, values, place) -> tensors``, of [N, d] and [N, d of values]: all that is held of them. Pure;
+            heads are independent.
+        decode: ``(tensors, place) -> (keys, values)`` float32, nearly what was encoded.
+        cost: ``(d, d of values) -> (bytes of an entry, bytes of a head beside)``: the most that ``encode`` takes.
+    """
+
+    encode: Callable[[Tensor, Tensor, Place], tuple[Tensor, ...]]
+    decode: Callable[[tuple[Tensor, ...], Place], tuple[Tensor, Tensor]]
+    cost: Callable[[int, int], tuple[int, int]]
+
+
+class Asked(NamedTuple):
+    """A token that is generated, before its attention, in a layer whose entries lie in cold memory.
+
+    Attributes:
+        queries: [B, H, d], of this token.
+        before: [B, H, d], of the token that each head last chose for.
+        steps: [B, K] int64, how many tokens ago that was, >= 1.
+        layer: its index.
+    """
+
+    queries: Tensor
+    before: Tensor
+    steps: Tensor
+    layer: int
+
+
 class Rest(NamedTuple):
-    """What becomes of the entries that are not kept.
+    """What becomes of the entries that are not kept. At most one of ``fold``, ``codec`` and ``renew`` is given.
 
     Attributes:
         fold: ``(leaving) -> (keys, values)``, of which the kept entries stay, with what they took in. Pure; rows are
             independent. None = the rest is dropped.
         rotation: it uses ``Leaving.frequencies``; a model without them is refused before anything is computed.
+        codec: the next best entries stay in fewer bits. A budget is then what it would be in bytes without them.
+        full: with ``codec``, the least share of the budget that is for entries as they are.
+        renew: ``(asked) -> [B, K]`` bool. All entries stay, in cold memory; after a prompt each generated token reads
+            those that were chosen, and the heads that ``renew`` names choose anew, by its query, before its attention.
     """
 
     fold: Callable[[Leaving], tuple[Tensor, Tensor]] | None = None
     rotation: bool = False
+    codec: Codec | None = None
+    full: float = 0.0
+    renew: Callable[[Asked], Tensor] | None = None

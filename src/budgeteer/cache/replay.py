@@ -19,7 +19,8 @@ CHUNK = 2048
 def replay(model: Any, cache: BudgetedCache, argument: str, given: dict[str, Any]) -> None:
     """Have a model read its last input once more behind what it has read, so that the cache can choose by that.
 
-    The score observes the second reading only; its own entries are dropped after each chunk of it.
+    A score with a text of its own (``Score.reads``) has that read instead. The score observes the second reading only;
+    its own entries are dropped after each chunk of it.
 
     Args:
         model: as the cache was made for.
@@ -39,14 +40,19 @@ def replay(model: Any, cache: BudgetedCache, argument: str, given: dict[str, Any
             "one of [rows, tokens]"
         )
     whole = given[name]
+    again = None if mask is None else mask[:, mask.shape[1] - whole.shape[1] :]
+    if text := cache.selected.score.reads:
+        name, whole = "input_ids", torch.tensor([text], device=whole.device).expand(whole.shape[0], -1)
+        again = None if mask is None else torch.ones_like(whole)
+        for layer in cache.layers:
+            layer.clear()
     cache.listening = True
     try:
         for start in range(0, whole.shape[1], CHUNK):
             piece = whole[:, start : start + CHUNK]
             call = {name: piece, argument: cache, "use_cache": True, "logits_to_keep": 1}
-            if mask is not None:
-                again = mask[:, mask.shape[1] - whole.shape[1] :][:, start : start + CHUNK]
-                call["attention_mask"] = joined = torch.cat([mask, again], dim=1)
+            if mask is not None and again is not None:
+                call["attention_mask"] = joined = torch.cat([mask, again[:, start : start + CHUNK]], dim=1)
                 call["position_ids"] = (joined.cumsum(-1) - 1).clamp(min=0)[:, -piece.shape[1] :]
             with torch.no_grad():
                 model(**call)

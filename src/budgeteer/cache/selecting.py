@@ -19,7 +19,7 @@ class Selection(NamedTuple):
     """What a budgeted cache keeps, and what becomes of the rest.
 
     Attributes:
-        name: as it was given.
+        name: as it was given, with every value and slot written in one way, so that equal selections have one name.
         score: how much each entry is worth, and when to choose.
         split: how many entries each layer and head keeps.
         rest: what becomes of the others.
@@ -60,6 +60,29 @@ class Selection(NamedTuple):
         """[B, K, n] bool: the ``sizes`` [B, K] best entries of each head; ties are won by the earlier one."""
         return (ranks(scores) < sizes[:, :, None]) & (scores > float("-inf"))
 
+    def bands(self, scores: Tensor, sizes: Tensor, full: int, low: int, head: int) -> tuple[Tensor, Tensor]:
+        """Two numbers of entries, [B, K] each: the best stay as they are, the next ones in fewer bits.
+
+        Both take no more bytes than ``sizes`` entries as they are. As many stay as they are as the rest's share of the
+        budget is, and what is protected; more, where all the others fit beside them in fewer bits.
+
+        Args:
+            scores: [B, K, n], with infinities as :meth:`scores` has them.
+            sizes: [B, K] of the split.
+            full, low: bytes of an entry as it is, and in fewer bits.
+            head: bytes that a head takes beside its entries in fewer bits.
+        """
+        if low >= full:  # heads so narrow that steps outweigh what codes save
+            return sizes, torch.zeros_like(sizes)
+        has, must = (scores > float("-inf")).sum(-1), (scores == float("inf")).sum(-1)
+        room = sizes * full
+        first = (sizes * self.rest.full).long().maximum(must).minimum(sizes)
+        next_ones = ((room - first * full - head) // low).clamp(min=0)
+        all_stay = first + next_ones >= has
+        most = ((room - head - low * has) // (full - low)).maximum(first)
+        first = torch.where(sizes >= has, has, torch.where(all_stay, most, first))
+        return first, next_ones.minimum(has - first)
+
 
 def selection(method: str | Selection) -> Selection:
     """Read ``NAME``, ``NAME:option=value``, ``NAME:split=NAME``, or pass a Selection on.
@@ -70,6 +93,8 @@ def selection(method: str | Selection) -> Selection:
 
     >>> selection("snapkv:window=16,split=pyramid").score.window
     16
+    >>> selection('knorm:split="ada-kv:safe=0.50"').name
+    'knorm:split=ada-kv:safe=0.5'
     """
     if isinstance(method, Selection):
         return method
@@ -77,4 +102,5 @@ def selection(method: str | Selection) -> Selection:
     options, slots = options_and_slots(spec, "score")
     score: Score = registry.make("score", spec.name, **options)
     split, rest = (slots.get(part) or registry.part_of(part, getattr(score, part)) for part in ("split", "rest"))
-    return Selection(method, score, split, rest)
+    given = {slot: str(parse(str(spec.values[slot]), slot).plain()) for slot in slots}
+    return Selection(str(spec.plain().given(**given)), score, split, rest)

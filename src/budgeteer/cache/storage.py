@@ -7,9 +7,12 @@ an entry stands in its row of tokens, -1 that none is there.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from budgeteer.cache.protocol import Codec, Place
 
 Columns = dict[str, Tensor]
 """Name -> [B, K, n, width]."""
@@ -106,6 +109,23 @@ class Rectangle(Storage):
         return self.columns.values()
 
 
+class Packed(NamedTuple):
+    """The entries of a :class:`Ragged` that are held in fewer bits.
+
+    Attributes:
+        low: [N] bool; True = packed.
+        lengths: [B x K] int64, packed entries of each head.
+        tensors: all that the codec holds of them.
+        codec, frequencies: what they are read with.
+    """
+
+    low: Tensor
+    lengths: Tensor
+    tensors: tuple[Tensor, ...]
+    codec: Codec
+    frequencies: Tensor | None
+
+
 class Ragged(Storage):
     """Heads of any lengths one behind the other, [entries, width], and a rectangle of the entries that came since.
 
@@ -114,10 +134,13 @@ class Ragged(Storage):
     layer at a time and not kept.
     """
 
-    def __init__(self, flat: Columns, chosen: Tensor, lengths: Tensor) -> None:
-        """``flat``: [N, width] of each column; ``chosen``: [N] int32; ``lengths``: [B, K] int64, which sum to N."""
+    def __init__(self, flat: Columns, chosen: Tensor, lengths: Tensor, packed: Packed | None = None) -> None:
+        """``flat``: [N, width] of each column; ``chosen``: [N] int32; ``lengths``: [B, K] int64, which sum to N.
+
+        Keys and values of entries that are ``packed`` are not in ``flat``.
+        """
         super().__init__()
-        self.flat, self.chosen, self.lengths = flat, chosen, lengths
+        self.flat, self.chosen, self.lengths, self.packed = flat, chosen, lengths, packed
         self.tail = {name: column.new_empty(*lengths.shape, 0, column.shape[-1]) for name, column in flat.items()}
         self.longest = int(lengths.max())
         self.even = bool((lengths == self.longest).all())
@@ -140,8 +163,22 @@ class Ragged(Storage):
         counted = torch.arange(self.longest, device=self.lengths.device)
         return counted >= self.longest - self.lengths[:, :, None]
 
+    def _unpacked(self) -> Columns:
+        """[N, width] of each column, packed entries read."""
+        if self.packed is None:
+            return self.flat
+        low, lengths, tensors, codec, frequencies = self.packed
+        widths = self.flat["keys"].shape[1], self.flat["values"].shape[1]
+        read = codec.decode(tensors, Place(self.chosen[low].long(), lengths, widths, frequencies))
+        flat = dict(self.flat)
+        for name, column in zip(("keys", "values"), read, strict=True):
+            flat[name] = column.new_empty(low.shape[0], column.shape[1], dtype=self.flat[name].dtype)
+            flat[name][~low], flat[name][low] = self.flat[name], column.to(flat[name].dtype)
+        return flat
+
     def whole(self) -> Columns:
-        return {name: torch.cat([self._rectangle(f, 0), self.tail[name]], dim=2) for name, f in self.flat.items()}
+        flat = self._unpacked()
+        return {name: torch.cat([self._rectangle(f, 0), self.tail[name]], dim=2) for name, f in flat.items()}
 
     def slots(self, seen: int) -> Tensor:
         head = self._rectangle(self.chosen.long(), -1)
@@ -159,9 +196,22 @@ class Ragged(Storage):
         return self.tail
 
     def tensors(self) -> Iterable[Tensor]:
-        return [*self.flat.values(), *self.tail.values(), self.chosen, self.lengths]
+        packed = () if self.packed is None else (self.packed.low, self.packed.lengths, *self.packed.tensors)
+        return [*self.flat.values(), *self.tail.values(), self.chosen, self.lengths, *packed]
 
 
 def kept(columns: Columns, slots: Tensor, keep: Tensor) -> Ragged:
     """New storage of the entries where ``keep`` [B, K, n] is True; nothing of the old one is held on to."""
     return Ragged({name: column[keep] for name, column in columns.items()}, slots[keep].int(), keep.sum(-1))
+
+
+def kept_and_packed(
+    columns: Columns, slots: Tensor, keep: Tensor, low: Tensor, codec: Codec, frequencies: Tensor | None
+) -> Ragged:
+    """:func:`kept`, with the entries where ``low`` [B, K, n] is True, too, in fewer bits."""
+    both = keep | low
+    keys, values, lengths = columns["keys"][low], columns["values"][low], low.sum(-1).flatten()
+    place = Place(slots[low], lengths, (keys.shape[1], values.shape[1]), frequencies)
+    packed = Packed(low[both], lengths, codec.encode(keys, values, place), codec, frequencies)
+    flat = {name: column[keep if name in ("keys", "values") else both] for name, column in columns.items()}
+    return Ragged(flat, slots[both].int(), both.sum(-1), packed)

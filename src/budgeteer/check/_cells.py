@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
-from budgeteer.cache.protocol import Cells, Groups, Leaving, Rest, Score, Split
+from budgeteer.cache.protocol import Asked, Cells, Codec, Groups, Leaving, Place, Rest, Score, Split
 from budgeteer.check._common import CheckFailed
 from budgeteer.core import registry
 from budgeteer.core.errors import MissingExtra
@@ -101,7 +102,9 @@ def check_rest(rest: Rest, *, seed: int = 0) -> None:
 
     Rules: keys and values come back with their shape and type, finite where an entry is kept, in half precision too;
     where nothing leaves nothing changes; the same entries give the same result; a row's result does not depend on other
-    rows, nor on what stands where no entry is; what was given is not changed.
+    rows, nor on what stands where no entry is; what was given is not changed. A codec gives finite numbers of the
+    right shape back, the same for a head alone, in the bytes that it names and fewer than those of the entries.
+    ``renew`` gives [B, K] of bool, by row.
 
     Args:
         rest: what becomes of the entries.
@@ -109,6 +112,12 @@ def check_rest(rest: Rest, *, seed: int = 0) -> None:
     """
     if not isinstance(rest, Rest):
         raise CheckFailed(f"the factory made {rest!r}, no Rest")
+    if sum(way is not None for way in (rest.fold, rest.codec, rest.renew)) > 1:
+        raise CheckFailed("more than one of fold, codec and renew; an entry has one fate")
+    if rest.codec is not None:
+        _check_codec(rest.codec, seed)
+    if rest.renew is not None:
+        _check_renew(rest.renew, seed)
     if rest.fold is None:
         return
     leaving = _leaving(seed)
@@ -129,6 +138,41 @@ def check_rest(rest: Rest, *, seed: int = 0) -> None:
         raise CheckFailed("nothing left, and kept entries changed")
     half = {name: getattr(leaving, name).bfloat16() for name in ("keys", "values")}
     _folded(rest, replace(leaving, **half))
+
+
+def _check_codec(codec: Codec, seed: int) -> None:
+    rng, lengths, width = torch.Generator().manual_seed(seed), (0, 150, 1, 80), 32
+    keys, values = torch.randn(2, sum(lengths), width, generator=rng)
+    slots = torch.cat([torch.arange(length) for length in lengths])
+    frequencies = 0.3 ** torch.arange(width / 2)
+    for pair in ((keys, values), (keys.bfloat16(), values.bfloat16())):
+        place = Place(slots, torch.tensor(lengths), (width, width), frequencies)
+        given = [*pair, slots]
+        tensors = _unchanged(partial(codec.encode, *pair, place), given, "encode")
+        read = codec.decode(tensors, place)
+        if any(each.shape != keys.shape or not bool(torch.isfinite(each).all()) for each in read):
+            raise CheckFailed("what was encoded does not come back in its shape, finite")
+        entry, head = codec.cost(width, width)
+        taken, most = sum(t.nbytes for t in tensors), sum(lengths) * entry + len(lengths) * head
+        if taken > most or entry >= 2 * width * keys.element_size():
+            raise CheckFailed(f"encode takes {taken} bytes, cost says {most} at most, and {entry} an entry")
+        alone = Place(slots[: lengths[1]], torch.tensor([lengths[1]]), (width, width), frequencies)
+        some = codec.decode(codec.encode(pair[0][: lengths[1]], pair[1][: lengths[1]], alone), alone)
+        if not all(torch.allclose(a, b[: lengths[1]], atol=1e-4) for a, b in zip(some, read, strict=True)):
+            raise CheckFailed("the entries of a head change with the other heads")
+
+
+def _check_renew(renew: Callable[[Asked], Tensor], seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    now, before = torch.randn(2, ROWS, HEADS, WIDTH, generator=rng)
+    asked = Asked(now, before, torch.arange(1, 1 + ROWS * KV_HEADS).reshape(ROWS, KV_HEADS), 1)
+    whole = _unchanged(lambda: renew(asked), [now, before, asked.steps], "renew")
+    if whole.shape != (ROWS, KV_HEADS) or whole.dtype != torch.bool:
+        raise CheckFailed(f"renew gave {tuple(whole.shape)} of {whole.dtype}; one bool a row and head")
+    for row in range(ROWS):
+        one = slice(row, row + 1)
+        if not torch.equal(renew(Asked(now[one], before[one], asked.steps[one], 1)), whole[one]):
+            raise CheckFailed("who chooses anew changes with the other rows")
 
 
 def _leaving(seed: int) -> Leaving:

@@ -164,6 +164,7 @@ def _promised(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Answer questions, and print a row for each method and budget."""
+    from budgeteer.cache import selection
     from budgeteer.core import registry
     from budgeteer.core.errors import InvalidInput, UnknownName
     from budgeteer.lab import cache_eval
@@ -175,9 +176,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UnknownName("task of a cache", unknown[0], TASKS)
-    cache_eval.check(args.methods or list(registry.of("score")), budgets, args.length)
+    methods = [selection(method).name for method in args.methods or registry.of("score")]
+    cache_eval.check(methods, budgets, args.length)
     model, encode = cache_eval.opened(args.model, args.device)
-    args.methods = args.methods or cache_eval.possible(model, list(registry.of("score")))
+    args.methods = methods if args.methods else cache_eval.possible(model, methods)
     made = [
         sample
         for task in tasks

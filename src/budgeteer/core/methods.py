@@ -133,6 +133,10 @@ H2O, DEFENSIVE, PREFIX_KV = _paper("H2O"), _paper("DefensiveKV"), _paper("Prefix
 EXPECTED_ATTENTION = Citation(
     "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries Distribution", "2510.00636"
 )
+KIVI = Citation("KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", "2402.02750")
+QUEST = Citation("Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference", "2406.10774")
+KEYDIFF = Citation("KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference", "2504.15364")
+
 KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
 EMS, REWARD_FORCING = _paper("EMS"), _paper("RewardForcing-EMASink")
 ROUTING_SURVEY = _paper("RoutingSurvey")
@@ -973,6 +977,12 @@ METHODS: tuple[Method, ...] = (
         DEFENSIVE,
         evidence="kv_cache",
     ),
+    Method("arkv", "score", _CS("arkv"), "what is read, and unevenly; the rest is quantised", _paper("ARKV")),
+    Method("token-select", "score", _CS("token_select"), "what all heads vote for", _paper("TokenSelect")),
+    Method("adamas", "score", _CS("adamas"), "keys like the query, compared in 2 bits", _paper("Adamas")),
+    Method("quest", "score", _CS("quest"), "pages that may hold what the query reads", QUEST),
+    Method("epi-cache", "score", _CS("epi_cache"), "what a text of yours reads, such as a topic's", _paper("EpiCache")),
+    Method("keydiff", "score", _CS("keydiff"), "keys unlike the mean key", KEYDIFF),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
     Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
@@ -1064,5 +1074,11 @@ METHODS: tuple[Method, ...] = (
     Method("drop", "rest", _CR("drop"), "nothing: it is dropped"),
     Method("merge", "rest", _CR("merge"), "values go into the most similar kept entries", EMS),
     Method("ema", "rest", _CR("ema"), "an exponential mean in the first entries", REWARD_FORCING),
+    Method("quantise", "rest", _CR("quantise"), "the next best entries stay in 2, 4 or 8 bits", KIVI),
+    Method("rotate-kv", "rest", _CR("rotate_kv"), "the next best entries stay in 2 bits, rotated", _paper("RotateKV")),
+    Method(
+        "offload", "rest", _CR("offload"), "all stay in cold memory; each token reads the best", _paper("TokenSelect")
+    ),
+    Method("flexi-cache", "rest", _CR("flexi_cache"), "the same, stable heads choose seldom", _paper("FlexiCache")),
 )
 # fmt: on

@@ -40,6 +40,7 @@ class Answered:
         kept: entries that were held when the answer began, of those of a full cache.
         bytes: that were held then.
         peak: of the bytes while the prompt was read.
+        cold: bytes in cold memory, beside ``bytes``. Where entries are retrieved, all of these are of the answer's end.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Answered:
     kept: float
     bytes: int
     peak: int
+    cold: int = 0
 
 
 def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
@@ -61,8 +63,8 @@ def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
             that stands twice.
         UnknownName: no such method.
     """
-    for names in (methods, budgets):
-        if len(set(names)) < len(names):
+    for names, plain in ((methods, [selection(method).name for method in methods]), (budgets, budgets)):
+        if len(set(plain)) < len(plain):
             raise InvalidInput(f"{', '.join(names)}: one stands twice; name each once")
     for method in methods:
         selected = selection(method)
@@ -136,20 +138,28 @@ def evaluate(
         budgets: as a cache has them.
         known: whether the question is known when the choice is made; both by default.
         seed: of methods that draw at random.
+
+    Raises:
+        InvalidInput: as :func:`check`, for the shortest prompt, before anything is computed.
     """
     device = next(model.parameters()).device
-    for sample in samples:
-        context, question = encode(sample.context, True), encode(sample.question, False)
-        answer = encode(sample.answer, False)
+    parts = [(encode(each.context, True), encode(each.question, False), encode(each.answer, False)) for each in samples]
+    lengths = {len(context) + knows * (len(question) - 1) for context, question, _ in parts for knows in known}
+    for length in sorted(lengths):
+        check(methods, budgets, length)
+    names = [selection(method).name for method in methods]
+    arms = [(FULL, "100%", "recent"), *((name, budget, name) for name in names for budget in budgets)]
+    for sample, (context, question, answer) in zip(samples, parts, strict=True):
         for knows in known:
             prompt, rest = ([*context, *question[:-1]], question[-1:]) if knows else (context, question)
             read = Prefill(model, torch.tensor([prompt], device=device))
-            arms = [(FULL, "100%", "recent"), *((method, budget, method) for method in methods for budget in budgets)]
             for name, budget, method in arms:
                 cache = BudgetedCache(model, budget, method, seed=seed)
                 read.into(cache)
                 held = cache.account()
                 logprobs, right = _answer(model, cache, rest, answer, device)
+                if cache.selected.rest.renew is not None:
+                    held = cache.account()
                 yield Answered(
                     sample.task,
                     name,
@@ -160,6 +170,7 @@ def evaluate(
                     held.share,
                     held.bytes,
                     held.peak_bytes,
+                    held.cold_bytes,
                 )
 
 
@@ -168,7 +179,9 @@ def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int]
     with torch.no_grad():
         logits = [_read(model, cache, rest, device)[-1:]]
         if len(answer) > 1:
-            pieces = [[token] for token in answer[:-1]] if cache.selected.score.every else [answer[:-1]]
+            chosen = cache.selected
+            steps = chosen.score.every or chosen.rest.renew is not None  # what a token reads depends on the one before
+            pieces = [[token] for token in answer[:-1]] if steps else [answer[:-1]]
             logits += [_read(model, cache, piece, device) for piece in pieces]
     rows, wanted = torch.cat(logits).float(), torch.tensor(answer, device=device)
     logprobs = rows.log_softmax(-1).gather(1, wanted[:, None])
@@ -206,6 +219,7 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
                 "kept": mean_ci([each.kept for each in mine]).mean,
                 "bytes": round(mean_ci([each.bytes for each in mine]).mean),
                 "peak": round(mean_ci([each.peak for each in mine]).mean),
+                "cold": round(mean_ci([each.cold for each in mine]).mean),
             }
         )
     return rows

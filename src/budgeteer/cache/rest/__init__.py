@@ -10,12 +10,20 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.cache.rest._drop import drop
     from budgeteer.cache.rest._ema import ema
+    from budgeteer.cache.rest._flexi_cache import flexi_cache
     from budgeteer.cache.rest._merge import merge
+    from budgeteer.cache.rest._offload import offload
+    from budgeteer.cache.rest._quantise import quantise
+    from budgeteer.cache.rest._rotate_kv import rotate_kv
 
 __all__ = [
     "drop",
     "ema",
+    "flexi_cache",
     "merge",
+    "offload",
+    "quantise",
+    "rotate_kv",
 ]
 
 __getattr__ = lazy(
@@ -23,6 +31,10 @@ __getattr__ = lazy(
     {
         "drop": "_drop",
         "ema": "_ema",
+        "flexi_cache": "_flexi_cache",
         "merge": "_merge",
+        "offload": "_offload",
+        "quantise": "_quantise",
+        "rotate_kv": "_rotate_kv",
     },
 )

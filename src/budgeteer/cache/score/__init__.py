@@ -8,48 +8,66 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.cache.score._adamas import adamas
+    from budgeteer.cache.score._arkv import arkv
     from budgeteer.cache.score._defensive import defensive
     from budgeteer.cache.score._ems import ems
+    from budgeteer.cache.score._epi_cache import epi_cache
     from budgeteer.cache.score._expected_attention import expected_attention
     from budgeteer.cache.score._h2o import h2o
+    from budgeteer.cache.score._keydiff import keydiff
     from budgeteer.cache.score._knorm import knorm
     from budgeteer.cache.score._kvzip import kvzip
     from budgeteer.cache.score._prefix_kv import prefix_kv
+    from budgeteer.cache.score._quest import quest
     from budgeteer.cache.score._random import random
     from budgeteer.cache.score._recent import recent
     from budgeteer.cache.score._snapkv import snapkv
     from budgeteer.cache.score._streaming_llm import streaming_llm
+    from budgeteer.cache.score._token_select import token_select
     from budgeteer.cache.score._tova import tova
 
 __all__ = [
+    "adamas",
+    "arkv",
     "defensive",
     "ems",
+    "epi_cache",
     "expected_attention",
     "h2o",
+    "keydiff",
     "knorm",
     "kvzip",
     "prefix_kv",
+    "quest",
     "random",
     "recent",
     "snapkv",
     "streaming_llm",
+    "token_select",
     "tova",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
+        "adamas": "_adamas",
+        "arkv": "_arkv",
         "defensive": "_defensive",
         "ems": "_ems",
+        "epi_cache": "_epi_cache",
         "expected_attention": "_expected_attention",
         "h2o": "_h2o",
+        "keydiff": "_keydiff",
         "knorm": "_knorm",
         "kvzip": "_kvzip",
         "prefix_kv": "_prefix_kv",
+        "quest": "_quest",
         "random": "_random",
         "recent": "_recent",
         "snapkv": "_snapkv",
         "streaming_llm": "_streaming_llm",
+        "token_select": "_token_select",
         "tova": "_tova",
     },
 )
