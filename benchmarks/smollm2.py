@@ -587,12 +587,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one question a family of reasoning-gym, 2 seeds")
     parser.add_argument("--data", type=Path, help="folder with twowiki_100 and gsm8k; without it that part is left out")
+    parser.add_argument("--each", type=int, help="questions of each family of reasoning-gym (80, reasoned ones 40)")
     parser.add_argument("--model", choices=tuple(MODELS), default="smollm2", help="default %(default)s")
     parser.add_argument("--pool", type=Path, help="folder of the samples (runs/MODEL, with --quick runs/MODEL-quick)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     size, reasoned, wiki, sums, hopeless, seeds = (1, 2, 3, 3, 1, 2) if args.quick else (80, 40, 100, 200, 20, 5)
-    families = gym_families(size, reasoned)
+    families = gym_families(args.each or size, args.each or reasoned)
     problems: list[dict[str, Any]] = []
     if args.data is not None:
         families += data_families(args.data, wiki, sums)
