@@ -3,7 +3,7 @@
     python benchmarks/search_thinker.py              # writes benchmarks/results/search_thinker.json
     python benchmarks/search_thinker.py --quick      # smoke test: 20 questions, 2 seeds of 8 samples; writes nothing
 
-The questions are those of ``benchmarks/think.py``, the traces those of ``benchmarks/thinker_pool.py`` (``--pool``; drawn
+Questions are those of ``benchmarks/think.py``, traces those of ``benchmarks/thinker_pool.py`` (``--pool``; drawn
 if they are not there, 40 minutes for all on a core of one's own). All strategies see the same samples: a request for n
 gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, without a budget but their number of
 samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``

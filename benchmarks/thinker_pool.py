@@ -4,7 +4,7 @@
 
 For every question one greedy trace with each of ``GREEDY`` and ``samples`` traces at temperature 1 for each seed, in a
 chat, up to the end of the turn or ``CAP`` tokens. A file for each batch of questions and seed: a run that is stopped
-goes on, and a second one with ``--backwards`` helps.
+goes on, and a second one with ``--first`` helps.
 """
 
 from __future__ import annotations
@@ -185,19 +185,18 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def pool(
-    asked: QuestionSet, seeds: Sequence[int], samples: int, folder: Path, *, backwards: bool = False
+    asked: QuestionSet, seeds: Sequence[int], samples: int, folder: Path, *, first: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
     """Of every question a row for each seed: the greedy traces (with the first seed only), the sampled ones and the
     tokens of its prompts.
 
     Args:
         folder: where they are kept, and found again: a file for each batch of questions and seed.
-        backwards: begin with the last questions, so that a second process can help.
+        first: number of the question to begin with, so that a second process can help; the ones before are left out.
     """
     drawer: Drawer | None = None
     rows: dict[str, list[dict[str, Any]]] = {question.id: [] for question in asked.questions}
-    starts = range(0, len(asked.questions), TOGETHER)
-    for start in reversed(starts) if backwards else starts:
+    for start in range(first, len(asked.questions), TOGETHER):
         some = asked.questions[start : start + TOGETHER]
         for seed in seeds:
             path = folder / f"questions{start}-{len(some)}-seed{seed}-samples{samples}.json"
@@ -229,9 +228,9 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--backwards", action="store_true", help="begin at the last question, as a second process")
+    parser.add_argument("--first", type=int, default=0, help="question to begin with, for a second process")
     args = parser.parse_args()
-    rows = pool(questions_of(args.questions), range(args.seeds), args.samples, args.pool, backwards=args.backwards)
+    rows = pool(questions_of(args.questions), range(args.seeds), args.samples, args.pool, first=args.first)
     tokens = [trace[1] for each in rows.values() for row in each for trace in row["sampled"]]
     print(json.dumps({"traces": len(tokens), "tokens": sum(tokens) / len(tokens)}))
     return 0
