@@ -1,6 +1,7 @@
-"""Strategies at equal budgets on SmolLM2-135M through llama.cpp's server, on samples that are drawn once and replayed.
+"""Strategies at equal budgets on SmolLM2-135M or Gemma 3 270M through llama.cpp's server, on samples drawn once.
 
     python benchmarks/smollm2.py --data FOLDER     # samples, then writes benchmarks/results/smollm2.json
+    python benchmarks/smollm2.py --model gemma3    # writes benchmarks/results/gemma3.json; see benchmarks/gemma3.py
     python benchmarks/smollm2.py --quick           # smoke test: few questions, writes nothing without --out
 
 | command                   | questions x seeds x samples                | tokens  | 2 cores, idle | at load 10 |
@@ -11,14 +12,15 @@
 | any of them once more     | all samples are there: replay only         | 0       | 2 min         | 3 min      |
 
 The last two columns are extrapolated from runs of 70 questions at load 10, not measured. A run that was stopped,
-kill -9 included, goes on where it was: ``--pool`` (runs/smollm2) holds one JSON line a question with all its samples.
+kill -9 included, goes on where it was: ``--pool`` (runs/MODEL) holds one JSON line a question with all its samples.
 It knows their prompts and settings, and a run with others stops. Runs with and without --data may share it.
 
 Every question is sampled at temperature 0 once and at 0.7 eight times for each of five seeds, after worked examples
 that all questions of a family share (so they stay in the server's prompt cache), up to the end of the line.
 A model that replays them in order gives all strategies the same samples: a request for n gets the next n. Strategies
 run as they are, through ``Budgeted`` on a ledger. ``output`` counts sampled tokens; ``all`` counts the prompt of every
-request, too; ``cached`` counts each question's prompt once, as if reading it again were free.
+request, too; ``cached`` counts each question's prompt once, as if reading it again were free. A choice at random among
+n samples is right as often as ``self-consistency 1`` and costs what n samples cost.
 
 - ``gym``: four families of reasoning-gym, answered at once: gcd, products, letter_counting, chain_sum.
 - ``gym, reasoned``: chain_sum of 2 to 4 terms, answered after worked reasoning, for what needs a length to look at.
@@ -85,10 +87,12 @@ from budgeteer.strategies._split import agreement, gains
 from budgeteer.strategies.aggregator import weighted_majority
 from budgeteer.strategies.scorer import mean_logprob, programmatic
 from budgeteer.verify import auto
+from gemma3 import gemma3
 from search import greedy_first
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "benchmarks" / "results" / "smollm2.json"
+OUT = ROOT / "benchmarks" / "results"
+MODELS = {"smollm2": "SmolLM2-135M-Instruct Q4_1", "gemma3": "Gemma 3 270M (base) Q4_K_M"}
 SAMPLES, TEMPERATURE, SHOTS = 8, 0.7, 5
 WHOLE = re.compile(r"-?\d+")
 EXPRESSION = re.compile(r"\d+(?: [-+*] \d+)+")
@@ -263,9 +267,14 @@ async def draw(model: Model, family: Family, number: int, seeds: int) -> dict[st
     }  # fmt: skip
 
 
-async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Sequence[dict[str, Any]]) -> list[Any]:
+async def pool(
+    families: Sequence[Family], seeds: int, path: Path, hopeless: Sequence[dict[str, Any]], weights: Path | None
+) -> list[Any]:
     """The samples of all questions, and the greedy answers of those in ``hopeless``; what ``path`` has is not drawn
     again.
+
+    Args:
+        weights: GGUF file of the model; None = SmolLM2.
 
     Raises:
         InvalidInput: it has samples of other questions or settings.
@@ -282,7 +291,7 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
     todo = [w for w in wanted if (w[0].name, w[1]) not in rows]
     solved = [number for number in range(len(hopeless)) if ("GSM8K", number) not in rows]
     if todo or solved:
-        model, begin, tokens = LlamaCpp(slots=SAMPLES, context=1024), time.monotonic(), 0
+        model, begin, tokens = LlamaCpp(weights, slots=SAMPLES, context=1024), time.monotonic(), 0
         try:
             style = few_shot(TaskInfo("GSM8K", True))
             for number in solved:
@@ -578,21 +587,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one question a family of reasoning-gym, 2 seeds")
     parser.add_argument("--data", type=Path, help="folder with twowiki_100 and gsm8k; without it that part is left out")
-    parser.add_argument("--pool", type=Path, help="folder of the samples (runs/smollm2, with --quick smollm2-quick)")
+    parser.add_argument("--each", type=int, help="questions of each family of reasoning-gym (80, reasoned ones 40)")
+    parser.add_argument("--model", choices=tuple(MODELS), default="smollm2", help="default %(default)s")
+    parser.add_argument("--pool", type=Path, help="folder of the samples (runs/MODEL, with --quick runs/MODEL-quick)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     size, reasoned, wiki, sums, hopeless, seeds = (1, 2, 3, 3, 1, 2) if args.quick else (80, 40, 100, 200, 20, 5)
-    families = gym_families(size, reasoned)
+    families = gym_families(args.each or size, args.each or reasoned)
     problems: list[dict[str, Any]] = []
     if args.data is not None:
         families += data_families(args.data, wiki, sums)
         problems = read(args.data / "gsm8k" / "test.jsonl.gz")[:hopeless]
-    folder = args.pool or ROOT / "runs" / ("smollm2-quick" if args.quick else "smollm2")
+    folder = args.pool or ROOT / "runs" / (f"{args.model}-quick" if args.quick else args.model)
+    weights = gemma3(folder) if args.model == "gemma3" else None
     begin = time.monotonic()
-    rows = asyncio.run(pool(families, seeds, folder / "samples.jsonl", problems))
+    rows = asyncio.run(pool(families, seeds, folder / "samples.jsonl", problems, weights))
     sampled = time.monotonic() - begin
     result: dict[str, Any] = {
-        "model": "SmolLM2-135M-Instruct Q4_1, llama.cpp's server", "seeds": seeds, "samples": SAMPLES,
+        "model": f"{MODELS[args.model]}, llama.cpp's server", "seeds": seeds, "samples": SAMPLES,
         "temperature": TEMPERATURE, "shots": SHOTS, "parts": {}, "cpus": os.cpu_count(), "sampling_seconds": sampled,
     }  # fmt: skip
     if problems:
@@ -607,7 +619,7 @@ def main() -> None:
         print(text(part, results), flush=True)
     if problems:
         print(f"\nGSM8K's own questions, greedily: {result['gsm8k_greedy']}")
-    out = args.out or (None if args.quick else OUT)
+    out = args.out or (None if args.quick else OUT / f"{args.model}.json")
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -56,12 +56,31 @@ def test_numbers_by_brute_force(measured):
         assert point["used"]["mean"] <= point["limit"]
         assert point["overshoot"] == 0
         assert point["accuracy"]["low"] < accuracy < point["accuracy"]["high"]
+    assert any(point["cut"]["mean"] for point in numbers["points"])
     by = {(p["strategy"], p["budget"]): p for p in numbers["points"]}
     for d in numbers["differences"]:
         assert d["b"] == "once"
         want = by[d["a"], d["budget"]]["accuracy"]["mean"] - by["once", d["budget"]]["accuracy"]["mean"]
         assert d["mean"] == pytest.approx(want)
     json.loads(frontier.to_text(numbers))
+
+
+def test_answers_that_were_cut_are_told_apart():
+    """Six rows by hand: of two that a budget or a cap cut one is right, of the four others three."""
+    why = [("budget", True), ("cap", False), ("done", True), ("decided", True), ("error: no", False), ("done", True)]
+    rows = [
+        {
+            "id": str(i), "correct": right, "stopped_by": stopped, "units": {"all": 10}, "budget": {"all": 10},
+            "answer": "7", "tokens": {"input": 1, "output": 1, "reasoning": 0}, "calls": 1, "wasted": {"all": 0},
+            "seconds": 0.0,
+        }
+        for i, (stopped, right) in enumerate(why)
+    ]  # fmt: skip
+    point = frontier.analyse({frontier.Cell("once", "all:10", 0): rows}, "all", {})["points"][0]
+    assert point["cut"]["mean"] == pytest.approx(2 / 6)
+    assert (point["accuracy_cut"]["mean"], point["accuracy_whole"]["mean"]) == (0.5, 0.75)
+    whole = frontier.analyse({frontier.Cell("once", "all:10", 0): rows[2:]}, "all", {})["points"][0]
+    assert (whole["cut"]["mean"], whole["accuracy_cut"], whole["accuracy_whole"]["mean"]) == (0, None, 0.75)
 
 
 def test_what_is_measured_is_not_asked_again(measured):
@@ -142,7 +161,13 @@ def test_the_page_holds_everything_and_stands_alone(measured):
     _, _, cells, numbers, texts = measured
     html = frontier_report.render(numbers, texts)
     page = Page(html)
-    for heading in ("Accuracy by what was used", "Every point", "At equal budgets, minus once", "Traces to read"):
+    for heading in (
+        "Accuracy by what was used",
+        "Answers that were cut, and those that were not",
+        "Every point",
+        "At equal budgets, minus once",
+        "Traces to read",
+    ):
         assert heading in page.headings
     assert page.text.count("vote:n=5") > 10
     assert not {"script", "link", "img", "iframe"} & set(page.tags)

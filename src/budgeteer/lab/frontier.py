@@ -20,13 +20,15 @@ from budgeteer.core.spec import parse
 from budgeteer.lab.metrics import accuracy_per_token, csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
-from budgeteer.lab.stats import crossed, crossed_weights
+from budgeteer.lab.stats import Paired, crossed, crossed_part, crossed_weights
 from budgeteer.models.model import Model
-from budgeteer.solve import Strategy, Style
+from budgeteer.solve import StoppedBy, Strategy, Style
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.runner import Pause, Progress, Row, Settings, refuse_needs, run
 
 SCHEMA = 1
+CUT = frozenset({StoppedBy.BUDGET, StoppedBy.CAP, StoppedBy.ABORTED})
+"""Why a strategy stopped whose answer was cut: it, or its trace, would have gone on."""
 READ = 8
 """Questions whose traces are kept for the report, from the hardest to the easiest."""
 
@@ -150,7 +152,8 @@ def analyse(cells: Mapping[Cell, Sequence[Row]], kind: str, config: Mapping[str,
     """All numbers of the report, as plain JSON data.
 
     Means are over questions and seeds; intervals are 95 % bootstrap intervals over both, with the same draws for all
-    strategies, so that differences at a budget are paired.
+    strategies, so that differences at a budget are paired. ``cut`` is the share of answers that were CUT,
+    ``accuracy_cut`` the accuracy of these and ``accuracy_whole`` that of the others; null where there are none.
 
     Args:
         cells: rows with ``correct``, the same questions in every cell, in the same order.
@@ -171,6 +174,7 @@ def analyse(cells: Mapping[Cell, Sequence[Row]], kind: str, config: Mapping[str,
     weights = crossed_weights(len(ids), len(seeds))
     right = {point: _table(cells, point, seeds, lambda row: float(row["correct"])) for point in points}
     used = {point: _table(cells, point, seeds, lambda row: float(row["units"][kind])) for point in points}
+    cut = {point: _table(cells, point, seeds, lambda row: float(row["stopped_by"] in CUT)) for point in points}
     rows_of = {point: [row for seed in seeds for row in cells[Cell(*point, seed)]] for point in points}
     first = points[0][0]
     return {
@@ -187,6 +191,9 @@ def analyse(cells: Mapping[Cell, Sequence[Row]], kind: str, config: Mapping[str,
                 "accuracy": asdict(crossed(right[strategy, budget], weights)),
                 "by_seed": right[strategy, budget].mean(axis=1).tolist(),
                 "used": asdict(crossed(used[strategy, budget], weights)),
+                "cut": asdict(crossed(cut[strategy, budget], weights)),
+                "accuracy_cut": _of_part(crossed_part(right[strategy, budget], cut[strategy, budget], weights)),
+                "accuracy_whole": _of_part(crossed_part(right[strategy, budget], 1 - cut[strategy, budget], weights)),
                 **_figures(rows_of[strategy, budget], kind, Budget.parse(budget).amount or 0),
             }
             for strategy, budget in points
@@ -206,6 +213,10 @@ def _table(
 ) -> F64:
     """[seeds, questions]."""
     return np.array([[value(row) for row in cells[Cell(*point, seed)]] for seed in seeds], dtype=np.float64)
+
+
+def _of_part(estimate: Paired | None) -> dict[str, Any] | None:
+    return None if estimate is None else asdict(estimate)
 
 
 def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:

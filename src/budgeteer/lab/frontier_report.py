@@ -36,6 +36,8 @@ def table(numbers: Mapping[str, Any]) -> str:
             numbers["kind"],
             "calls",
             "answered",
+            "cut",
+            "right if cut / not",
             "E3",
             _per(numbers)[1],
             "at cap",
@@ -105,28 +107,54 @@ def _head(numbers: Mapping[str, Any]) -> str:
 
 
 def _picture(numbers: Mapping[str, Any]) -> str:
+    legend = "".join(f"<li>{svg.swatch(i)}{clean(name)}</li>" for i, name in enumerate(numbers["strategies"]))
+    measure = _measure(numbers).capitalize()
+    chart = _chart(numbers, "accuracy", f"{measure} against what was used")
+    section = (
+        f"<section>\n<h2>{measure} by what was used</h2>\n"
+        '<p class="note">A point is one strategy at one budget: what it used, not what it was allowed. Bands are 95 % '
+        "bootstrap intervals over questions and seeds, point by point.</p>\n"
+        f'<ul class="legend">{legend}</ul>\n<figure class="card">{chart}</figure>\n</section>'
+    )
+    if not any(point["cut"]["mean"] for point in numbers["points"]):
+        return section
+    parts = "".join(
+        f'<figure class="card"><figcaption>{words}</figcaption>{_chart(numbers, key, words)}</figure>'
+        for key, words in (
+            ("accuracy_whole", f"{measure} of answers that were not cut"),
+            ("accuracy_cut", f"{measure} of answers that were cut"),
+        )
+    )
+    return (
+        f"{section}\n<section>\n<h2>Answers that were cut, and those that were not</h2>\n"
+        '<p class="note">Cut: the budget, a cap or a steer ended a trace, or a strategy that would have gone on. The '
+        "questions differ from point to point: what is not cut at a small budget is what needs few tokens.</p>\n"
+        f'<ul class="legend">{legend}</ul>\n{parts}\n</section>'
+    )
+
+
+def _chart(numbers: Mapping[str, Any], key: str, title: str) -> str:
+    """A line a strategy; points where there is nothing to take the mean of are left out."""
     lines = []
     for i, name in enumerate(numbers["strategies"]):
         points = sorted((p for p in numbers["points"] if p["strategy"] == name), key=lambda p: p["used"]["mean"])
-        points = [p for p in points if p["used"]["mean"] > 0]
-        columns = [[p["accuracy"][key] for p in points] for key in ("mean", "low", "high")]
+        points = [p for p in points if p["used"]["mean"] > 0 and p[key] is not None]
+        columns = [[p[key][part] for p in points] for part in ("mean", "low", "high")]
         lines.append(Line(name, i, [p["used"]["mean"] for p in points], *columns))
-    legend = "".join(f"<li>{svg.swatch(i)}{clean(name)}</li>" for i, name in enumerate(numbers["strategies"]))
     label = "tokens a question" if numbers["kind"] == "all" else f"{numbers['kind']} a question"
-    chart = svg.line_chart(
+    return svg.line_chart(
         lines,
-        title=f"{_measure(numbers).capitalize()} against what was used",
+        title=title,
         x_label=f"{label} (measured, log scale)",
         x_text=compact,
         log=True,
         spread="95 % interval",
     )
-    return (
-        f"<section>\n<h2>{_measure(numbers).capitalize()} by what was used</h2>\n"
-        '<p class="note">A point is one strategy at one budget: what it used, not what it was allowed. Bands are 95 % '
-        "bootstrap intervals over questions and seeds, point by point.</p>\n"
-        f'<ul class="legend">{legend}</ul>\n<figure class="card">{chart}</figure>\n</section>'
-    )
+
+
+def _parts(point: Mapping[str, Any]) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
+    """Accuracy of the answers that were cut, and of the others."""
+    return point["accuracy_cut"], point["accuracy_whole"]
 
 
 def _cells(point: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
@@ -137,6 +165,8 @@ def _cells(point: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
         compact(point["used"]["mean"]),
         f"{point['calls']:.1f}",
         percent(point["answered"]),
+        percent(point["cut"]["mean"]),
+        " / ".join("-" if part is None else percent(part["mean"]) for part in _parts(point)),
         _e3(point["e3"]),
         _right(point, numbers),
         percent(point["saturated"]),
@@ -151,6 +181,8 @@ def _table(numbers: Mapping[str, Any]) -> str:
         f"Used ({numbers['kind']})",
         "Calls",
         "Answered",
+        "Cut",
+        "Right if cut / not",
         "E3",
         _per(numbers)[1].capitalize(),
         "At the cap",

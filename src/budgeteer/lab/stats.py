@@ -139,6 +139,34 @@ def crossed(values: F64, weights: tuple[F64, F64], *, level: float = 0.95) -> Pa
     return Paired(float(values.mean()), float(low), float(high), values.shape[0])
 
 
+def crossed_part(values: F64, part: F64, weights: tuple[F64, F64], *, level: float = 0.95) -> Paired | None:
+    """The mean over those entries that are in a part, with its bootstrap percentile interval; None if none is.
+
+    The part is drawn, too: a draw's mean is over the entries of the part that it drew, and draws without any are left
+    out.
+
+    Args:
+        values: [seeds, questions].
+        part: [seeds, questions], 1 where the entry is in the part, else 0.
+        weights: as of :func:`crossed`.
+        level: coverage in (0, 1).
+
+    >>> found = crossed_part(np.eye(2), np.array([[1.0, 1.0], [0.0, 0.0]]), crossed_weights(2, 2))
+    >>> found.mean, found.low, found.high
+    (0.5, 0.0, 1.0)
+    """
+    if not part.any():
+        return None
+    by_question, by_seed = weights
+    if values.shape != part.shape or part.shape != (by_seed.shape[1], by_question.shape[1]):
+        raise InvalidInput(f"values of shape {values.shape} and a part of shape {part.shape} for other weights")
+    top, bottom = (
+        np.einsum("bk,kn,bn->b", by_seed, table, by_question, optimize=True) for table in (values * part, part)
+    )
+    low, high = np.quantile(top[bottom > 0] / bottom[bottom > 0], [(1 - level) / 2, (1 + level) / 2])
+    return Paired(float((values * part).sum() / part.sum()), float(low), float(high), values.shape[0])
+
+
 @lru_cache(maxsize=256)
 def t_quantile(p: float, df: float) -> float:
     """Quantile of Student's t with ``df`` degrees of freedom at probability p in (0, 1), by bisection of the tail.

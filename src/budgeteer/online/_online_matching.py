@@ -88,8 +88,8 @@ def online_matching(value: F64, chance: F64, discards: bool = False) -> Proposal
     with exact and negatively correlated chances. ``discards`` does that; the paper's own wording of the step was not
     seen, so the step is one with these properties, and the ratio is measured (``budgeteer evidence pivotal``). It is
     for the proof: what is given up is lost (8 small instances of equal values: 0.955 of the best with it, 0.974
-    without). The paper draws the values of a request from several types,
-    and posts prices that are truthful; here a request has one type, and there are no prices.
+    without). Prices that make it truthful are :func:`budgeteer.online.posted_prices.posted_prices`. The paper draws the
+    values of a request from several types; here the program plans with one type a request, and the prices serve any.
 
     Args:
         value: [n, T] >= 0.

@@ -1,0 +1,304 @@
+"""Votes, checks and early stops on the embedded thinking model, on traces that are drawn once and replayed.
+
+    python benchmarks/search_thinker.py              # writes benchmarks/results/search_thinker.json
+    python benchmarks/search_thinker.py --quick      # smoke test: 20 questions, 2 seeds of 8 samples; writes nothing
+
+Questions are those of ``benchmarks/think.py``, traces those of ``benchmarks/thinker_pool.py`` (``--pool``; drawn
+if they are not there, 40 minutes for all on a core of one's own). All strategies see the same samples: a request for n
+gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, without a budget but their number of
+samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``
+counts each question's prompt once, as if reading it again were free.
+
+Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, for
+every n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy``, ``minus_sc32`` and ``at_equal_*``
+(self-consistency in one request of as many tokens in total, the two neighbouring n mixed in the proportion that gives
+them) are paired differences; intervals draw questions and seeds.
+
+- ``checked`` looks at the calculations that a trace writes out, not at the answer (``benchmarks/think.py``).
+- ``greedy votes k, then adaptive``: the greedy trace counts as k votes, then adaptive-vote's rule with samples.
+- ``two greedy, then adaptive``: the answers of low effort and of the usual one, both greedy; where they agree that is
+  the answer, else they have k votes each and samples decide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.core.usage import Usage
+from budgeteer.lab.questions import QuestionSet
+from budgeteer.lab.stats import crossed, crossed_weights
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models.chat import THINK, Prompt
+from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, SEED, Choice, Chunk, Finish, Request, Response
+from budgeteer.solve import Answer, Budgeted, Strategy, Style, Task, derive
+from budgeteer.solve.styles import TaskInfo, think
+from budgeteer.strategies import adaptive_vote, best_of_majority, best_of_n, length_filtered_vote, self_consistency
+from budgeteer.strategies._adaptive_vote import fewest, stop_rule
+from budgeteer.strategies.aggregator import weighted_majority
+from budgeteer.strategies.kit.samples import Sampler
+from budgeteer.strategies.scorer import mean_logprob, programmatic
+from search import greedy_first
+from smollm2 import Measured, at_equal, shown
+from think import calculations_hold
+from thinker_pool import CAP, GREEDY, pool, questions_of
+
+OUT = Path(__file__).parent / "results" / "search_thinker.json"
+STYLES: dict[str, dict[str, Any]] = {
+    "greedy": {}, "greedy, low effort": {"effort": "low"}, "greedy, no thinking": {"on": False},
+}  # fmt: skip
+"""Options of the style for each greedy trace of the pool."""
+
+
+def style(name: str) -> Style:
+    """How a question is asked for the greedy trace of that name."""
+    return think(TaskInfo("thinking", tags=THINK), answer_tokens=32, **STYLES[name])
+
+
+class Replay:
+    """Hands out the samples of a seed in order: a request for n of a question gets the next n, cut at its cap. At
+    temperature 0 it is the greedy trace of the style that asks.
+
+    Args:
+        asked: the questions.
+        rows: of each question the row with the greedy traces and that of the seed.
+    """
+
+    name = "replay"
+    capabilities = frozenset({SEED, LOGPROBS, PREFIX, PREFILL})
+    tags, context = THINK, None
+
+    def __init__(self, asked: QuestionSet, rows: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        self.of: dict[Prompt, tuple[str, str]] = {
+            style(name).prompt(question.text): (question.id, name) for question in asked.questions for name in GREEDY
+        }
+        self.rows, self.at = rows, dict.fromkeys(rows, 0)
+
+    def count(self, prompt: Prompt) -> int:
+        question, name = self.of[prompt]
+        return int(self.rows[question][0]["input"][name])
+
+    async def generate(self, request: Request) -> Response:
+        question, name = self.of[request.prompt]
+        greedy, own = self.rows[question]
+        if request.temperature == 0:
+            drawn = [greedy["greedy"][name]] * request.n
+        else:
+            if name != "greedy":
+                raise AssertionError("samples were drawn in one way of asking only")
+            start, self.at[question] = self.at[question], self.at[question] + request.n
+            drawn = own["sampled"][start : self.at[question]]
+            if len(drawn) < request.n:
+                raise AssertionError(f"{question} has {len(own['sampled'])} samples; a strategy wants more")
+        choices = tuple(_choice(*trace, cap=request.max_tokens) for trace in drawn)
+        return Response(choices, Usage(input=self.count(request.prompt), output=sum(c.tokens or 0 for c in choices)))
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
+        yield await self.generate(request)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _choice(text: str, tokens: int, logprob: float, ended: bool, *, cap: int) -> Choice:
+    if tokens > cap:
+        raise AssertionError("no strategy here cuts a trace")
+    return Choice(text, tokens, Finish.STOP if ended else Finish.LENGTH, (logprob,) * tokens)
+
+
+def at_random(question: str, trace: str) -> float:
+    """A number that knows nothing of the trace, for a choice at random among samples."""
+    digest = hashlib.blake2b(f"{question}\0{trace}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def seeded_vote(names: Sequence[str], weight: int, n: int, *, risk: float = 0.1) -> Strategy:
+    """Greedy answers first, which count as ``weight`` votes each; where several agree that is the answer, else samples
+    up to n votes in all as :func:`adaptive_vote` draws them."""
+    decided = stop_rule("overtaken", risk)
+
+    async def solve(task: Task) -> Answer:
+        first = []
+        for name in names:
+            asks = Sampler(Task(task.question, task.model, style(name), task.seed), max_tokens=CAP, temperature=0.0)
+            first += [sample.answer for sample in await asks.more(1)]
+        votes = Counter({answer: 0 for answer in first if answer is not None})
+        for answer in first:
+            if answer is not None:
+                votes[answer] += weight
+        samples = Sampler(task, max_tokens=CAP, temperature=1.0)
+        agreed = len(first) > 1 and len(set(first)) == 1 and first[0] is not None
+        while not agreed and (left := n - weight * len(first) - len(samples.drawn)) > 0:
+            counts = sorted(votes.values(), reverse=True)
+            if decided(counts, left):
+                break
+            for sample in await samples.more(fewest(decided, counts, left)):
+                if sample.answer is not None:
+                    votes[sample.answer] += 1
+        best = max(votes, key=lambda answer: votes[answer], default=None)
+        return samples.answer(best)
+
+    return Strategy(solve)
+
+
+def asked_as(strategy: Strategy, name: str) -> Strategy:
+    """The strategy, asking as the greedy trace of that name."""
+
+    async def solve(task: Task) -> Answer:
+        return await strategy.solve(Task(task.question, task.model, style(name), task.seed))
+
+    return Strategy(solve)
+
+
+def strategies(most: int) -> dict[str, Strategy]:
+    """All that is compared; ``self-consistency n`` for every n comes on top."""
+    cap: dict[str, Any] = {"max_tokens": CAP}
+    checked = programmatic(calculations_hold)
+    few = [n for n in (8, 16, most) if n <= most]
+    return {
+        **{name: asked_as(self_consistency(1, temperature=0.0, **cap), name) for name in GREEDY},
+        f"random choice {most}": best_of_n(programmatic(at_random), most, **cap),
+        **{f"adaptive-vote risk={risk:g}": adaptive_vote(most, risk=risk, **cap) for risk in (0.0, 0.05, 0.1, 0.2)},
+        **{
+            f"adaptive-vote leads risk={risk:g}": adaptive_vote(most, rule="leads", risk=risk, **cap)
+            for risk in (0.05, 0.2)
+        },
+        **{f"greedy votes {k}, then adaptive": seeded_vote(["greedy"], k, most) for k in (1, 3, 6)},
+        **{
+            f"two greedy, then adaptive, {k} votes": seeded_vote(["greedy, low effort", "greedy"], k, most)
+            for k in (1, 3)
+        },
+        **{
+            f"best-of-n logprob, weighted {n}": best_of_n(mean_logprob(), n, aggregate=weighted_majority(), **cap)
+            for n in few
+        },
+        f"best-of-n logprob {most}": best_of_n(mean_logprob(), most, **cap),
+        f"best-of-majority logprob {most}": best_of_majority(mean_logprob(), most, alpha=0.2, **cap),
+        f"length-filtered-vote {most}": length_filtered_vote(most, **cap),
+        **{f"best-of-n checked {n}": best_of_n(checked, n, **cap) for n in few},
+        **{f"best-of-n checked {n}, enough": best_of_n(checked, n, enough=1.0, **cap) for n in few},
+        **{
+            f"best-of-n checked, weighted {n}": best_of_n(checked, n, aggregate=weighted_majority(), **cap)
+            for n in few
+        },
+        f"best-of-majority checked {most}": best_of_majority(checked, most, alpha=0.1, **cap),
+        **{f"greedy first, checked {n}": greedy_first(calculations_hold, n, **cap) for n in few},
+    }  # fmt: skip
+
+
+def play(
+    strategy: Strategy, asked: QuestionSet, rows: Mapping[str, Sequence[dict[str, Any]]], seed: int
+) -> list[list[float]]:
+    """One seed of a strategy: what :class:`smollm2.Measured` holds, of every question."""
+    ledger, model = MemoryLedger(), Replay(asked, {name: (each[0], each[seed]) for name, each in rows.items()})
+    ledger.open("bench", [Limit("output", 10**12)])
+    allowance = Allowance(ledger, "bench", {"output": 10**12})
+    columns: dict[str, list[float]] = defaultdict(list)
+    usual = style("greedy")
+
+    async def every() -> None:
+        for number, question in enumerate(asked.questions):
+            task = Task(question, Budgeted(model, allowance), usual, derive(seed, question.id, number))
+            answer = await strategy.solve(task)
+            output, read = (float(x or 0) for x in (task.model.spend.usage.output, task.model.spend.usage.input))
+            columns["right"].append(float(asked.grade(question, answer.answer)))
+            columns["vouched"].append(
+                float(any(
+                    usual.read(trace) == answer.answer and calculations_hold(question.text, trace) >= 1
+                    for trace in answer.traces
+                ))
+            )  # fmt: skip
+            columns["output"].append(output)
+            columns["all"].append(output + read)
+            columns["cached"].append(output + min(read, rows[question.id][0]["input"]["greedy"]))
+            columns["samples"].append(float(len(answer.traces)))
+
+    asyncio.run(every())
+    return list(columns.values())
+
+
+def analyse(measured: Mapping[str, Measured], most: int) -> list[dict[str, Any]]:
+    """A row for each strategy."""
+    consistency = [measured[f"self-consistency {n}"] for n in range(1, most + 1)]
+    weights = crossed_weights(consistency[0].right.shape[1], consistency[0].right.shape[0])
+    table = []
+    for name, own in measured.items():
+        row: dict[str, Any] = {"name": name, "accuracy": shown(crossed(own.right, weights))}
+        row["vouched"] = float(own.vouched.mean())
+        row["right_if_vouched"] = float(own.right[own.vouched > 0].mean()) if own.vouched.any() else None
+        for key in ("output", "all", "cached", "samples"):
+            row[key] = float(getattr(own, key).mean())
+        for key in ("output", "all", "cached"):
+            row[f"{key}_share"] = row[key] / float(getattr(consistency[-1], key).mean())
+            same = at_equal(own, consistency, key)
+            row[f"at_equal_{key}"] = None if same is None else shown(crossed(own.right - same, weights))
+        row["minus_greedy"] = shown(crossed(own.right - measured["greedy"].right, weights))
+        row[f"minus_sc{most}"] = shown(crossed(own.right - consistency[-1].right, weights))
+        table.append(row)
+    return table
+
+
+def text(rows: Sequence[dict[str, Any]], most: int) -> str:
+    """The table for people, differences in points."""
+
+    def points(ci: dict[str, float] | None) -> str:
+        if ci is None:
+            return f"{'-':>21}"
+        return f"{100 * ci['mean']:+5.1f} [{100 * ci['low']:+5.1f}, {100 * ci['high']:+5.1f}]"
+
+    keys = ("minus_greedy", f"minus_sc{most}", "at_equal_all", "at_equal_cached")
+    lines = [f"{'':34}  right  " + "  ".join(f"{key:>21}" for key in keys) + "  output    all  of SC  vouched, right"]
+    lines += [
+        f"{row['name']:34}  {100 * row['accuracy']['mean']:5.1f}  "
+        + "  ".join(points(row[key]) for key in keys)
+        + f"  {row['output']:6.0f} {row['all']:6.0f}  {row['all_share']:5.2f}  {row['vouched']:7.2f}, "
+        f"{row['right_if_vouched'] or 0:5.2f}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
+    parser.add_argument("--questions", type=int, default=300, help="the first so many (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--samples", type=int, default=32, help="of a question and seed (default %(default)s)")
+    parser.add_argument("--pool", type=Path, default=Path("runs/thinker_pool"), help="traces (default %(default)s)")
+    parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
+    args = parser.parse_args(argv)
+    n, seeds, most = (20, 2, 8) if args.quick else (args.questions, args.seeds, args.samples)
+    asked = questions_of(n)
+    rows = pool(asked, range(seeds), most, args.pool / "quick" if args.quick else args.pool)
+    compared = strategies(most) | {
+        f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in range(1, most + 1)
+    }
+    measured: dict[str, Measured] = {}
+    for name, strategy in compared.items():
+        played = [play(strategy, asked, rows, seed) for seed in range(seeds)]
+        measured[name] = Measured(*(np.array(column) for column in zip(*played, strict=True)))
+        print(name, f"{measured[name].right.mean():.3f}", file=sys.stderr, flush=True)
+    table = analyse(measured, most)
+    print(text(table, most))
+    out = args.out or (None if args.quick else OUT)
+    if out is not None:
+        result = {
+            "model": "the embedded thinking model, bfloat16", "task": "thinking", "questions": n, "seeds": seeds,
+            "samples": most, "cap": CAP, "temperature": 1.0, "table": table,
+        }  # fmt: skip
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
