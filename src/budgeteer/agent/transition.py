@@ -52,7 +52,7 @@ def slope(fan_in: int, fidelity: float = 1.0, shared: float = 0.0) -> float:
             f"a fan-in of {fan_in}, fidelity {fidelity}, shared errors {shared}; give an odd fan-in of 3 or more, and "
             "shares from 0 to 1"
         )
-    own = fan_in * math.comb(fan_in - 1, fan_in // 2) / 2 ** (fan_in - 1)
+    own: float = fan_in * math.comb(fan_in - 1, fan_in // 2) / 2 ** (fan_in - 1)
     return fidelity * (shared + (1 - shared) * own)
 
 
