@@ -135,7 +135,11 @@ EXPECTED_ATTENTION = Citation(
 )
 KIVI = Citation("KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", "2402.02750")
 QUEST = Citation("Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference", "2406.10774")
-KEYDIFF = Citation("KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference", "2504.15364")
+KEYDIFF = Citation(
+    "KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference in Resource-Constrained "
+    "Environments",
+    "2504.15364",
+)
 
 KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
 EMS, REWARD_FORCING = _paper("EMS"), _paper("RewardForcing-EMASink")
