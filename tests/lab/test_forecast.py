@@ -124,3 +124,10 @@ def test_runs_that_cost_nothing_are_refused(tmp_path):
     path.write_text("run,cost_usd\na,0\n")
     with pytest.raises(InvalidInput, match="the run 'a' costs nothing"):
         read(str(path), ["run"], "cost_usd", None, [])
+
+
+def test_runs_whose_names_join_alike_are_two(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("model,run,cost\na b,c,1\na,b c,2\na b,c,3\n")
+    runs = read(str(path), ["model", "run"], "cost", None, [])
+    assert [cost.tolist() for cost in runs.cost] == [[1, 3], [2]]
