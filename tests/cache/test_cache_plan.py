@@ -93,3 +93,27 @@ def test_the_command_says_what_fits_and_what_it_costs(tmp_path, capsys) -> None:
     assert f"{found['tokens']:,} tokens a head" in capsys.readouterr().out
     assert cli.main([*command[:4], "1MB", *command[5:]]) == 1
     assert "the weights do not fit" in capsys.readouterr().out
+
+
+RIGHT, LOST = {"mean": 0.5}, {"mean": 0.1, "low": 0.0, "high": 0.2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"lost": {**LOST, "mean": "x"}}, {"lost": 1}, {"right": 0.5}, {"budget": "lots"}, {"known": "yes"}, {"method": 3}],
+)
+def test_a_file_that_is_no_evaluation_is_refused(tmp_path, capsys, change) -> None:
+    row = {"method": "h2o", "budget": "1%", "known": True, "right": RIGHT, "lost": LOST}
+    file = tmp_path / "rows.json"
+    command = ["cache", "plan", "thinker", "--gpu", "10MB", "--context", "32k", "--measured", str(file)]
+    file.write_text(json.dumps({"rows": [row]}))
+    assert cli.main(command) == 0
+    file.write_text(json.dumps({"rows": [{**row, **change}]}))
+    assert cli.main(command) == 2
+    assert "rows.json holds no evaluation; make one" in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_no_model_is_refused(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 0}')
+    with pytest.raises(InvalidInput, match="transformers makes no language model of it"):
+        described(tmp_path)

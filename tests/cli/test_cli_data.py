@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 
 import pytest
 
 from budgeteer import cli
+from budgeteer.cli.data import gathered
+from budgeteer.lab.results import write_text
+from budgeteer.solve.lines import Lines
+from budgeteer.tuning.protocol import Builder, Built, as_strategy
 
 torch = pytest.importorskip("torch")
 
@@ -81,3 +87,21 @@ def test_questions_without_references_are_refused(tmp_path, capsys) -> None:
     )
     assert "no reference answer" in capsys.readouterr().err
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_what_a_model_writes_never_breaks_a_line_of_the_file(tmp_path) -> None:
+    odd = "one\u2028two\x85three"
+    example = {"id": "q", "prompt": odd, "completion": odd + "\ud83d"}  # half of an emoji, as some servers cut it
+    solve = as_strategy(Builder(lambda task: done(Built((example,), "4")))).solve
+    lines = list(asyncio.run(solve(None)).traces)
+    kept = tmp_path / "traces.jsonl"
+    with contextlib.closing(Lines(kept, sync=False)) as file:
+        file.append({"id": "q", "traces": lines})
+    (line,) = gathered(kept, ["q"])
+    write_text(line + "\n", tmp_path / "out.jsonl")
+    (row,) = map(json.loads, (tmp_path / "out.jsonl").open(encoding="utf-8"))
+    assert row == example
+
+
+async def done(value):
+    return value

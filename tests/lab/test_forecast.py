@@ -119,8 +119,23 @@ def test_the_command_measures_and_forecasts(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("r0: ")
 
 
+def test_a_run_that_is_longer_than_all_that_are_known_is_named(tmp_path, capsys):
+    whole = write(tmp_path / "whole.jsonl", made_up(12))
+    turns = [{"run": "long", "cost_usd": 1.0} for _ in range(500)]
+    (tmp_path / "going.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turns))
+    assert cli.main(["lab", "forecast", str(whole), "--of", str(tmp_path / "going.jsonl")]) == 2
+    assert "the run 'long' of " in capsys.readouterr().err
+
+
 def test_runs_that_cost_nothing_are_refused(tmp_path):
     path = tmp_path / "free.csv"
     path.write_text("run,cost_usd\na,0\n")
     with pytest.raises(InvalidInput, match="the run 'a' costs nothing"):
         read(str(path), ["run"], "cost_usd", None, [])
+
+
+def test_runs_whose_names_join_alike_are_two(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("model,run,cost\na b,c,1\na,b c,2\na b,c,3\n")
+    runs = read(str(path), ["model", "run"], "cost", None, [])
+    assert [cost.tolist() for cost in runs.cost] == [[1, 3], [2]]

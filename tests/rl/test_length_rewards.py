@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -200,6 +201,23 @@ def test_a_sum_has_the_numbers_the_states_and_the_names_of_its_parts() -> None:
     assert state[1].now == 3
     assert state[0].step == 3
     check_reward(both)
+
+
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        ("1.2.3*laser", "1.2.3"),
+        ("-1*laser", "-1"),
+        ("laser*2", "laser"),
+        ("nan*laser", "nan"),
+        ("kimi+1e3*laser", "kimi"),
+    ],
+)
+def test_a_weight_that_is_none_is_told(text, weight):
+    with pytest.raises(
+        InvalidInput, match=f"{re.escape(weight)}.* is no weight; write a number from 0 before the name"
+    ):
+        from_text(text)
 
 
 def test_sums_are_read_from_command_lines_and_logged_by_part() -> None:

@@ -113,9 +113,9 @@ def test_a_question_without_a_trace_is_thought_about_first() -> None:
 
 def test_traces_are_read_from_the_file_of_a_run(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    rows = [{"id": "q1", "traces": [TRACE, "x"]}, {"id": "q3", "traces": []}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert traces_of("cot-x", str(path)) == {"q1": TRACE}
+    rows = [{"id": "q1", "traces": [TRACE, "x"]}, {"id": "q3", "traces": []}, {"id": "q4", "traces": ["a\u2028b"]}]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert traces_of("cot-x", str(path)) == {"q1": TRACE, "q4": "a\u2028b"}
     assert traces_of("cot-x", "none") == {}
     assert solve(build(f"cot-x:traces={path},tokens=10"))[0].answer == "14"
     for text in ("", '{"id": 1}\n', "no json\n"):

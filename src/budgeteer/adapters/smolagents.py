@@ -15,6 +15,7 @@ from budgeteer.adapters.wrapped import wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
+from budgeteer.metering.estimate import CAPS
 from budgeteer.metering.results import text_of
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
@@ -85,20 +86,21 @@ class AgentModel(Model):  # type: ignore[misc]
             messages=messages, tools_to_call_from=tools_to_call_from, custom_role_conversions=getattr(
                 self.asked, "custom_role_conversions", None), convert_images_to_image_urls=True, **more
         )  # fmt: skip
-        body = {
-            name: body[name] for name in ("messages", "tools", "max_tokens", "max_completion_tokens") if name in body
-        }
+        body = {name: body[name] for name in ("messages", "tools", *CAPS) if name in body}
+        # in the fields that are set already, since of two caps a server may keep to the larger one
+        caps = [name for name in CAPS if body.get(name)] or ["max_tokens"]
 
         def send(turn: Turn) -> ChatMessage:
-            limited = {**more, "max_tokens": turn.cap}
+            limit = dict.fromkeys(caps, turn.cap)
+            limited, model = {**more, **limit}, _limited(self.wrapped, limit)
             said = (
                 [*messages, ChatMessage(MessageRole.USER, [{"type": "text", "text": turn.note}])]
                 if turn.note
                 else messages
             )
             if turn.tools:
-                return self.wrapped.generate(said, stop_sequences, response_format, tools_to_call_from, **limited)
-            answer = self.wrapped.generate(said, stop_sequences, None, None, **limited)
+                return model.generate(said, stop_sequences, response_format, tools_to_call_from, **limited)
+            answer = model.generate(said, stop_sequences, None, None, **limited)
             return self._ending(str(answer.content or turn.stopped), answer) if step else answer
 
         return self.budget.answer(
@@ -139,6 +141,17 @@ def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
     copied, forward = copy.copy(tool), tool.forward
     copied.forward = lambda *given, **named: budget.use(tool.name, lambda: forward(*given, **named))
+    return copied
+
+
+def _limited(model: Any, limit: dict[str, int]) -> Any:
+    """A copy of a model whose own caps are lower, since they overrule those of a call; the model itself if it has
+    none that is above."""
+    own = getattr(model, "kwargs", None) or {}
+    if all(name not in own or own[name] == cap for name, cap in limit.items()):
+        return model
+    copied = copy.copy(model)
+    copied.kwargs = {**own, **limit}
     return copied
 
 

@@ -136,13 +136,19 @@ def _described(spec: str) -> tuple[Any, list[int | None]]:
 
 def _measured(file: Path | None) -> list[dict[str, Any]]:
     """The rows of an evaluation."""
+    from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
 
     if file is None:
         return []
     try:
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
-        assert all({"method", "budget", "known", "right", "lost"} <= row.keys() for row in rows)
+        for row in rows:
+            numbers = [row["right"]["mean"], *(row["lost"][name] for name in ("mean", "low", "high"))]
+            assert all(isinstance(number, int | float) for number in numbers)
+            assert isinstance(row["method"], str)
+            assert isinstance(row["known"], bool)
+            Budget.parse(row["budget"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InvalidInput(f"{file} holds no evaluation; make one: budgeteer cache eval MODEL --out {file}") from error
     return rows

@@ -119,7 +119,7 @@ def gathered(traces: Path, ids: list[str]) -> list[str]:
     that was killed may have written the first."""
     found: dict[str, list[str]] = {}
     if traces.exists():
-        for line in traces.read_text(encoding="utf-8").splitlines():
+        for line in traces.read_bytes().splitlines():  # of bytes: a text may hold U+2028, which is no end of a line
             row = json.loads(line)
             found[row["id"]] = row["traces"]
     return [example for name in ids for example in found.get(name, [])]

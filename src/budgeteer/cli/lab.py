@@ -341,11 +341,13 @@ def _forecast(args: argparse.Namespace) -> int:
     known = forecast.read(args.runs, *columns)
     if args.of is not None:
         going = forecast.read(args.of, *columns)
-        found = [
-            {"run": key, "turns": len(cost), "spent": float(cost.sum())}
-            | forecast.forecast(known, going.take([i]), len(cost), level=args.level)[0]._asdict()
-            for i, (key, cost) in enumerate(zip(going.keys, going.cost, strict=True))
-        ]
+        found = list[dict[str, object]]()
+        for i, (key, cost) in enumerate(zip(going.keys, going.cost, strict=True)):
+            try:
+                (made,) = forecast.forecast(known, going.take([i]), len(cost), level=args.level)
+            except InvalidInput as error:  # such as a run that is longer than all that are known
+                raise InvalidInput(f"the run {key!r} of {args.of}: {error}") from None
+            found.append({"run": key, "turns": len(cost), "spent": float(cost.sum()), **made._asdict()})
         if args.json:
             sys.stdout.write(json.dumps(found) + "\n")
             return 0

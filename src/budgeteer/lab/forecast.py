@@ -67,23 +67,24 @@ def read(source: str, run: Sequence[str], cost: str, group: str | None, more: Se
     Raises:
         InvalidInput: a column is missing, or has no number; names the row.
     """
-    turns: dict[str, list[list[float]]] = {}
-    groups: dict[str, str] = {}
+    turns: dict[tuple[str, ...], list[list[float]]] = {}
+    groups: dict[tuple[str, ...], str] = {}
     for place, row in rows.read(source):
         where = f"{rows.where(source)}, {place}"
         if not isinstance(row, Mapping):
             raise InvalidInput(f"{where}: give an object a turn")
         if missing := [column for column in (*run, *([group] if group else [])) if row.get(column) is None]:
             raise InvalidInput(f"{where} has no {missing[0]}; it has {', '.join(row) or 'nothing'}")
-        key = " ".join(str(row[column]) for column in run)
-        groups[key] = key if group is None else str(row[group])
+        key = tuple(str(row[column]) for column in run)  # "a b", "c" and "a", "b c" are two runs
+        groups[key] = " ".join(key) if group is None else str(row[group])
         turns.setdefault(key, []).append([_number(row, column, where) for column in (cost, *more)])
     made = {key: np.array(values) for key, values in turns.items()}
     if free := [key for key, values in made.items() if not values[:, 0].sum() > 0]:
-        raise InvalidInput(f"the run {free[0]!r} costs nothing; leave runs without cost out")
+        raise InvalidInput(f"the run {' '.join(free[0])!r} costs nothing; leave runs without cost out")
     arrays = tuple(made.values())
     further = {column: tuple(values[:, 1 + i] for values in arrays) for i, column in enumerate(more)}
-    return Runs(tuple(made), tuple(groups[key] for key in made), tuple(values[:, 0] for values in arrays), further)
+    keys, grouped = tuple(map(" ".join, made)), tuple(groups[key] for key in made)
+    return Runs(keys, grouped, tuple(values[:, 0] for values in arrays), further)
 
 
 def _number(row: Mapping[str, object], column: str, where: str) -> float:

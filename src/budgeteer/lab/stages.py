@@ -174,7 +174,7 @@ def rows_of(path: Path, pipeline: Pipeline) -> list[dict[str, str]]:
     named = {stage.name for stage in pipeline.stages}
     fields = {part for stage in pipeline.stages for _, part, _, _ in string.Formatter().parse(stage.prompt) if part}
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             row = {key: str(value) for key, value in json.loads(line).items()}
             missing = sorted((fields - named | {"answer"}) - row.keys())
             if missing:

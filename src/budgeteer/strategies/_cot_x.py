@@ -109,7 +109,7 @@ def traces_of(method: str, given: str) -> dict[str, str]:
         return {}
     traces: dict[str, str] = {}
     try:
-        for line in Path(given).read_text(encoding="utf-8").splitlines():
+        for line in Path(given).read_bytes().splitlines():
             row = json.loads(line)
             if row["traces"]:
                 traces[str(row["id"])] = str(row["traces"][0])

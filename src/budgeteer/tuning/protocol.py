@@ -56,10 +56,15 @@ def as_strategy(builder: Builder) -> Strategy:
         built = await builder.build(task)
         for example in built.examples:
             refuse_example(builder.kind, example)
-        lines = tuple(json.dumps(example, ensure_ascii=False) for example in built.examples)
+        lines = tuple(_line(example) for example in built.examples)
         return Answer(built.answer, StoppedBy.DONE if lines else StoppedBy.UNANSWERED, lines)
 
     return Strategy(solve, builder.needs, builder.models)
+
+
+def _line(example: Mapping[str, Any]) -> str:
+    """An example as JSON that any file can hold: half of a pair of surrogates is escaped."""
+    return json.dumps(example, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def refuse_example(kind: str, example: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 __all__ = ["summed"]
 
 _PLUS = re.compile(r"\s*\+\s*(?=(?:\d[\d.]*\s*\*\s*)?[A-Za-z])")
-_WEIGHT = re.compile(r"(\d[\d.]*)\s*\*\s*")
+_WEIGHT = re.compile(r"([^:*]*?)\s*\*\s*")
 
 
 def summed(parts: Mapping[str, Reward], weights: Mapping[str, float] | None = None) -> Reward:
@@ -61,7 +62,7 @@ def from_text(text: str) -> Reward:
 
     Raises:
         UnknownName: a part is no reward, or has no such option.
-        InvalidInput: a part comes twice.
+        InvalidInput: a part comes twice, or a weight is no number from 0.
 
     >>> sorted(from_text("laser:bonus=0.3 + 0.5*pear").needs)
     ['answered', 'closed', 'entropy', 'looping']
@@ -74,6 +75,16 @@ def from_text(text: str) -> Reward:
         name = named.partition(":")[0].strip()
         if name in parts:
             raise InvalidInput(f"reward {text!r} has {name} twice; give each part once, with a weight such as 2*{name}")
+        weights[name] = _weight(text, weighed[1]) if weighed else 1.0
         parts[name] = registry.part_of("reward", named)
-        weights[name] = float(weighed[1]) if weighed else 1.0
     return summed(parts, weights)
+
+
+def _weight(text: str, given: str) -> float:
+    try:
+        weight = float(given)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise InvalidInput(f"reward {text!r}: {given!r} is no weight; write a number from 0 before the name: 0.5*NAME")
+    return weight
