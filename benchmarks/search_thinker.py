@@ -14,6 +14,8 @@ every n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy`
 (self-consistency in one request of as many tokens in total, the two neighbouring n mixed in the proportion that gives
 them) are paired differences; intervals draw questions and seeds.
 
+``tight`` in the file: the greedy traces of all 300 questions under the budgets of ``think.py --only tight``.
+
 - ``checked`` looks at the calculations that a trace writes out, not at the answer (``benchmarks/think.py``).
 - ``greedy votes k, then adaptive``: the greedy trace counts as k votes, then adaptive-vote's rule with samples.
 - ``two greedy, then adaptive``: the answers of low effort and of the usual one, both greedy; where they agree that is
@@ -49,8 +51,8 @@ from budgeteer.strategies.kit.samples import Sampler
 from budgeteer.strategies.scorer import mean_logprob, programmatic
 from search import greedy_first
 from smollm2 import Measured, at_equal, shown
-from think import calculations_hold
-from thinker_pool import CAP, GREEDY, pool, questions_of
+from think import BUDGETS, calculations_hold
+from thinker_pool import CAP, GREEDY, Trace, greedy, pool, questions_of
 
 OUT = Path(__file__).parent / "results" / "search_thinker.json"
 STYLES: dict[str, dict[str, Any]] = {
@@ -70,28 +72,31 @@ class Replay:
 
     Args:
         asked: the questions.
-        rows: of each question the row with the greedy traces and that of the seed.
+        traces: the greedy ones of each question.
+        rows: of each question that of the seed.
     """
 
     name = "replay"
     capabilities = frozenset({SEED, LOGPROBS, PREFIX, PREFILL})
     tags, context = THINK, None
 
-    def __init__(self, asked: QuestionSet, rows: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    def __init__(
+        self, asked: QuestionSet, traces: Mapping[str, Mapping[str, Trace]], rows: Mapping[str, dict[str, Any]]
+    ) -> None:
         self.of: dict[Prompt, tuple[str, str]] = {
             style(name).prompt(question.text): (question.id, name) for question in asked.questions for name in GREEDY
         }
-        self.rows, self.at = rows, dict.fromkeys(rows, 0)
+        self.traces, self.rows, self.at = traces, rows, dict.fromkeys(rows, 0)
 
     def count(self, prompt: Prompt) -> int:
         question, name = self.of[prompt]
-        return int(self.rows[question][0]["input"][name])
+        return int(self.rows[question]["input"][name])
 
     async def generate(self, request: Request) -> Response:
         question, name = self.of[request.prompt]
-        greedy, own = self.rows[question]
+        own = self.rows[question]
         if request.temperature == 0:
-            drawn = [greedy["greedy"][name]] * request.n
+            drawn = [self.traces[question][name]] * request.n
         else:
             if name != "greedy":
                 raise AssertionError("samples were drawn in one way of asking only")
@@ -196,10 +201,14 @@ def strategies(most: int) -> dict[str, Strategy]:
 
 
 def play(
-    strategy: Strategy, asked: QuestionSet, rows: Mapping[str, Sequence[dict[str, Any]]], seed: int
+    strategy: Strategy,
+    asked: QuestionSet,
+    traces: Mapping[str, Mapping[str, Trace]],
+    rows: Mapping[str, Sequence[dict[str, Any]]],
+    seed: int,
 ) -> list[list[float]]:
     """One seed of a strategy: what :class:`smollm2.Measured` holds, of every question."""
-    ledger, model = MemoryLedger(), Replay(asked, {name: (each[0], each[seed]) for name, each in rows.items()})
+    ledger, model = MemoryLedger(), Replay(asked, traces, {name: each[seed] for name, each in rows.items()})
     ledger.open("bench", [Limit("output", 10**12)])
     allowance = Allowance(ledger, "bench", {"output": 10**12})
     columns: dict[str, list[float]] = defaultdict(list)
@@ -224,6 +233,32 @@ def play(
 
     asyncio.run(every())
     return list(columns.values())
+
+
+def tight(asked: QuestionSet, traces: Mapping[str, Mapping[str, Trace]]) -> list[dict[str, Any]]:
+    """The greedy traces under budgets of output tokens: what is longer has no answer. A row a budget and way of asking,
+    with its difference to greedy decoding as it is."""
+    weights, rows = crossed_weights(len(asked.questions), 1), []
+    for budget in BUDGETS["tight"]:
+        right = {
+            name: np.array([[
+                float(
+                    (trace := traces[q.id][name]).ended and trace.tokens <= budget
+                    and (asked.grade(q, style(name).read(trace.text)) or 0) >= 1
+                )
+                for q in asked.questions
+            ]])
+            for name in GREEDY
+        }  # fmt: skip
+        rows += [
+            {
+                "name": name, "budget": budget, "accuracy": shown(crossed(own, weights)),
+                "output": float(np.mean([min(traces[q.id][name].tokens, budget) for q in asked.questions])),
+                "minus_greedy": shown(crossed(own - right["greedy"], weights)),
+            }
+            for name, own in right.items()
+        ]  # fmt: skip
+    return rows
 
 
 def analyse(measured: Mapping[str, Measured], most: int) -> list[dict[str, Any]]:
@@ -279,22 +314,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     n, seeds, most = (20, 2, 8) if args.quick else (args.questions, args.seeds, args.samples)
     asked = questions_of(n)
-    rows = pool(asked, range(seeds), most, args.pool / "quick" if args.quick else args.pool)
+    folder = args.pool / "quick" if args.quick else args.pool
+    every = questions_of(20 if args.quick else 300)
+    traces, rows = greedy(every, folder), pool(asked, range(seeds), most, folder)
     compared = strategies(most) | {
         f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in range(1, most + 1)
     }
     measured: dict[str, Measured] = {}
     for name, strategy in compared.items():
-        played = [play(strategy, asked, rows, seed) for seed in range(seeds)]
+        played = [play(strategy, asked, traces, rows, seed) for seed in range(seeds)]
         measured[name] = Measured(*(np.array(column) for column in zip(*played, strict=True)))
         print(name, f"{measured[name].right.mean():.3f}", file=sys.stderr, flush=True)
-    table = analyse(measured, most)
+    table, cut = analyse(measured, most), tight(every, traces)
     print(text(table, most))
+    for row in cut:
+        print(
+            f"{row['name']:22} {row['budget']:4} tokens: {100 * row['accuracy']['mean']:5.1f} right, "
+            f"{100 * row['minus_greedy']['mean']:+5.1f} [{100 * row['minus_greedy']['low']:+.1f}, "
+            f"{100 * row['minus_greedy']['high']:+.1f}] minus greedy, {row['output']:.0f} tokens"
+        )
     out = args.out or (None if args.quick else OUT)
     if out is not None:
         result = {
             "model": "the embedded thinking model, bfloat16", "task": "thinking", "questions": n, "seeds": seeds,
             "samples": most, "cap": CAP, "temperature": 1.0, "table": table,
+            "tight": {"questions": len(every.questions), "table": cut},
         }  # fmt: skip
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
