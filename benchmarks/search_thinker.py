@@ -10,13 +10,12 @@ samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prom
 counts each question's prompt once, as if reading it again were free.
 
 Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, for
-every n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy``, ``minus_sc32`` and ``at_equal_*``
+ten n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy``, ``minus_sc32`` and ``at_equal_*``
 (self-consistency in one request of as many tokens in total, the two neighbouring n mixed in the proportion that gives
 them) are paired differences; intervals draw questions and seeds.
 
-``tight`` in the file: the greedy traces of all 300 questions under the budgets of ``think.py --only tight``.
-
 - ``checked`` looks at the calculations that a trace writes out, not at the answer (``benchmarks/think.py``).
+- ``checked and sure`` takes the likelier of traces that pass that check alike.
 - ``greedy votes k, then adaptive``: the greedy trace counts as k votes, then adaptive-vote's rule with samples.
 - ``two greedy, then adaptive``: the answers of low effort and of the usual one, both greedy; where they agree that is
   the answer, else they have k votes each and samples decide.
@@ -28,9 +27,12 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +49,33 @@ from budgeteer.solve.styles import TaskInfo, think
 from budgeteer.strategies import adaptive_vote, best_of_majority, best_of_n, length_filtered_vote, self_consistency
 from budgeteer.strategies._adaptive_vote import fewest, stop_rule
 from budgeteer.strategies.aggregator import weighted_majority
-from budgeteer.strategies.kit.samples import Sampler
-from budgeteer.strategies.scorer import mean_logprob, programmatic
+from budgeteer.strategies.kit.samples import Sample, Sampler
+from budgeteer.strategies.scorer import Score, Scorer, mean_logprob, programmatic
 from search import greedy_first
 from smollm2 import Measured, at_equal, shown
-from think import BUDGETS, calculations_hold
+from think import calculations_hold
 from thinker_pool import CAP, GREEDY, Trace, greedy, pool, questions_of
 
 OUT = Path(__file__).parent / "results" / "search_thinker.json"
+REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Samples of one request."""
 STYLES: dict[str, dict[str, Any]] = {
     "greedy": {}, "greedy, low effort": {"effort": "low"}, "greedy, no thinking": {"on": False},
 }  # fmt: skip
 """Options of the style for each greedy trace of the pool."""
 
 
+@cache
 def style(name: str) -> Style:
-    """How a question is asked for the greedy trace of that name."""
-    return think(TaskInfo("thinking", tags=THINK), answer_tokens=32, **STYLES[name])
+    """How a question is asked for the greedy trace of that name; what an answer says is read once."""
+    made = think(TaskInfo("thinking", tags=THINK), answer_tokens=32, **STYLES[name])
+    return replace(made, answer=cache(made.answer), normal=cache(made.normal))
+
+
+@cache
+def checked(question: str, trace: str) -> float:
+    """The share of a trace's calculations that are right, worked out once for each trace."""
+    return calculations_hold(question, trace)
 
 
 class Replay:
@@ -164,10 +176,26 @@ def asked_as(strategy: Strategy, name: str) -> Strategy:
     return Strategy(solve)
 
 
+def checked_and_sure() -> Scorer:
+    """The share of a trace's calculations that are right (1 where there is none), of equal ones the likelier trace."""
+
+    def bind(task: Task) -> Score:
+        async def score(samples: Sequence[Sample]) -> list[float]:
+            shares = [checked(task.question.text, sample.text) for sample in samples]
+            return [
+                (1.0 if math.isnan(share) else share) + 1e-3 * math.exp(sample.logprob or 0.0)
+                for share, sample in zip(shares, samples, strict=True)
+            ]
+
+        return score
+
+    return Scorer(bind, needs=frozenset({LOGPROBS}))
+
+
 def strategies(most: int) -> dict[str, Strategy]:
-    """All that is compared; ``self-consistency n`` for every n comes on top."""
+    """All that is compared; ``self-consistency n`` comes on top."""
     cap: dict[str, Any] = {"max_tokens": CAP}
-    checked = programmatic(calculations_hold)
+    scorer = programmatic(checked)
     few = [n for n in (8, 16, most) if n <= most]
     return {
         **{name: asked_as(self_consistency(1, temperature=0.0, **cap), name) for name in GREEDY},
@@ -177,7 +205,7 @@ def strategies(most: int) -> dict[str, Strategy]:
             f"adaptive-vote leads risk={risk:g}": adaptive_vote(most, rule="leads", risk=risk, **cap)
             for risk in (0.05, 0.2)
         },
-        **{f"greedy votes {k}, then adaptive": seeded_vote(["greedy"], k, most) for k in (1, 3, 6)},
+        **{f"greedy votes {k}, then adaptive": seeded_vote(["greedy"], k, most) for k in (1, 3)},
         **{
             f"two greedy, then adaptive, {k} votes": seeded_vote(["greedy, low effort", "greedy"], k, most)
             for k in (1, 3)
@@ -189,14 +217,15 @@ def strategies(most: int) -> dict[str, Strategy]:
         f"best-of-n logprob {most}": best_of_n(mean_logprob(), most, **cap),
         f"best-of-majority logprob {most}": best_of_majority(mean_logprob(), most, alpha=0.2, **cap),
         f"length-filtered-vote {most}": length_filtered_vote(most, **cap),
-        **{f"best-of-n checked {n}": best_of_n(checked, n, **cap) for n in few},
-        **{f"best-of-n checked {n}, enough": best_of_n(checked, n, enough=1.0, **cap) for n in few},
+        **{f"best-of-n checked {n}": best_of_n(scorer, n, **cap) for n in few},
+        **{f"best-of-n checked {n}, enough": best_of_n(scorer, n, enough=1.0, **cap) for n in few},
         **{
-            f"best-of-n checked, weighted {n}": best_of_n(checked, n, aggregate=weighted_majority(), **cap)
+            f"best-of-n checked, weighted {n}": best_of_n(scorer, n, aggregate=weighted_majority(), **cap)
             for n in few
         },
-        f"best-of-majority checked {most}": best_of_majority(checked, most, alpha=0.1, **cap),
-        **{f"greedy first, checked {n}": greedy_first(calculations_hold, n, **cap) for n in few},
+        **{f"best-of-majority checked {n}": best_of_majority(scorer, n, alpha=0.1, **cap) for n in few[1:]},
+        **{f"best-of-n checked and sure {n}": best_of_n(checked_and_sure(), n, **cap) for n in few},
+        **{f"greedy first, checked {n}": greedy_first(checked, n, **cap) for n in few},
     }  # fmt: skip
 
 
@@ -222,7 +251,7 @@ def play(
             columns["right"].append(float(asked.grade(question, answer.answer)))
             columns["vouched"].append(
                 float(any(
-                    usual.read(trace) == answer.answer and calculations_hold(question.text, trace) >= 1
+                    usual.read(trace) == answer.answer and checked(question.text, trace) >= 1
                     for trace in answer.traces
                 ))
             )  # fmt: skip
@@ -235,35 +264,9 @@ def play(
     return list(columns.values())
 
 
-def tight(asked: QuestionSet, traces: Mapping[str, Mapping[str, Trace]]) -> list[dict[str, Any]]:
-    """The greedy traces under budgets of output tokens: what is longer has no answer. A row a budget and way of asking,
-    with its difference to greedy decoding as it is."""
-    weights, rows = crossed_weights(len(asked.questions), 1), []
-    for budget in BUDGETS["tight"]:
-        right = {
-            name: np.array([[
-                float(
-                    (trace := traces[q.id][name]).ended and trace.tokens <= budget
-                    and (asked.grade(q, style(name).read(trace.text)) or 0) >= 1
-                )
-                for q in asked.questions
-            ]])
-            for name in GREEDY
-        }  # fmt: skip
-        rows += [
-            {
-                "name": name, "budget": budget, "accuracy": shown(crossed(own, weights)),
-                "output": float(np.mean([min(traces[q.id][name].tokens, budget) for q in asked.questions])),
-                "minus_greedy": shown(crossed(own - right["greedy"], weights)),
-            }
-            for name, own in right.items()
-        ]  # fmt: skip
-    return rows
-
-
 def analyse(measured: Mapping[str, Measured], most: int) -> list[dict[str, Any]]:
     """A row for each strategy."""
-    consistency = [measured[f"self-consistency {n}"] for n in range(1, most + 1)]
+    consistency = [measured[f"self-consistency {n}"] for n in REQUESTS if n <= most]
     weights = crossed_weights(consistency[0].right.shape[1], consistency[0].right.shape[0])
     table = []
     for name, own in measured.items():
@@ -313,32 +316,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
     n, seeds, most = (20, 2, 8) if args.quick else (args.questions, args.seeds, args.samples)
-    asked = questions_of(n)
     folder = args.pool / "quick" if args.quick else args.pool
     every = questions_of(20 if args.quick else 300)
+    asked = replace(every, questions=every.questions[:n])
     traces, rows = greedy(every, folder), pool(asked, range(seeds), most, folder)
-    compared = strategies(most) | {
-        f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in range(1, most + 1)
-    }
+    counts = [k for k in REQUESTS if k <= most]
+    compared = strategies(most) | {f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in counts}
     measured: dict[str, Measured] = {}
     for name, strategy in compared.items():
         played = [play(strategy, asked, traces, rows, seed) for seed in range(seeds)]
         measured[name] = Measured(*(np.array(column) for column in zip(*played, strict=True)))
         print(name, f"{measured[name].right.mean():.3f}", file=sys.stderr, flush=True)
-    table, cut = analyse(measured, most), tight(every, traces)
+    table = analyse(measured, most)
     print(text(table, most))
-    for row in cut:
-        print(
-            f"{row['name']:22} {row['budget']:4} tokens: {100 * row['accuracy']['mean']:5.1f} right, "
-            f"{100 * row['minus_greedy']['mean']:+5.1f} [{100 * row['minus_greedy']['low']:+.1f}, "
-            f"{100 * row['minus_greedy']['high']:+.1f}] minus greedy, {row['output']:.0f} tokens"
-        )
     out = args.out or (None if args.quick else OUT)
     if out is not None:
         result = {
             "model": "the embedded thinking model, bfloat16", "task": "thinking", "questions": n, "seeds": seeds,
             "samples": most, "cap": CAP, "temperature": 1.0, "table": table,
-            "tight": {"questions": len(every.questions), "table": cut},
         }  # fmt: skip
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
