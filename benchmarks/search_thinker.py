@@ -9,10 +9,10 @@ gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, w
 samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``
 counts each question's prompt once, as if reading it again were free.
 
-Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, for
-ten n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy``, ``minus_sc32`` and ``at_equal_*``
-(self-consistency in one request of as many tokens in total, the two neighbouring n mixed in the proportion that gives
-them) are paired differences; intervals draw questions and seeds.
+Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, ten n.
+A choice at random among n samples is right as often as ``self-consistency 1`` and costs what n samples cost.
+``minus_greedy``, ``minus_sc32`` and ``at_equal_*`` (self-consistency in one request of as many tokens in total, the two
+neighbouring n mixed in the proportion that gives them) are paired differences; intervals draw questions and seeds.
 
 - ``checked`` looks at the calculations that a trace writes out, not at the answer (``benchmarks/think.py``).
 - ``checked and sure`` takes the likelier of traces that pass that check alike.
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import math
 import sys
@@ -132,12 +131,6 @@ def _choice(text: str, tokens: int, logprob: float, ended: bool, *, cap: int) ->
     return Choice(text, tokens, Finish.STOP if ended else Finish.LENGTH, (logprob,) * tokens)
 
 
-def at_random(question: str, trace: str) -> float:
-    """A number that knows nothing of the trace, for a choice at random among samples."""
-    digest = hashlib.blake2b(f"{question}\0{trace}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
-
-
 def seeded_vote(names: Sequence[str], weight: int, n: int, *, risk: float = 0.1) -> Strategy:
     """Greedy answers first, which count as ``weight`` votes each; where several agree that is the answer, else samples
     up to n votes in all as :func:`adaptive_vote` draws them."""
@@ -199,7 +192,6 @@ def strategies(most: int) -> dict[str, Strategy]:
     few = [n for n in (8, 16, most) if n <= most]
     return {
         **{name: asked_as(self_consistency(1, temperature=0.0, **cap), name) for name in GREEDY},
-        f"random choice {most}": best_of_n(programmatic(at_random), most, **cap),
         **{f"adaptive-vote risk={risk:g}": adaptive_vote(most, risk=risk, **cap) for risk in (0.0, 0.05, 0.1, 0.2)},
         **{
             f"adaptive-vote leads risk={risk:g}": adaptive_vote(most, rule="leads", risk=risk, **cap)
