@@ -10,11 +10,10 @@ through llama.cpp, which reads the file that ``budgeteer lab export --gguf`` wri
 
 Part ``tight``: budgets of sampled tokens at and below what one trace takes. Greedy decoding is cut by the budget like
 all else; ``truncate`` at the same budget is its equal in name. ``low effort`` asks in the chat template for less
-thinking, which needs no strategy at all. Part ``wide``: from one trace to 32 samples. ``one
-request`` is self-consistency, which asks for all samples that fit in one request. ``checked`` scores a trace by the
-share of its calculations that are right, without a look at the answer; ``greedy first, checked`` is that check alone:
-the greedy trace if it passes, else samples until one does. Two totals are reported for every point: sampled tokens,
-and with the input of every call. Intervals draw questions and seeds; differences are paired, to greedy and to one
+thinking, which needs no strategy at all. Part ``wide``: searches that go step by step, from one trace to eight;
+votes and checks of whole traces are in ``benchmarks/search_thinker.py``. ``one request`` is self-consistency, which
+asks for all samples that fit in one request. Two totals are reported for every point: sampled tokens, and with the
+input of every call. Intervals draw questions and seeds; differences are paired, to greedy, to low effort and to one
 request at the same budget.
 """
 
@@ -41,32 +40,28 @@ from budgeteer.models.thinker import THINKER
 from budgeteer.solve import Answer, Strategy, Task, styles
 from budgeteer.solve.runner import Pause
 from budgeteer.strategies import (
-    adaptive_vote,
     beam,
-    best_of_n,
     budget_forcing,
     convergence,
     diffadapt,
     direct,
     dora,
     elastic,
-    length_filtered_vote,
     plan_and_budget,
     rebase,
     scale,
     self_consistency,
     truncate,
 )
-from budgeteer.strategies.scorer import mean_logprob, programmatic
-from search import greedy_first
+from budgeteer.strategies.scorer import mean_logprob
 from steps import table
 
 OUT = Path(__file__).parent / "results" / "think.json"
-BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400, 1600, 4800)}
+BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400, 1600)}
 CAP, MOST = 400, 32
 STYLE = "think:answer_tokens=32"
-SAMPLED = frozenset({"one request"})
-"""Of part tight; the others decode greedily and are run with one seed, whose rows count for every seed."""
+SAMPLED = frozenset({"one request", "diffadapt", "rebase logprob", "dora logprob", "beam logprob"})
+"""The others decode greedily and are run with one seed, whose rows count for every seed."""
 REFERENCES = frozenset({"one request", "greedy, low effort"})
 """What differences are taken to, beside greedy decoding."""
 _WORKED = re.compile(r"(\d+)\s*([-+*/])\s*(\d+)\s*=\s*(-?\d+)")
@@ -112,12 +107,7 @@ def strategies(part: str) -> dict[str, Strategy]:
         "greedy": greedy,
         "greedy, low effort": asked_so(greedy, "think:effort=low"),
         "one request": self_consistency(MOST, max_tokens=CAP),
-        "adaptive-vote": adaptive_vote(MOST, max_tokens=CAP),
-        "length-filtered-vote": length_filtered_vote(MOST, max_tokens=CAP),
         "diffadapt": diffadapt(max_tokens=CAP),
-        "best-of-n logprob": best_of_n(mean_logprob(), MOST, max_tokens=CAP),
-        "best-of-n checked": best_of_n(programmatic(calculations_hold), MOST, max_tokens=CAP, enough=1.0),
-        "greedy first, checked": greedy_first(calculations_hold, MOST, max_tokens=CAP),
         "rebase logprob": rebase(mean_logprob(), 8, step="\n", step_tokens=48, depth=32, temperature=1.0),
         "dora logprob": dora(mean_logprob(), 8, step="\n", step_tokens=48, depth=32, temperature=1.0),
         "beam logprob": beam(mean_logprob(), 8, width=2, step="\n", step_tokens=48, depth=32, temperature=1.0),
@@ -141,7 +131,6 @@ def measure(
         cells: dict[frontier.Cell, Any] = {}
         try:
             for group, drawn in ((compared.keys() - SAMPLED, seeds[:1]), (compared.keys() & SAMPLED, seeds)):
-                group, drawn = (group, drawn) if part == "tight" else (group, seeds)
                 chosen = {name: strategy for name, strategy in compared.items() if name in group}
                 cells |= await frontier.measure(
                     chosen, [Budget.parse(f"output:{units}") for units in budgets], drawn, asked, model, style,
