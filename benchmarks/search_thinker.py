@@ -216,7 +216,10 @@ def strategies(most: int) -> dict[str, Strategy]:
             for n in few
         },
         **{f"best-of-majority checked {n}": best_of_majority(scorer, n, alpha=0.1, **cap) for n in few[1:]},
-        **{f"best-of-n checked and sure {n}": best_of_n(checked_and_sure(), n, **cap) for n in few},
+        **{
+            f"best-of-n checked and sure {n}": best_of_n(checked_and_sure(), n, **cap)
+            for n in [*few, int(0.6 * most)]  # of them the last takes 60 % of the tokens of self-consistency
+        },
         **{f"greedy first, checked {n}": greedy_first(checked, n, **cap) for n in few},
     }  # fmt: skip
 
