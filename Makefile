@@ -75,7 +75,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/rewards.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/search_thinker.py
 	$(BIN)/python benchmarks/think.py
+	$(BIN)/python benchmarks/think_cut.py
+	$(BIN)/python benchmarks/switch_thinking.py
 	$(BIN)/python benchmarks/thinker.py
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/clear.py

@@ -9,12 +9,13 @@ gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, w
 samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``
 counts each question's prompt once, as if reading it again were free.
 
-Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, for
-every n; ``random choice``, which draws 32 and keeps one unseen. ``minus_greedy``, ``minus_sc32`` and ``at_equal_*``
-(self-consistency in one request of as many tokens in total, the two neighbouring n mixed in the proportion that gives
-them) are paired differences; intervals draw questions and seeds.
+Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, ten n.
+A choice at random among n samples is right as often as ``self-consistency 1`` and costs what n samples cost.
+``minus_greedy``, ``minus_sc32`` and ``at_equal_*`` (self-consistency in one request of as many tokens in total, the two
+neighbouring n mixed in the proportion that gives them) are paired differences; intervals draw questions and seeds.
 
 - ``checked`` looks at the calculations that a trace writes out, not at the answer (``benchmarks/think.py``).
+- ``checked and sure`` takes the likelier of traces that pass that check alike.
 - ``greedy votes k, then adaptive``: the greedy trace counts as k votes, then adaptive-vote's rule with samples.
 - ``two greedy, then adaptive``: the answers of low effort and of the usual one, both greedy; where they agree that is
   the answer, else they have k votes each and samples decide.
@@ -24,11 +25,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +48,33 @@ from budgeteer.solve.styles import TaskInfo, think
 from budgeteer.strategies import adaptive_vote, best_of_majority, best_of_n, length_filtered_vote, self_consistency
 from budgeteer.strategies._adaptive_vote import fewest, stop_rule
 from budgeteer.strategies.aggregator import weighted_majority
-from budgeteer.strategies.kit.samples import Sampler
-from budgeteer.strategies.scorer import mean_logprob, programmatic
+from budgeteer.strategies.kit.samples import Sample, Sampler
+from budgeteer.strategies.scorer import Score, Scorer, mean_logprob, programmatic
 from search import greedy_first
 from smollm2 import Measured, at_equal, shown
 from think import calculations_hold
-from thinker_pool import CAP, GREEDY, pool, questions_of
+from thinker_pool import CAP, GREEDY, Trace, greedy, pool, questions_of
 
 OUT = Path(__file__).parent / "results" / "search_thinker.json"
+REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Samples of one request."""
 STYLES: dict[str, dict[str, Any]] = {
     "greedy": {}, "greedy, low effort": {"effort": "low"}, "greedy, no thinking": {"on": False},
 }  # fmt: skip
 """Options of the style for each greedy trace of the pool."""
 
 
+@cache
 def style(name: str) -> Style:
-    """How a question is asked for the greedy trace of that name."""
-    return think(TaskInfo("thinking", tags=THINK), answer_tokens=32, **STYLES[name])
+    """How a question is asked for the greedy trace of that name; what an answer says is read once."""
+    made = think(TaskInfo("thinking", tags=THINK), answer_tokens=32, **STYLES[name])
+    return replace(made, answer=cache(made.answer), normal=cache(made.normal))
+
+
+@cache
+def checked(question: str, trace: str) -> float:
+    """The share of a trace's calculations that are right, worked out once for each trace."""
+    return calculations_hold(question, trace)
 
 
 class Replay:
@@ -70,28 +83,31 @@ class Replay:
 
     Args:
         asked: the questions.
-        rows: of each question the row with the greedy traces and that of the seed.
+        traces: the greedy ones of each question.
+        rows: of each question that of the seed.
     """
 
     name = "replay"
     capabilities = frozenset({SEED, LOGPROBS, PREFIX, PREFILL})
     tags, context = THINK, None
 
-    def __init__(self, asked: QuestionSet, rows: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    def __init__(
+        self, asked: QuestionSet, traces: Mapping[str, Mapping[str, Trace]], rows: Mapping[str, dict[str, Any]]
+    ) -> None:
         self.of: dict[Prompt, tuple[str, str]] = {
             style(name).prompt(question.text): (question.id, name) for question in asked.questions for name in GREEDY
         }
-        self.rows, self.at = rows, dict.fromkeys(rows, 0)
+        self.traces, self.rows, self.at = traces, rows, dict.fromkeys(rows, 0)
 
     def count(self, prompt: Prompt) -> int:
         question, name = self.of[prompt]
-        return int(self.rows[question][0]["input"][name])
+        return int(self.rows[question]["input"][name])
 
     async def generate(self, request: Request) -> Response:
         question, name = self.of[request.prompt]
-        greedy, own = self.rows[question]
+        own = self.rows[question]
         if request.temperature == 0:
-            drawn = [greedy["greedy"][name]] * request.n
+            drawn = [self.traces[question][name]] * request.n
         else:
             if name != "greedy":
                 raise AssertionError("samples were drawn in one way of asking only")
@@ -113,12 +129,6 @@ def _choice(text: str, tokens: int, logprob: float, ended: bool, *, cap: int) ->
     if tokens > cap:
         raise AssertionError("no strategy here cuts a trace")
     return Choice(text, tokens, Finish.STOP if ended else Finish.LENGTH, (logprob,) * tokens)
-
-
-def at_random(question: str, trace: str) -> float:
-    """A number that knows nothing of the trace, for a choice at random among samples."""
-    digest = hashlib.blake2b(f"{question}\0{trace}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
 
 
 def seeded_vote(names: Sequence[str], weight: int, n: int, *, risk: float = 0.1) -> Strategy:
@@ -159,20 +169,35 @@ def asked_as(strategy: Strategy, name: str) -> Strategy:
     return Strategy(solve)
 
 
+def checked_and_sure() -> Scorer:
+    """The share of a trace's calculations that are right (1 where there is none), of equal ones the likelier trace."""
+
+    def bind(task: Task) -> Score:
+        async def score(samples: Sequence[Sample]) -> list[float]:
+            shares = [checked(task.question.text, sample.text) for sample in samples]
+            return [
+                (1.0 if math.isnan(share) else share) + 1e-3 * math.exp(sample.logprob or 0.0)
+                for share, sample in zip(shares, samples, strict=True)
+            ]
+
+        return score
+
+    return Scorer(bind, needs=frozenset({LOGPROBS}))
+
+
 def strategies(most: int) -> dict[str, Strategy]:
-    """All that is compared; ``self-consistency n`` for every n comes on top."""
+    """All that is compared; ``self-consistency n`` comes on top."""
     cap: dict[str, Any] = {"max_tokens": CAP}
-    checked = programmatic(calculations_hold)
+    scorer = programmatic(checked)
     few = [n for n in (8, 16, most) if n <= most]
     return {
         **{name: asked_as(self_consistency(1, temperature=0.0, **cap), name) for name in GREEDY},
-        f"random choice {most}": best_of_n(programmatic(at_random), most, **cap),
         **{f"adaptive-vote risk={risk:g}": adaptive_vote(most, risk=risk, **cap) for risk in (0.0, 0.05, 0.1, 0.2)},
         **{
             f"adaptive-vote leads risk={risk:g}": adaptive_vote(most, rule="leads", risk=risk, **cap)
             for risk in (0.05, 0.2)
         },
-        **{f"greedy votes {k}, then adaptive": seeded_vote(["greedy"], k, most) for k in (1, 3, 6)},
+        **{f"greedy votes {k}, then adaptive": seeded_vote(["greedy"], k, most) for k in (1, 3)},
         **{
             f"two greedy, then adaptive, {k} votes": seeded_vote(["greedy, low effort", "greedy"], k, most)
             for k in (1, 3)
@@ -184,22 +209,30 @@ def strategies(most: int) -> dict[str, Strategy]:
         f"best-of-n logprob {most}": best_of_n(mean_logprob(), most, **cap),
         f"best-of-majority logprob {most}": best_of_majority(mean_logprob(), most, alpha=0.2, **cap),
         f"length-filtered-vote {most}": length_filtered_vote(most, **cap),
-        **{f"best-of-n checked {n}": best_of_n(checked, n, **cap) for n in few},
-        **{f"best-of-n checked {n}, enough": best_of_n(checked, n, enough=1.0, **cap) for n in few},
+        **{f"best-of-n checked {n}": best_of_n(scorer, n, **cap) for n in few},
+        **{f"best-of-n checked {n}, enough": best_of_n(scorer, n, enough=1.0, **cap) for n in few},
         **{
-            f"best-of-n checked, weighted {n}": best_of_n(checked, n, aggregate=weighted_majority(), **cap)
+            f"best-of-n checked, weighted {n}": best_of_n(scorer, n, aggregate=weighted_majority(), **cap)
             for n in few
         },
-        f"best-of-majority checked {most}": best_of_majority(checked, most, alpha=0.1, **cap),
-        **{f"greedy first, checked {n}": greedy_first(calculations_hold, n, **cap) for n in few},
+        **{f"best-of-majority checked {n}": best_of_majority(scorer, n, alpha=0.1, **cap) for n in few[1:]},
+        **{
+            f"best-of-n checked and sure {n}": best_of_n(checked_and_sure(), n, **cap)
+            for n in [*few, int(0.6 * most)]  # of them the last takes 60 % of the tokens of self-consistency
+        },
+        **{f"greedy first, checked {n}": greedy_first(checked, n, **cap) for n in few},
     }  # fmt: skip
 
 
 def play(
-    strategy: Strategy, asked: QuestionSet, rows: Mapping[str, Sequence[dict[str, Any]]], seed: int
+    strategy: Strategy,
+    asked: QuestionSet,
+    traces: Mapping[str, Mapping[str, Trace]],
+    rows: Mapping[str, Sequence[dict[str, Any]]],
+    seed: int,
 ) -> list[list[float]]:
     """One seed of a strategy: what :class:`smollm2.Measured` holds, of every question."""
-    ledger, model = MemoryLedger(), Replay(asked, {name: (each[0], each[seed]) for name, each in rows.items()})
+    ledger, model = MemoryLedger(), Replay(asked, traces, {name: each[seed] for name, each in rows.items()})
     ledger.open("bench", [Limit("output", 10**12)])
     allowance = Allowance(ledger, "bench", {"output": 10**12})
     columns: dict[str, list[float]] = defaultdict(list)
@@ -213,7 +246,7 @@ def play(
             columns["right"].append(float(asked.grade(question, answer.answer)))
             columns["vouched"].append(
                 float(any(
-                    usual.read(trace) == answer.answer and calculations_hold(question.text, trace) >= 1
+                    usual.read(trace) == answer.answer and checked(question.text, trace) >= 1
                     for trace in answer.traces
                 ))
             )  # fmt: skip
@@ -228,7 +261,7 @@ def play(
 
 def analyse(measured: Mapping[str, Measured], most: int) -> list[dict[str, Any]]:
     """A row for each strategy."""
-    consistency = [measured[f"self-consistency {n}"] for n in range(1, most + 1)]
+    consistency = [measured[f"self-consistency {n}"] for n in REQUESTS if n <= most]
     weights = crossed_weights(consistency[0].right.shape[1], consistency[0].right.shape[0])
     table = []
     for name, own in measured.items():
@@ -278,14 +311,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
     n, seeds, most = (20, 2, 8) if args.quick else (args.questions, args.seeds, args.samples)
-    asked = questions_of(n)
-    rows = pool(asked, range(seeds), most, args.pool / "quick" if args.quick else args.pool)
-    compared = strategies(most) | {
-        f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in range(1, most + 1)
-    }
+    folder = args.pool / "quick" if args.quick else args.pool
+    every = questions_of(20 if args.quick else 300)
+    asked = replace(every, questions=every.questions[:n])
+    traces, rows = greedy(every, folder), pool(asked, range(seeds), most, folder)
+    counts = [k for k in REQUESTS if k <= most]
+    compared = strategies(most) | {f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in counts}
     measured: dict[str, Measured] = {}
     for name, strategy in compared.items():
-        played = [play(strategy, asked, rows, seed) for seed in range(seeds)]
+        played = [play(strategy, asked, traces, rows, seed) for seed in range(seeds)]
         measured[name] = Measured(*(np.array(column) for column in zip(*played, strict=True)))
         print(name, f"{measured[name].right.mean():.3f}", file=sys.stderr, flush=True)
     table = analyse(measured, most)

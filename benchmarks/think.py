@@ -9,11 +9,11 @@ its own, as ``budgeteer frontier`` runs them (a run that is stopped goes on: ``-
 through llama.cpp, which reads the file that ``budgeteer lab export --gguf`` writes.
 
 Part ``tight``: budgets of sampled tokens at and below what one trace takes. Greedy decoding is cut by the budget like
-all else; ``truncate`` at the same budget is its equal in name. Part ``wide``: from one trace to 32 samples. ``one
-request`` is self-consistency, which asks for all samples that fit in one request. ``checked`` scores a trace by the
-share of its calculations that are right, without a look at the answer; ``greedy first, checked`` is that check alone:
-the greedy trace if it passes, else samples until one does. Two totals are reported for every point: sampled tokens,
-and with the input of every call. Intervals draw questions and seeds; differences are paired, to greedy and to one
+all else; ``truncate`` at the same budget is its equal in name. ``low effort`` asks in the chat template for less
+thinking, which needs no strategy at all. Part ``wide``: searches that go step by step, from one trace to eight;
+votes and checks of whole traces are in ``benchmarks/search_thinker.py``. ``one request`` is self-consistency, which
+asks for all samples that fit in one request. Two totals are reported for every point: sampled tokens, and with the
+input of every call. Intervals draw questions and seeds; differences are paired, to greedy, to low effort and to one
 request at the same budget.
 """
 
@@ -40,32 +40,30 @@ from budgeteer.models.thinker import THINKER
 from budgeteer.solve import Answer, Strategy, Task, styles
 from budgeteer.solve.runner import Pause
 from budgeteer.strategies import (
-    adaptive_vote,
     beam,
-    best_of_n,
     budget_forcing,
     convergence,
     diffadapt,
     direct,
     dora,
     elastic,
-    length_filtered_vote,
     plan_and_budget,
     rebase,
     scale,
     self_consistency,
     truncate,
 )
-from budgeteer.strategies.scorer import mean_logprob, programmatic
-from search import greedy_first
+from budgeteer.strategies.scorer import mean_logprob
 from steps import table
 
 OUT = Path(__file__).parent / "results" / "think.json"
-BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400, 1600, 4800)}
+BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400, 1600)}
 CAP, MOST = 400, 32
 STYLE = "think:answer_tokens=32"
-SAMPLED = frozenset({"one request"})
-"""Of part tight; the others decode greedily and are run with one seed, whose rows count for every seed."""
+SAMPLED = frozenset({"one request", "diffadapt", "rebase logprob", "dora logprob", "beam logprob"})
+"""The others decode greedily and are run with one seed, whose rows count for every seed."""
+REFERENCES = frozenset({"one request", "greedy, low effort"})
+"""What differences are taken to, beside greedy decoding."""
 _WORKED = re.compile(r"(\d+)\s*([-+*/])\s*(\d+)\s*=\s*(-?\d+)")
 
 
@@ -99,6 +97,7 @@ def strategies(part: str) -> dict[str, Strategy]:
             "one request": self_consistency(MOST, max_tokens=CAP),
             "truncate": truncate(CAP),
             "budget-forcing": budget_forcing(CAP),
+            "budget-forcing, low effort": asked_so(budget_forcing(CAP), "think:effort=low"),
             "elastic": elastic(CAP),
             "convergence": convergence(every=32, agree=2, thinking=CAP),
             "plan-and-budget": plan_and_budget(thinking=CAP),
@@ -108,12 +107,7 @@ def strategies(part: str) -> dict[str, Strategy]:
         "greedy": greedy,
         "greedy, low effort": asked_so(greedy, "think:effort=low"),
         "one request": self_consistency(MOST, max_tokens=CAP),
-        "adaptive-vote": adaptive_vote(MOST, max_tokens=CAP),
-        "length-filtered-vote": length_filtered_vote(MOST, max_tokens=CAP),
         "diffadapt": diffadapt(max_tokens=CAP),
-        "best-of-n logprob": best_of_n(mean_logprob(), MOST, max_tokens=CAP),
-        "best-of-n checked": best_of_n(programmatic(calculations_hold), MOST, max_tokens=CAP, enough=1.0),
-        "greedy first, checked": greedy_first(calculations_hold, MOST, max_tokens=CAP),
         "rebase logprob": rebase(mean_logprob(), 8, step="\n", step_tokens=48, depth=32, temperature=1.0),
         "dora logprob": dora(mean_logprob(), 8, step="\n", step_tokens=48, depth=32, temperature=1.0),
         "beam logprob": beam(mean_logprob(), 8, width=2, step="\n", step_tokens=48, depth=32, temperature=1.0),
@@ -121,13 +115,13 @@ def strategies(part: str) -> dict[str, Strategy]:
 
 
 def measure(
-    part: str, budgets: Sequence[int], n: int, seeds: Sequence[int], folder: Path, gguf: Path
+    part: str, budgets: Sequence[int], n: int, seeds: Sequence[int], folder: Path, gguf: Path, arms: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """All numbers of a part."""
+    """All numbers of a part; of these arms, or of all."""
     asked = questions.load("thinking", limit=n, seed=77)
     model = LlamaCpp(gguf, slots=MOST, context=1024, threads=1)
     style = styles.style_of(STYLE, asked.info.by(model))
-    compared = strategies(part)
+    compared = {name: strategy for name, strategy in strategies(part).items() if name in (arms or strategies(part))}
 
     def told(cell: frontier.Cell, row: Any, progress: Any) -> None:
         if progress.done == progress.total:
@@ -137,7 +131,6 @@ def measure(
         cells: dict[frontier.Cell, Any] = {}
         try:
             for group, drawn in ((compared.keys() - SAMPLED, seeds[:1]), (compared.keys() & SAMPLED, seeds)):
-                group, drawn = (group, drawn) if part == "tight" else (group, seeds)
                 chosen = {name: strategy for name, strategy in compared.items() if name in group}
                 cells |= await frontier.measure(
                     chosen, [Budget.parse(f"output:{units}") for units in budgets], drawn, asked, model, style,
@@ -157,8 +150,9 @@ def measure(
     }
     config = {"task": "thinking", "questions": n, "seeds": list(seeds), "style": STYLE}
     results = frontier.analyse(cells, "output", config)
-    first = dict(sorted(cells.items(), key=lambda pair: pair[0].strategy != "one request"))
-    results["differences"] += frontier.analyse(first, "output", config)["differences"]
+    for reference in REFERENCES & compared.keys():
+        first = dict(sorted(cells.items(), key=lambda pair: pair[0].strategy != reference))
+        results["differences"] += frontier.analyse(first, "output", config)["differences"]
     return results
 
 
@@ -168,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, default=THINKER, help="folder (default: the embedded thinking model)")
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
     parser.add_argument("--only", choices=tuple(BUDGETS), help="measure one part; the file's other part stays as it is")
+    parser.add_argument("--arms", help="these strategies only, 'greedy;budget-forcing'; the first one is greedy")
     parser.add_argument("--folder", type=Path, default=Path("runs/think"), help="rows so far (default %(default)s)")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
@@ -180,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_gguf(args.model, gguf)
         for part in BUDGETS if args.only is None else (args.only,):
             n, seeds = (10, range(1)) if args.quick else (300, range(5))
-            results[part] = measure(part, BUDGETS[part][: 2 if args.quick else None], n, seeds, folder, gguf)
+            budgets = BUDGETS[part][: 2 if args.quick else None]
+            results[part] = measure(part, budgets, n, seeds, folder, gguf, args.arms.split(";") if args.arms else ())
             print(table(results[part]))
     if out is not None:
         write_text(json.dumps(results, indent=1) + "\n", out)

@@ -77,9 +77,20 @@ class Drawer:
         )
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    @torch.inference_mode()
     def draw(self, prompts: Sequence[Sequence[int]], temperature: float, seed: int = 0, cap: int = CAP) -> list[Trace]:
         """A trace for each prompt: sampled from the model's own distribution, or at temperature 0 the likeliest."""
+        traces = []
+        for tokens, total in self.tokens(prompts, temperature, seed, cap):
+            ended = tokens[-1] == self.end
+            text = self.tokenizer.decode(tokens[:-1] if ended else tokens)
+            traces.append(Trace(text, len(tokens), total / len(tokens), ended))
+        return traces
+
+    @torch.inference_mode()
+    def tokens(
+        self, prompts: Sequence[Sequence[int]], temperature: float, seed: int, cap: int
+    ) -> list[tuple[list[int], float]]:
+        """The tokens of each trace, the one that ends it included, and the sum of their log-probabilities."""
         generator = torch.Generator().manual_seed(seed)
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
@@ -108,13 +119,8 @@ class Drawer:
                 live, new, seen, at, going = live[kept], new[kept], seen[kept], at[kept], going[kept]
                 cache = [part[:, kept] for part in cache]
             ids, at = new[:, None], at[:, -1:] + 1
-        traces = []
-        for row, total in zip(written.tolist(), chance.tolist(), strict=True):
-            tokens = [token for token in row if token >= 0]
-            ended = tokens[-1] == self.end
-            text = self.tokenizer.decode(tokens[:-1] if ended else tokens)
-            traces.append(Trace(text, len(tokens), total / len(tokens), ended))
-        return traces
+        rows = [[token for token in row if token >= 0] for row in written.tolist()]
+        return list(zip(rows, chance.tolist(), strict=True))
 
     def logits(self, ids: Tensor, at: Tensor, seen: Tensor, cache: list[Tensor], until: int) -> Tensor:
         """Of the token after the last one.
@@ -184,11 +190,23 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], -1) * sin
 
 
+def greedy(asked: QuestionSet, folder: Path) -> dict[str, dict[str, Trace]]:
+    """The greedy traces of every question by the name of their options; kept in ``folder``, and found again."""
+    path = folder / f"greedy-{len(asked.questions)}.json"
+    if not path.is_file():
+        drawer, drawn = Drawer(), {}
+        for name, options in GREEDY.items():
+            drawn[name] = drawer.draw([drawer.prompt(question.text, **options) for question in asked.questions], 0.0)
+        rows = {q.id: {name: traces[i] for name, traces in drawn.items()} for i, q in enumerate(asked.questions)}
+        write_text(json.dumps(rows), path)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {id_: {name: Trace(*trace) for name, trace in traces.items()} for id_, traces in found.items()}
+
+
 def pool(
     asked: QuestionSet, seeds: Sequence[int], samples: int, folder: Path, *, first: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of every question a row for each seed: the greedy traces (with the first seed only), the sampled ones and the
-    tokens of its prompts.
+    """Of every question a row for each seed: the sampled traces and the tokens of its prompts.
 
     Args:
         folder: where they are kept, and found again: a file for each batch of questions and seed.
@@ -205,12 +223,10 @@ def pool(
                 prompts = {name: [drawer.prompt(q.text, **options) for q in some] for name, options in GREEDY.items()}
                 each = [prompt for prompt in prompts["greedy"] for _ in range(samples)]
                 sampled = drawer.draw(each, 1.0, seed * 1_000_003 + start)
-                greedy = {name: drawer.draw(own, 0.0) for name, own in prompts.items()} if seed == seeds[0] else {}
                 drawn = [
                     {
                         "id": question.id,
                         "input": {name: len(own[i]) for name, own in prompts.items()},
-                        "greedy": {name: own[i] for name, own in greedy.items()},
                         "sampled": sampled[i * samples : (i + 1) * samples],
                     }
                     for i, question in enumerate(some)
@@ -230,6 +246,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--first", type=int, default=0, help="question to begin with, for a second process")
     args = parser.parse_args()
+    greedy(questions_of(args.questions), args.pool)
     rows = pool(questions_of(args.questions), range(args.seeds), args.samples, args.pool, first=args.first)
     tokens = [trace[1] for each in rows.values() for row in each for trace in row["sampled"]]
     print(json.dumps({"traces": len(tokens), "tokens": sum(tokens) / len(tokens)}))

