@@ -22,8 +22,6 @@ from typing import Any
 from budgeteer.core.errors import InvalidInput, VerifierError
 from budgeteer.verify.names import file_of
 
-__all__ = ["MEMORY", "SECONDS", "Sandbox"]
-
 SECONDS = 10.0
 """Wall-clock time of one call."""
 MEMORY = 4 << 30
