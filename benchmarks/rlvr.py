@@ -77,7 +77,7 @@ def jobs() -> dict[str, tuple[str, list[Arm], int]]:
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), 5),
         "clock": (CLOCK, arms(KEY, ("50%", "25%")), 5),
         "others": ("real", arms(OTHERS, ("50%", "25%", "100%")), 5),
-        "designs": ("real", arms((STOP, *DESIGNS), ("50%", "25%")), 5),
+        "designs": ("real", arms((STOP, *DESIGNS, f"{STOP}:replay=1"), ("50%", "25%")), 5),
         "ablation": ("real", arms(["duet-allocation", "duet:shrunk_baseline=true", *without], ("50%",)), 5),
         "higher-lr": (FAST, arms(("uniform-stop", "duet", "prompt-selection"), ("50%",)), 5),
     }
@@ -172,7 +172,7 @@ a prompt, samples with the same seed and problems; nobody may sample more. Every
 | `uniform-stop` | uniform groups with the stopping rule, loss and memory of `duet` |
 | `duet` | DUET (arXiv 2605.08441), corrected: rollouts by predicted spread and length, and its stopping rule |
 | `prompt-selection` | this project's own: `duet` with three times the candidates; none for the solved or hopeless |
-| `prompt-selection:replay=1` | the same, and mixed groups are learnt from again in the next step |
+| `NAME:replay=1` | the same as NAME, and mixed groups are learnt from again in the next step |
 | `prompt-selection:probe=true` | the same in two rounds: small groups, then more where they were or may become mixed |
 | `mopps` | GRPO that stops at its answer, its prompts by Thompson sampling of their success rates (arXiv 2507.04632) |
 | others | Knapsack RL, VIP, DAPO, Reinforce-Ada, C-GRPO and DUET as published, under the same hard budget |
