@@ -126,7 +126,7 @@ class Part:
 PARTS = {
     "main": Part((START, NONE, *registered()), 48_000, 12, "Every reward"),
     "effort": Part(
-        (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 48_000, 12, "Asked and measured"
+        (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
     ),
 }
 
