@@ -59,10 +59,12 @@ def interval(p: Paired | None, scale: float = 1.0, sign: bool = True) -> str:
 
 
 def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
-    """The arms that no other one beats in accuracy and tokens, by their means."""
+    """The arms that no other one beats in accuracy and tokens, by their means, of those with the most seeds."""
+    seeds = max(map(len, found.values()), default=0)
     means = {
         name: (np.mean([a["accuracy"] for a in of.values()]), np.mean([a["tokens"] for a in of.values()]))
         for name, of in found.items()
+        if len(of) == seeds
     }
     return {
         name

@@ -45,17 +45,19 @@ def test_the_main_table_by_hand(report):
     runs = [
         run("none", 1, ask(0.5, 40)), run("none", 2, ask(0.7, 40)), run("start", 1, ask(0.4, 50)),
         run("kimi", 1, ask(0.6, 20)), run("kimi", 2, ask(0.7, 10)), run("kimi", 1, ask(0.0, 1), stop=True),
+        run("start", 2, ask(0.4, 50)), run("pear", 1, ask(0.1, 9, "low"), ask(0.9, 10, "high")),
     ]  # fmt: skip
     rows = [line.split("|")[1:-1] for line in report.main_table(runs, False)[2:-1]]
-    assert [row[0].strip() for row in rows] == ["`start`", "`none`", "`kimi` *"]
-    kimi = [cell.strip() for cell in rows[2]]
+    assert [row[0].strip() for row in rows] == ["`start`", "`none`", "`pear`, asked high", "`kimi` *"]
+    kimi = [cell.strip() for cell in rows[3]]
     # 10 points and 0 more than none; the geometric mean of 1/2 and 1/4; 60^2 / 20 = 180 and 70^2 / 10 = 490
     assert kimi[1] == "2"
     assert kimi[3].startswith("+5.0 [")
     assert kimi[5] == kimi[7] == "35 %"
     assert kimi[8].startswith("335.0 [")
     assert kimi[9].startswith("+242.5 [")  # none: 62.5 and 122.5
-    assert [cell.strip() for cell in rows[0]][3] == "-10.0"  # one seed, no interval
+    # one seed has no interval, and no place on the frontier beside two
+    assert [cell.strip() for cell in rows[2]][2:6] == ["90.0", "+40.0", "10.0", "25 %"]
 
 
 def test_kinds_of_problems_are_as_hard_as_the_start_finds_them(report):

@@ -76,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
             await _solving.probed(args, model)
             written = modes or {"": styles.choose(model, asked.info)}
             looks = {mode: styles.style_of(text, asked.info.by(model)) for mode, text in written.items()}
-            measured: dict[frontier.Cell, Any] | None = {}
+            style = args.style or written[""]
+            measured: dict[frontier.Cell, tuple[Row, ...]] = {}
             for mode, look in looks.items():
-                part = await frontier.measure(
+                found = await frontier.measure(
                     {line(name, mode): strategy for name, strategy in strategies.items()},
                     budgets,
                     seeds,
@@ -100,12 +101,12 @@ def run(args: argparse.Namespace) -> int:
                     pause=pause,
                     on_row=on_row,
                 )
-                measured = None if part is None or measured is None else measured | part
-                if measured is None:
-                    break
+                if found is None:
+                    return style, None, []
+                measured |= found
             lines = {line(name, mode): (name, look) for mode, look in looks.items() for name in strategies}
             missed = {}
-            for cell, rows in (measured or {}).items():
+            for cell, rows in measured.items():
                 missing = [row for row in rows if _solving.unasked(row)]
                 if missing and (cell.strategy, cell.budget) not in missed:
                     name, look = lines[cell.strategy]
