@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("xllamacpp")
 pytest.importorskip("anthropic")
 
+from budgeteer.check._toy import toy_tools
 from budgeteer.core.budget import Budgets
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.registry import load, of
@@ -99,7 +100,7 @@ def solved(model: Any, style: str, name: str) -> Run:
 
     async def whole() -> Run:
         try:
-            settings = Settings(grade=ASKED.grade, durable=False, timeout=60)
+            settings = Settings(grade=ASKED.grade, durable=False, timeout=60, tools=lambda question: toy_tools())
             return await run(ASKED.questions, load(of("strategy")[name])(), model, look, budget, settings)
         finally:
             await model.aclose()

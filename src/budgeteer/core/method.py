@@ -167,7 +167,7 @@ class Method:
             (``{"scorer": "verifier"}``).
         traits: what the shared checks and commands have to know: ``"menu"``, an allocator of menus; ``"ordered"``, one
             to which the order of the items is a preference, or a recipe with such a one; ``"gradient"``, a joint method
-            that follows the gradient of its loss.
+            that follows the gradient of its loss; ``"tools"``, a strategy that calls the task's tools.
         objective: path of a function ``(items, units) -> value`` of what an allocator, or that of a recipe, says that
             it maximises, written from its docstring and not from its code; ``""`` where it states no value of its own.
     """
