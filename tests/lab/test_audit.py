@@ -50,10 +50,11 @@ def test_the_first_steps_are_those_of_the_formula():
 def test_a_steady_provider_hardly_gives_an_alarm_and_a_changed_one_soon_does():
     alarms = sum(watch(calls(500, seed=seed), baseline=100)[0].alarm is not None for seed in range(60))
     assert alarms <= 9  # 60 x 400 calls, one alarm in about 7,000
-    for seed in range(20):
-        (found,) = watch(calls(500, 300, 1.25, seed), baseline=100)
-        assert found.alarm is not None
-        assert 300 < found.alarm < 330
+    changed = [watch(calls(500, 300, 1.25, seed), baseline=100)[0] for seed in range(20)]
+    seen = [one for one in changed if one.alarm is not None and one.alarm > 300]
+    assert len(seen) >= 17  # the others gave a false alarm before
+    for found in seen:
+        assert found.alarm <= 310
         assert abs(found.since - 301) <= 15
         assert found.after / found.before == pytest.approx(1.25, abs=0.08)
 
