@@ -19,6 +19,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.call import Call
 from budgeteer.metering.calling import outcome_of
+from budgeteer.metering.estimate import CAPS
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
@@ -73,7 +74,7 @@ class AgentModel(ChatCompletionClient):  # type: ignore[misc]
 
     async def create(self, messages: Sequence[Any], **more: Any) -> CreateResult:
         async def send(turn: Turn) -> CreateResult:
-            said, limited = _limited(messages, more, turn)
+            said, limited = self._limited(messages, more, turn)
             result = await self.wrapped.create(said, **limited)
             if not turn.tools and not isinstance(result.content, str):
                 return result.model_copy(update={"content": result.thought or turn.stopped, "finish_reason": "stop"})
@@ -88,7 +89,7 @@ class AgentModel(ChatCompletionClient):  # type: ignore[misc]
                 yield turn.stopped
                 yield _stopped(turn.stopped)
                 return
-            said, limited = _limited(messages, more, turn)
+            said, limited = self._limited(messages, more, turn)
             call = None if self.wrapped is not self.asked else Call(self.budget.metering, turn.planned)
             answer, begun = Answer(outcome=Outcome.UNKNOWN), False
             try:
@@ -110,16 +111,29 @@ class AgentModel(ChatCompletionClient):  # type: ignore[misc]
                 if call is not None:
                     await call.afinish(answer)
 
+    def _settings(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """What the client was made with, and over it what the call sets."""
+        return {**getattr(self.asked, "_create_args", {}), **more.get("extra_create_args", {})}
+
+    def _limited(self, messages: Sequence[Any], more: Mapping[str, Any], turn: Turn) -> tuple[Any, dict[str, Any]]:
+        """Messages and settings as the turn allows them."""
+        caps = dict.fromkeys(_caps(self._settings(more)), turn.cap)
+        limited = {**more, "extra_create_args": {**more.get("extra_create_args", {}), **caps}}
+        if turn.note:
+            messages = [*messages, UserMessage(content=turn.note, source="budget")]
+        return messages, limited if turn.tools else {**limited, "tools": [], "tool_choice": "auto"}
+
     def _about(self, messages: Sequence[Any], more: Mapping[str, Any]) -> dict[str, Any]:
         """What the budget has to know of the call."""
         tools = [getattr(tool, "schema", tool) for tool in more.get("tools", ())]
-        settings = {**getattr(self.asked, "_create_args", {}), **more.get("extra_create_args", {})}
-        cap = settings.get("max_tokens", self.budget.metering.bounds.max_output)
+        settings = self._settings(more)
+        caps = {name: settings[name] for name in _caps(settings) if name in settings}
         body = {
             "messages": [_shown(message) for message in messages],
             "tools": [{"type": "function", "function": dict(tool)} for tool in tools],
-            "max_tokens": cap,
             "output": str(more.get("json_output") or ""),
+            "n": settings.get("n"),
+            **(caps or {"max_tokens": self.budget.metering.bounds.max_output}),
         }
         return {"request": body, "tools": bool(tools), "model": str(settings.get("model", ""))}
 
@@ -157,12 +171,9 @@ class AgentModel(ChatCompletionClient):  # type: ignore[misc]
         return self.wrapped.model_info
 
 
-def _limited(messages: Sequence[Any], more: Mapping[str, Any], turn: Turn) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Messages and settings as the turn allows them."""
-    limited = {**more, "extra_create_args": {**more.get("extra_create_args", {}), "max_tokens": turn.cap}}
-    if turn.note:
-        messages = [*messages, UserMessage(content=turn.note, source="budget")]
-    return messages, limited if turn.tools else {**limited, "tools": [], "tool_choice": "auto"}
+def _caps(settings: Mapping[str, Any]) -> list[str]:
+    """The fields that cap an answer: those that are set already, since a server refuses a second one beside it."""
+    return [name for name in CAPS if settings.get(name)] or ["max_tokens"]
 
 
 def _shown(message: Any) -> dict[str, Any]:

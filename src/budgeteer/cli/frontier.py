@@ -119,9 +119,9 @@ def run(args: argparse.Namespace) -> int:
                         prices=prices,
                         check=(lambda answer: 0.0) if args.oracle else None,
                     )
-                    left_out = f"{len(missing)} of {len(rows)} questions were not asked"
-                    missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {left_out}: {why}"
-            return args.style or written[""], measured, list(missed.values())
+                    part = f"{len(missing)} of {len(rows)} questions were not asked"
+                    missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
+            return style, measured, list(missed.values())
         finally:
             await _solving.close(model, *strategies.values())
 

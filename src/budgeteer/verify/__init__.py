@@ -24,13 +24,9 @@ if TYPE_CHECKING:
     from budgeteer.verify._number import number
     from budgeteer.verify.names import identity, known, named
     from budgeteer.verify.protocol import Verifier
-    from budgeteer.verify.sandbox import MEMORY, SECONDS, Sandbox
     from budgeteer.verify.statement import stated
 
 __all__ = [
-    "MEMORY",
-    "SECONDS",
-    "Sandbox",
     "Verifier",
     "auto",
     "choice",
@@ -46,9 +42,6 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "MEMORY": "sandbox",
-        "SECONDS": "sandbox",
-        "Sandbox": "sandbox",
         "Verifier": "protocol",
         "auto": "_auto",
         "choice": "_choice",
