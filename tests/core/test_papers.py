@@ -150,5 +150,5 @@ def test_what_the_package_says_of_itself_is_there() -> None:
     text = " ".join([project["description"], *project["keywords"], *(text for _, text in cli.COMMANDS.values())])
     words = set(re.findall(r"[a-z]+", text.lower()))
     parts = {one.part for one in papers()} - {one.part for one in papers() if one.level != "open"}
-    assert "agent" in parts
+    assert "decode" in parts
     assert words & {form for part in parts for form in (part, f"{part}s")} <= {"serve"}  # the gateway's command

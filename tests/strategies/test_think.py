@@ -345,8 +345,8 @@ def test_the_reminder_follows_the_question() -> None:
 
 THINK = [m.name for m in METHODS if m.part == "strategy" and not m.arguments]  # made without arguments
 NAMES = [
-    name for name in THINK if "internals" not in make("strategy", name).needs
-]  # the others: test_strategies_inside.py
+    name for name in THINK if not {"internals", "tools"} & make("strategy", name).needs
+]  # the others: test_strategies_inside.py, tests/agent
 SMALL = {
     "diffadapt": {"probe_tokens": 8},
     "convergence": {"every": 5},

@@ -144,8 +144,8 @@ def token_rate(
         efficiency: of the system beyond what is in the numbers above already.
         used: share of the time in which it works.
 
-    >>> token_rate(flops=1e15, flops_a_token=2e10, watts=700, joules_a_token=0.035)
-    Rate(tokens=20000.0, bound='energy')
+    >>> token_rate(flops=1e15, flops_a_token=2e10, watts=1024, joules_a_token=0.0625)
+    Rate(tokens=16384.0, bound='energy')
     """
     if not min(flops, flops_a_token, watts, joules_a_token) > 0 or not 0 < used <= 1 or not efficiency > 0:
         raise InvalidInput("a token rate needs numbers above 0, and a share of time from 0 to 1")

@@ -19,7 +19,7 @@ from budgeteer.core.errors import InvalidInput
 RESOURCES = "XYZ"
 LAYERS = 4
 _TRIES = 200
-_START = re.compile(r"\b([A-Z])\s*[=:]\s*(\d{1,6})(?![\d.])")
+_START = re.compile(r"\b([A-Z])\s*[=:]\s*(\d{1,6})(?!\d|\.\d)")
 
 
 @dataclass(frozen=True, slots=True)

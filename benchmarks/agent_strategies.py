@@ -1,8 +1,8 @@
 """Agents at equal unified cost: searches over 2WikiMultihopQA by scripted models, lookups by the thinking model.
 
-    python benchmarks/agents.py DATA.jsonl.gz --work DIR     # writes benchmarks/results/agents.json; run again to go on
-    python benchmarks/agents.py DATA.jsonl.gz --quick        # smoke test
-    python benchmarks/agents.py --only lookups --work DIR    # needs no DATA
+    python benchmarks/agent_strategies.py DATA.jsonl.gz --work DIR     # writes its JSON; run again to go on
+    python benchmarks/agent_strategies.py DATA.jsonl.gz --quick        # smoke test
+    python benchmarks/agent_strategies.py --only lookups --work DIR    # needs no DATA
 
 DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0); without
 it searches are skipped. The
@@ -60,7 +60,7 @@ from budgeteer.solve.styles import TaskInfo
 from budgeteer.solve.tool import Tool
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "benchmarks" / "results" / "agents.json"
+OUT = ROOT / "benchmarks" / "results" / "agent_strategies.json"
 SEEDS = 5
 SEARCH, LOOKUP = 0.001, 0.0005
 """Dollars of a call."""
