@@ -51,7 +51,7 @@ from budgeteer.strategies.aggregator import weighted_majority
 from budgeteer.strategies.kit.samples import Sample, Sampler
 from budgeteer.strategies.scorer import Score, Scorer, mean_logprob, programmatic
 from search import greedy_first
-from smollm2 import Measured, at_equal, shown
+from smollm2 import Measured, compared, shown
 from think import calculations_hold
 from thinker_pool import CAP, GREEDY, Trace, greedy, pool, questions_of
 
@@ -265,16 +265,7 @@ def analyse(measured: Mapping[str, Measured], most: int) -> list[dict[str, Any]]
     weights = crossed_weights(consistency[0].right.shape[1], consistency[0].right.shape[0])
     table = []
     for name, own in measured.items():
-        row: dict[str, Any] = {"name": name, "accuracy": shown(crossed(own.right, weights))}
-        row["vouched"] = float(own.vouched.mean())
-        row["right_if_vouched"] = float(own.right[own.vouched > 0].mean()) if own.vouched.any() else None
-        for key in ("output", "all", "cached", "samples"):
-            row[key] = float(getattr(own, key).mean())
-        for key in ("output", "all", "cached"):
-            row[f"{key}_share"] = row[key] / float(getattr(consistency[-1], key).mean())
-            same = at_equal(own, consistency, key)
-            row[f"at_equal_{key}"] = None if same is None else shown(crossed(own.right - same, weights))
-        row["minus_greedy"] = shown(crossed(own.right - measured["greedy"].right, weights))
+        row = compared(name, own, measured["greedy"], consistency, weights)
         row[f"minus_sc{most}"] = shown(crossed(own.right - consistency[-1].right, weights))
         table.append(row)
     return table

@@ -484,6 +484,23 @@ def at_equal(own: Measured, consistency: Sequence[Measured], unit: str) -> np.nd
     return None
 
 
+def compared(
+    name: str, own: Measured, greedy: Measured, consistency: Sequence[Measured], weights: np.ndarray
+) -> dict[str, Any]:
+    """A row of a table: accuracy, tokens, and the differences to greedy and to self-consistency at equal tokens."""
+    row: dict[str, Any] = {"name": name, "accuracy": shown(crossed(own.right, weights))}
+    row["vouched"] = float(own.vouched.mean())
+    row["right_if_vouched"] = float(own.right[own.vouched > 0].mean()) if own.vouched.any() else None
+    for key in ("output", "all", "cached", "samples"):
+        row[key] = float(getattr(own, key).mean())
+    for key in ("output", "all", "cached"):
+        row[f"{key}_share"] = row[key] / float(getattr(consistency[-1], key).mean())
+        same = at_equal(own, consistency, key)
+        row[f"at_equal_{key}"] = None if same is None else shown(crossed(own.right - same, weights))
+    row["minus_greedy"] = shown(crossed(own.right - greedy.right, weights))
+    return row
+
+
 def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: int) -> dict[str, Any]:
     """All strategies on one part."""
     of = {family.items[n][0]: family for family in families for n in range(len(family.items))}
@@ -508,16 +525,7 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
     bounds = np.cumsum([0, *(len(family.items) for family in families)])
     table = []
     for name, own in measured.items():
-        row: dict[str, Any] = {"name": name, "accuracy": shown(crossed(own.right, weights))}
-        row["vouched"] = float(own.vouched.mean())
-        row["right_if_vouched"] = float(own.right[own.vouched > 0].mean()) if own.vouched.any() else None
-        for key in ("output", "all", "cached", "samples"):
-            row[key] = float(getattr(own, key).mean())
-        for key in ("output", "all", "cached"):
-            row[f"{key}_share"] = row[key] / float(getattr(consistency[-1], key).mean())
-            same = at_equal(own, consistency, key)
-            row[f"at_equal_{key}"] = None if same is None else shown(crossed(own.right - same, weights))
-        row["minus_greedy"] = shown(crossed(own.right - measured["greedy"].right, weights))
+        row = compared(name, own, measured["greedy"], consistency, weights)
         row["minus_sc8"] = shown(crossed(own.right - consistency[-1].right, weights))
         row["by_family"] = {
             family.name: float(own.right[:, a:b].mean())
