@@ -510,7 +510,7 @@ def test_a_stream_longer_than_the_life_of_a_reservation_stays_reserved(tmp_path)
 
 def test_a_stream_that_ignores_its_cap_is_cut_where_the_budget_ends(tmp_path):
     """2,000 words on a cap of 20: what the budget covers beyond is reserved as it comes, and the rest is not read."""
-    upstream = Upstream(m=echo(words=2000, pause=0.002, keeps_cap=False))
+    upstream = Upstream(m=echo(words=2000, pause=0.01, keeps_cap=False))
     with upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
         key = running.key("all:160")
         body = running.call("/v1/chat/completions", ask(model="m", stream=True), key)[2]
