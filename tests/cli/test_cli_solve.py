@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -192,6 +193,23 @@ def test_a_frontier_draws_a_line_for_each_effort(model, tmp_path, capsys):
     assert len(model.requests) == asked == 2 * 2 * 2
     assert cli.main([*command[:-4], "--style", "think:effort=low|low", "--out", str(tmp_path / "g")]) == 2
     assert "each effort once" in capsys.readouterr().err
+
+
+def test_a_frontier_on_a_cluster_goes_on_with_the_rows_of_every_effort(model, tmp_path, monkeypatch):
+    from budgeteer.lab import on_ray
+
+    model.tags = THINK
+    model.write = lambda prompt, rng: "<think>" + "x" * 20 + "</think>7"
+    (tmp_path / "q.jsonl").write_text('{"question": "3 + 4", "answer": "7"}\n')
+    command = ["frontier", "direct", str(tmp_path / "q.jsonl"), "--budgets", "output:900", "--seeds", "2"]
+    command += ["--style", 'think:effort=low|high,said="{effort}: "', "--out", str(tmp_path / "f")]
+    assert cli.main(command) == 0
+    asked = len(model.requests)
+    monkeypatch.setattr(on_ray, "cluster", contextlib.nullcontext)
+    monkeypatch.setattr(on_ray, "cores", lambda ray: 1)
+    monkeypatch.setattr(on_ray, "cells", lambda ray, jobs, at_once, task: [task(*job) for job in jobs])
+    assert cli.main([*command, "--ray", "auto"]) == 0
+    assert len(model.requests) == asked == 2 * 2
 
 
 def test_a_frontier_of_an_endpoint_that_never_answers_says_so_and_prints_no_zeros(tmp_path, capsys):

@@ -27,10 +27,9 @@ PUBLISHED: Mapping[str, float] = {
     "overhead x tools": -0.162,
     "redundancy x agents": 0.047,
 }
-"""Standardised coefficients of version 2. ``single`` is one agent's success; the abstract has -0.408 for the second."""
-CROSS_VALIDATED = (0.373, 0.524)
-"""Share of the variance that the model explains on held-out configurations: 0.524 in version 2 (180 of them), 0.373 to
-0.413 in a later one (260)."""
+"""Standardised coefficients of version 2. ``single`` is one agent's success; the abstract has -0.408 for the second.
+The model explains 0.524 of the variance on held-out configurations in version 2 (180 of them), 0.373 to 0.413 in a
+later one (260)."""
 SATURATED = 0.45
 """Success of one agent from which a team does not pay."""
 

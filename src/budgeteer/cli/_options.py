@@ -35,6 +35,8 @@ class Default(NamedTuple):
     meaning: str
 
 
+HF = "hf:"
+"""What ``--model`` begins with for a model of transformers."""
 TRAINING = {
     "steps": Default(int, 48, 100, "training steps"),
     "prompts": Default(int, 32, 8, "prompts a step"),
@@ -103,7 +105,7 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
     from budgeteer.models.policy import REASONER
     from budgeteer.rl.config import TrainConfig
 
-    if str(args.model or "").startswith("hf:"):
+    if str(args.model or "").startswith(HF):
         raise InvalidInput(
             f"--model {args.model}: models of transformers are trained by `budgeteer train`; here give a folder of a "
             "Llama policy"

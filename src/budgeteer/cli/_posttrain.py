@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from budgeteer.cli._options import TRAINING, Lines, shown_run, task_of
+from budgeteer.cli._options import HF, TRAINING, Lines, shown_run, task_of
 
-_PREFIX = "hf:"
 _ONLY = ("batch", "gradient_checkpointing", "lora", "style")
 """Options of these models alone."""
 
@@ -44,7 +43,7 @@ def asked(args: argparse.Namespace) -> bool:
     """
     from budgeteer.core.errors import InvalidInput
 
-    if str(args.model or "").startswith(_PREFIX):
+    if str(args.model or "").startswith(HF):
         return True
     for name in _ONLY:
         if getattr(args, name) is not None:
@@ -121,7 +120,7 @@ def _settings(args: argparse.Namespace, make: Any, recipe: str, budget: str, tok
     known = {name: TRAINING[name].hf if value is None else value for name, value in given.items()}
     heldout = TRAINING["heldout_items"].hf if args.heldout_items is None else args.heldout_items
     return make(
-        str(args.model).removeprefix(_PREFIX),
+        str(args.model).removeprefix(HF),
         recipe,
         budget,
         tokens,

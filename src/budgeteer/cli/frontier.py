@@ -67,10 +67,6 @@ def run(args: argparse.Namespace) -> int:
         live.name = f"{len(begun)} of {cells}, {cell.strategy}@{cell.budget} seed {cell.seed}"
         live(row, progress)
 
-    def line(strategy: str, mode: str) -> str:
-        """The name of a strategy's line of a mode."""
-        return f"{strategy}, {mode}" if mode else strategy
-
     async def work(pause: Any) -> Any:
         try:
             await _solving.probed(args, model)
@@ -80,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             measured: dict[frontier.Cell, tuple[Row, ...]] = {}
             for mode, look in looks.items():
                 found = await frontier.measure(
-                    {line(name, mode): strategy for name, strategy in strategies.items()},
+                    {frontier.line_of(name, mode): strategy for name, strategy in strategies.items()},
                     budgets,
                     seeds,
                     asked,
@@ -104,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
                 if found is None:
                     return style, None, []
                 measured |= found
-            lines = {line(name, mode): (name, look) for mode, look in looks.items() for name in strategies}
+            lines = {frontier.line_of(name, mode): (name, look) for mode, look in looks.items() for name in strategies}
             missed = {}
             for cell, rows in measured.items():
                 missing = [row for row in rows if _solving.unasked(row)]
@@ -190,7 +186,7 @@ def _on_ray(args: argparse.Namespace, strategies: list[str], budgets: list[str])
 
     from budgeteer.core.errors import InvalidInput
     from budgeteer.lab import on_ray
-    from budgeteer.lab.frontier import Cell
+    from budgeteer.lab.frontier import Cell, line_of, modes_of
 
     if _solving.billed(args.model):
         raise InvalidInput(
@@ -202,11 +198,13 @@ def _on_ray(args: argparse.Namespace, strategies: list[str], budgets: list[str])
     if Path(args.source).exists():
         args.source = str(Path(args.source).resolve())
     numbers = range(args.first_seed, args.first_seed + args.seeds)
+    modes = [""] if args.style is None else modes_of(args.style)
     jobs = []
     for budget, strategy, seed in itertools.product(budgets, strategies, numbers):
-        path = Cell(strategy, budget, seed).path(args.out)
+        paths = [Cell(line_of(strategy, mode), budget, seed).path(args.out) for mode in modes]
+        earlier = [part for path in paths for part in (path, path.with_name(path.name + ".run"))]
         own = vars(args) | {"strategies": strategy, "budgets": budget, "first_seed": seed, "seeds": 1, "ray": None}
-        jobs.append((own, on_ray.packed([path, path.with_name(path.name + ".run")], args.out)))
+        jobs.append((own, on_ray.packed(earlier, args.out)))
     with on_ray.cluster(args.ray) as ray:
         for count, content in enumerate(on_ray.cells(ray, jobs, on_ray.cores(ray), measured_cell), 1):
             on_ray.unpacked(content, args.out)

@@ -86,6 +86,11 @@ def modes_of(style: str) -> dict[str, str]:
     return {f"effort={effort}": str(spec.without("effort").given(effort=effort)) for effort in efforts}
 
 
+def line_of(strategy: str, mode: str) -> str:
+    """The name of a strategy's line of one of the modes of :func:`modes_of`."""
+    return f"{strategy}, {mode}" if mode else strategy
+
+
 async def measure(
     strategies: Mapping[str, Strategy],
     budgets: Sequence[Budget],

@@ -11,8 +11,6 @@ from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.spec import parse
 from budgeteer.rl.identity import digest
 
-PREFIX = "hf:"
-"""What a name of such a model begins with."""
 _EDGE = 1 << 20
 """Bytes at each end of a file of weights that are in its fingerprint: reading all of them takes minutes."""
 
