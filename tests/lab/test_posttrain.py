@@ -88,6 +88,20 @@ def test_the_same_command_again_trains_nothing_and_another_one_is_refused(whole,
         posttrain(settings(model, task, kl=0.5), whole, whole / "policy")
 
 
+def test_no_folder_of_somebody_else_is_replaced_by_the_model(model, task, tmp_path) -> None:
+    """Such as that of the model itself, which --save-model may name."""
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    with pytest.raises(InvalidInput, match="is not empty; choose another --save-model"):
+        posttrain(settings(model, task), tmp_path, model)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert not (tmp_path / "heldout.json").exists()
+
+
+def test_a_run_that_has_ended_is_not_trained_again_for_a_model_that_lies_elsewhere(whole, model, task, tmp_path) -> None:
+    with pytest.raises(InvalidInput, match="give the --save-model of that run, or another --out"):
+        posttrain(settings(model, task), whole, tmp_path / "elsewhere")
+
+
 def test_a_paused_run_goes_on_to_the_same_weights(whole, model, task, tmp_path) -> None:
     paused = posttrain(
         settings(model, task), tmp_path, tmp_path / "policy", on_step=lambda progress, accuracy: progress.step < 2

@@ -24,7 +24,7 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_steps_that_come_again_take_the_place_of_the_earlier_ones(tmp_path) -> None:
+def test_steps_that_come_again_take_the_place_of_the_earlier_ones(tmp_path, monkeypatch) -> None:
     log = RunLog(tmp_path, "run", {"seed": 1})
     for step in (1, 2, 3):
         log.step(step, {"reward": step / 4, "loss": math.nan}, [{"text": f"first {step}"}, {"text": "x"}])
@@ -38,8 +38,11 @@ def test_steps_that_come_again_take_the_place_of_the_earlier_ones(tmp_path) -> N
     again.close()
     assert rows(tmp_path / "metrics.jsonl")[0] == {"step": 1, "reward": 0.25, "loss": None}
     assert [row["text"] for row in rows(tmp_path / "samples.jsonl")] == ["first 1", "x", "again 2"]
+    begun: list[str] = []
+    monkeypatch.setitem(runlog.LOGGERS, "wandb", lambda folder, name, config: begun.append(name))
     with pytest.raises(InvalidInput, match=r"of another run \(seed: 2 here, 1 there\)"):
-        RunLog(tmp_path, "run", {"seed": 2})
+        RunLog(tmp_path, "run", {"seed": 2}, ["wandb"])
+    assert not begun  # nobody is told of a run that is refused
 
 
 def test_loggers_are_named_and_what_is_not_installed_is_said(tmp_path, monkeypatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from budgeteer import cli
 from budgeteer.check.scripted import Scripted
+from budgeteer.core.errors import ModelError
 from budgeteer.lab.bench import vending
 from budgeteer.lab.bench.vending import (
     FEE,
@@ -29,7 +30,7 @@ from budgeteer.lab.bench.vending import (
     poisson,
     worth,
 )
-from budgeteer.lab.bench.vending_run import POLICIES, Agent, play
+from budgeteer.lab.bench.vending_run import POLICIES, Agent, called, play
 
 WORLD = World.drawn(1)
 
@@ -82,6 +83,9 @@ def test_an_order_is_paid_at_once_and_arrives_in_time():
         (Call("stock", {"product": "cola", "slot": 12, "units": 2}), "a slot from 0 to 11"),
         (Call("stock", {"product": "cola", "slot": 6, "units": 6}), "5 cola are in the storage"),
         (Call("stock", {"product": "water", "slot": 7, "units": 1}), "has soup in it"),
+        (Call("order", {"supplier": "Quick Foods", "product": "cola", "units": float("inf")}), "does not take"),
+        (Call("order", {"supplier": "Quick Foods", "product": "cola", "units": 10**400}), "does not take"),
+        (Call("stock", {"product": "cola", "slot": float("inf"), "units": 2}), "does not take"),
         (Call("price", {"slot": 6, "price": 2}), "that was filled"),
         (Call("price", {"slot": 7, "price": float("nan")}), "above 0"),
         (Call("", {}), "there is no tool"),
@@ -211,4 +215,41 @@ def test_the_command_keeps_runs_and_prints_a_line_each(monkeypatch, tmp_path, ca
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
     assert [len(one.requests) for one in made][1] == 0
     assert cli.main([*words, "--tokens-a-day", "77"]) == 2
-    assert "other options" in capsys.readouterr().err
+    assert "other options (tokens_a_day 20000)" in capsys.readouterr().err
+    (tmp_path / "runs.jsonl").write_text('{"id": 1}\n')
+    assert cli.main(words) == 2
+    assert "which is no run" in capsys.readouterr().err
+
+
+class Breaks(Orders):
+    """Fails at one of its calls, which is billed; by the text of the prompt, it says the same again."""
+
+    def __init__(self, at=None):
+        super().__init__()
+        self.at = at
+
+    async def generate(self, request):
+        if len(self.requests) == self.at:
+            raise ModelError("gone", billed=True)
+        return await super().generate(request)
+
+
+def test_a_run_that_was_broken_off_goes_on_with_its_next_call():
+    whole, kept = Breaks(), []
+    expected = asyncio.run(play(Agent(whole, tokens=10_000, seed=0), seed=1, days=6, calls=9))
+    broken = Breaks(at=7)
+    with pytest.raises(ModelError):
+        asyncio.run(play(Agent(broken, tokens=10_000, seed=0, keep=kept.append), seed=1, days=6, calls=9))
+    assert [("text" in call) for call in kept] == [True] * 7 + [False]
+    rest = Breaks()
+    rest.requests = broken.requests[:7]  # its lines go on where they stopped
+    agent = Agent(rest, tokens=10_000, seed=0, earlier=list(kept), keep=kept.append)
+    assert asyncio.run(play(agent, seed=1, days=6, calls=9)) == expected
+    assert len(rest.requests) == len(whole.requests)
+    assert agent.used == sum(call["spent"] for call in kept)
+    again = Agent(Breaks(at=0), tokens=10_000, seed=0, earlier=kept)
+    assert asyncio.run(play(again, seed=1, days=6, calls=9)) == expected  # asks for nothing
+
+
+def test_texts_of_brackets_are_no_call():
+    assert called('{"a": ' * 5000).tool == ""

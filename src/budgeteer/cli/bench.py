@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     vending.add_argument("--calls-a-day", type=int, default=40, metavar="N", help="most tools (default %(default)s)")
     vending.add_argument(
-        "--out", type=Path, default=None, help="folder of runs.jsonl; runs that are there are not repeated"
+        "--out", type=Path, default=None, help="folder of runs.jsonl and calls.jsonl; run again to go on"
     )
 
 
@@ -81,15 +81,20 @@ def _vending(args: argparse.Namespace) -> int:
     from budgeteer.lab.bench import vending_run
     from budgeteer.lab.stats import mean_ci
     from budgeteer.models.load import load_model
+    from budgeteer.solve.folders import lock
     from budgeteer.solve.lines import Lines
 
-    file = None if args.out is None else Lines(args.out / "runs.jsonl", sync=True)
     shared = {"days": args.days, "tokens_a_day": args.tokens_a_day, "calls_a_day": args.calls_a_day}
-    known = {} if file is None else {(row["who"], row["seed"]): row for row in file.earlier}
-    if other := [row for row in known.values() if shared != {name: row[name] for name in shared}]:
-        raise InvalidInput(
-            f"{args.out} has runs with other options, such as {other[0]['days']} days; choose another folder"
-        )
+
+    def opened(name: str, sync: bool) -> Lines:
+        file = Lines(args.out / name, sync=sync)
+        stack.callback(file.close)
+        for row in file.earlier:
+            if not {"who", "seed", *shared} <= row.keys():
+                raise InvalidInput(f"{args.out / name} holds {str(row)[:80]}, which is no run; choose another folder")
+            if other := [f"{key} {row[key]}" for key, value in shared.items() if row[key] != value]:
+                raise InvalidInput(f"{args.out} has runs with other options ({other[0]}); choose another folder")
+        return file
 
     async def runs(who: str) -> list[dict[str, Any]]:
         model = None if who in vending_run.POLICIES else load_model(who)
@@ -98,14 +103,21 @@ def _vending(args: argparse.Namespace) -> int:
             for seed in range(args.first_seed, args.first_seed + args.seeds):
                 row = known.get((who, seed))
                 if row is None:
+                    about = {"who": who, "seed": seed, **shared}
+
+                    def keep(call: dict[str, Any], about: dict[str, Any] = about) -> None:
+                        if calls is not None:
+                            calls.append({**about, **call})
+
+                    before = [call for call in made if (call["who"], call["seed"]) == (who, seed)]
                     agent = (
                         vending_run.POLICIES[who]()
                         if model is None
-                        else vending_run.Agent(model, tokens=args.tokens_a_day, seed=seed)
+                        else vending_run.Agent(model, tokens=args.tokens_a_day, seed=seed, earlier=before, keep=keep)
                     )
                     played = await vending_run.play(agent, seed=seed, days=args.days, calls=args.calls_a_day)
                     tokens = agent.used if isinstance(agent, vending_run.Agent) else 0
-                    row = {"who": who, "seed": seed, **shared, **asdict(played), "tokens": tokens}
+                    row = {**about, **asdict(played), "tokens": tokens}
                     if file is not None:
                         file.append(row)
                 found.append(row)
@@ -116,8 +128,12 @@ def _vending(args: argparse.Namespace) -> int:
 
     table = [["who", "net worth", "least", "ruined", "sold", "last sale", "refused calls", "tokens a run"]]
     with contextlib.ExitStack() as stack:
-        if file is not None:
-            stack.callback(file.close)
+        file = calls = None
+        if args.out is not None:
+            lock(args.out, stack)
+            file, calls = opened("runs.jsonl", True), opened("calls.jsonl", False)
+        known = {} if file is None else {(row["who"], row["seed"]): row for row in file.earlier}
+        made = [] if calls is None else calls.earlier
         for who in dict.fromkeys(args.who):
             rows = asyncio.run(runs(who))
             n, mean = len(rows), mean_ci([row["worth"] for row in rows])

@@ -133,11 +133,11 @@ class RunLog:
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any], loggers: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.loggers = [LOGGERS[logger](folder, name, config) for logger in loggers]
         path = folder / "config.json"
-        if path.exists():
+        if path.exists():  # before a logger begins: one of W&B sends the settings
             same_config(path, config)
-        else:
+        self.loggers = [LOGGERS[logger](folder, name, config) for logger in loggers]
+        if not path.exists():
             write_text(json.dumps(to_json(config), indent=1) + "\n", path)
         self._files = {kind: _Numbered(folder / f"{kind}.jsonl") for kind in ("metrics", "samples")}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from budgeteer.core.errors import MissingExtra
 from budgeteer.lab.bench import overflow as overflows
-from budgeteer.lab.bench.vending import State, World, apply, view, worth
+from budgeteer.lab.bench.vending import Call, State, World, apply, view, worth
 from budgeteer.lab.bench.vending_run import WINDOW, called, rules, situation
 from budgeteer.lab.tasks.schedule import Schedules, faults, read
 
@@ -98,12 +98,15 @@ def running(days: int, calls: int) -> Solver:
         world, now, text, today = World.drawn(state.metadata["seed"]), State(), "Day 0.", 0
         said: list[Any] = []
         while now.day < days and not now.ruined:
-            seen = view(world, now, text)
-            asked = ChatMessageUser(content=situation(seen))
-            output = await get_model().generate([ChatMessageSystem(content=rules(seen)), *said[-2 * WINDOW :], asked])
-            said += [ChatMessageUser(content=text), output.message]
-            call = called("" if today >= calls else output.completion)
-            outcome = apply(world, now, call if today < calls else call._replace(tool="wait"))
+            call = Call("wait")
+            if today < calls:
+                seen = view(world, now, text)
+                asked = ChatMessageUser(content=situation(seen))
+                told = [ChatMessageSystem(content=rules(seen)), *said[-2 * WINDOW :], asked]
+                output = await get_model().generate(told)
+                said += [ChatMessageUser(content=text), output.message]
+                call = called(output.completion)
+            outcome = apply(world, now, call)
             today = today + 1 if outcome.state.day == now.day else 0
             now, text = outcome.state, outcome.text
             state.store.set("worth", worth(world, now))

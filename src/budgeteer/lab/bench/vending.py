@@ -238,7 +238,7 @@ def apply(world: World, state: State, call: Call) -> Outcome:
         return _refused(state, f"there is no tool {str(call.tool)[:40]!r}; the tools are {', '.join(tools)}")
     try:
         return tools[call.tool](world, state, **call.arguments)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError):
         return _refused(state, f"{call.tool} does not take {str(dict(call.arguments))[:80]}")
 
 

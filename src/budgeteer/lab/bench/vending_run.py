@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,14 +158,27 @@ def situation(seen: View) -> str:
 class Agent:
     """A model that decides, within a hard budget of tokens a day: when a call does not fit any more, the day is over.
 
+    A run is a function of its seed and of the model's answers, so a run that was broken off goes on from them.
+
     Args:
         model: any; the caller closes it.
         tokens: of a day, input and output together.
         seed: of its answers.
+        earlier: what ``keep`` was told in the run that was broken off; these calls are not made again.
+        keep: is told of each call: ``spent``, its tokens, and ``text``, the answer, None where the call did not fit the
+            day, nothing where it failed.
     """
 
-    def __init__(self, model: Model, *, tokens: int, seed: int) -> None:
-        self.model, self.tokens, self.seed = model, tokens, seed
+    def __init__(
+        self,
+        model: Model,
+        *,
+        tokens: int,
+        seed: int,
+        earlier: Iterable[Mapping[str, Any]] = (),
+        keep: Callable[[dict[str, Any]], None] = lambda call: None,
+    ) -> None:
+        self.model, self.tokens, self.seed, self._earlier, self._keep = model, tokens, seed, deque(earlier), keep
         self.used, self._day, self._left, self._said = 0, -1, 0, list[Message]()
 
     async def __call__(self, seen: View) -> Call:
@@ -174,23 +187,38 @@ class Agent:
             self._day, self._left = seen.day, self.tokens
         self._said = self._said[-2 * WINDOW :]
         prompt = Chat((Message("system", rules(seen)), *self._said, Message("user", situation(seen))))
-        ledger = MemoryLedger()
-        ledger.open("day", [Limit("all", self._left)])
-        charged = Budgeted(self.model, Allowance(ledger, "day", {"all": self._left}))
-        cap = charged.afford(prompt, most=_ANSWER)
-        text = ""
-        if cap >= 1:
-            request = Request(prompt, cap, seed=derive(self.seed, seen.day, self.used))
-            try:
-                text = (await charged.generate(request, stage="act")).choices[0].text
-            except BudgetExceeded:
-                cap = 0
-        spent = charged.spend.units["all"]
-        self._left, self.used = max(0, self._left - spent), self.used + spent
-        if cap < 1:
+        text = await self._answer(prompt, seen.day)
+        if text is None:
             return Call("wait")
         self._said += [Message("user", seen.text), Message("assistant", text)]
         return called(text)
+
+    async def _answer(self, prompt: Chat, day: int) -> str | None:
+        """The model's answer, from the run before if it has one; None if the call does not fit the day."""
+        while self._earlier:
+            call = self._earlier.popleft()
+            self._spend(call["spent"])
+            if "text" in call:
+                return call["text"]  # type: ignore[no-any-return]
+        ledger = MemoryLedger()
+        ledger.open("day", [Limit("all", self._left)])
+        charged, call = Budgeted(self.model, Allowance(ledger, "day", {"all": self._left})), {}
+        try:
+            if cap := charged.afford(prompt, most=_ANSWER):
+                request = Request(prompt, cap, seed=derive(self.seed, day, self.used))
+                call["text"] = (await charged.generate(request, stage="act")).choices[0].text
+            else:
+                call["text"] = None
+        except BudgetExceeded:
+            call["text"] = None
+        finally:
+            call["spent"] = charged.spend.units["all"]
+            self._spend(call["spent"])
+            self._keep(call)
+        return call["text"]
+
+    def _spend(self, tokens: int) -> None:
+        self._left, self.used = max(0, self._left - tokens), self.used + tokens
 
 
 def called(text: str) -> Call:
@@ -203,7 +231,7 @@ def called(text: str) -> Call:
     while at >= 0:
         try:
             found: Any = decoder.raw_decode(text, at)[0]
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of thousands of brackets
             found = None
         if isinstance(found, dict) and isinstance(found.get("tool"), str):
             return Call(found.pop("tool"), found)

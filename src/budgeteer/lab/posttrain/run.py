@@ -41,15 +41,17 @@ def posttrain(
     Args:
         settings: of the run.
         folder: of ``config.json``, ``metrics.jsonl``, ``samples.jsonl``, ``heldout.json``, checkpoints and results.
-        policy: folder of the trained model.
+        policy: folder of the trained model; it is not there, or empty, before.
         loggers: names from :data:`budgeteer.lab.runlog.LOGGERS`.
         on_step: called after each step with the progress and the held-out accuracy before; returning False pauses.
         say: is told what the user should know.
         save_every: steps between checkpoints.
 
     Raises:
-        BudgeteerError: what :func:`~budgeteer.lab.posttrain.build.build` raises, or a folder of another run.
+        BudgeteerError: what :func:`~budgeteer.lab.posttrain.build.build` raises, or a folder of another run, or
+            a folder for the model that holds something else.
     """
+    policy = policy.resolve()  # a link, or `.`, is no name of a folder to put in its place
     built = build(settings, folder, say, save_every)
     log: RunLog | None = None
     try:
@@ -58,6 +60,7 @@ def posttrain(
         if done.exists() and (policy / "config.json").exists():
             same_config(folder / "config.json", identity)
             return results.read(done)
+        _room(policy, done)
         if built.main:
             log = RunLog(folder, settings.name, identity, loggers)
         return _run(settings, built, folder, policy, log, on_step)
@@ -89,10 +92,25 @@ def _run(
         _save(built, policy, settings)
         return None
     document = _document(settings, built, log, before, after)
+    results.write(document, folder / "results.json")  # before the model: what lies at its place is then of this run
     _save(built, policy, settings)
-    results.write(document, folder / "results.json")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return document
+
+
+def _room(policy: Path, done: Path) -> None:
+    """Refuse a place of the trained model that holds something else, and a run whose model is elsewhere.
+
+    Raises:
+        InvalidInput: says what to do.
+    """
+    if policy.is_dir() and any(policy.iterdir()):
+        raise InvalidInput(f"{policy} is not empty; choose another --save-model for the trained model, or delete it")
+    if done.exists() and _last(done.parent / "checkpoints") is None:
+        raise InvalidInput(
+            f"{done} is of a run that has ended, and its model is not at {policy}: give the --save-model of that run, "
+            "or another --out to train again"
+        )
 
 
 def _evaluated(built: Built, folder: Path, when: str) -> dict[str, Any]:
@@ -184,7 +202,8 @@ def _save(built: Built, policy: Path, settings: Settings) -> None:
     model.generation_config.eos_token_id = built.ends
     model.to(built.stored).save_pretrained(part)
     trainer.processing_class.save_pretrained(part)
-    shutil.rmtree(policy, ignore_errors=True)
+    if policy.is_dir():
+        policy.rmdir()  # empty, as it was at the start
     part.rename(policy)
 
 
