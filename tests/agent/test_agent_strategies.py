@@ -192,6 +192,23 @@ def test_without_success_the_most_frequent_proposal_counts() -> None:
     assert check_of("2. contradicted").decision == Decision.PIVOT
 
 
+@pytest.mark.parametrize(
+    ("check", "stopped"),
+    [("decision: success", StoppedBy.VERIFIED), ("1: satisfied", StoppedBy.VERIFIED), ("Hm.", StoppedBy.DONE)],
+)
+def test_only_a_check_that_was_read_verifies(check: str, stopped: StoppedBy) -> None:
+    asked = task(lambda prompt: check if prompt.startswith("Check an") else "4\n", {"all": 90_000})
+    answer = solved(bats(plan=False), asked)
+    assert (answer.answer, answer.stopped_by) == ("4", stopped)
+
+
+def test_a_check_that_does_not_fit_verifies_nothing() -> None:
+    asked = task(by_turns("4\n"), {"all": 900})
+    answer = solved(bats(plan=False, tracked=False, verify_tokens=2000), asked)
+    assert (answer.answer, answer.stopped_by) == ("4", StoppedBy.DONE)
+    assert len(prompts(asked)) == 1
+
+
 def test_a_proposal_survives_a_model_that_fails_afterwards() -> None:
     class Fails(Scripted):
         async def generate(self, request: Request) -> Response:
@@ -203,7 +220,26 @@ def test_a_proposal_survives_a_model_that_fails_afterwards() -> None:
     assert (answer.answer, answer.stopped_by, answer.error) == ("3", StoppedBy.ERROR, "down")
 
 
+# parallel sampling
+
+
+def test_samples_go_on_after_one_that_reached_its_cap_of_turns() -> None:
+    def write(prompt: str) -> str:
+        return "4\n" if LAST in prompt else look(f"{len(prompts(asked))}")
+
+    asked = task(write, {"all": 90_000})
+    answer = solved(react(turns=1, samples=3, temperature=0.8), asked)
+    assert (answer.answer, answer.stopped_by, len(answer.traces)) == ("4", StoppedBy.CAP, 3)
+    assert len(prompts(asked)) == 6
+
+
 # BAVT
+
+
+def test_a_search_without_an_answer_ends_at_its_cap() -> None:
+    asked = task(lambda prompt: "4\n" if LAST in prompt else look(str(len(prompts(asked)))), {"all": 90_000})
+    answer = solved(bavt(plan=False, expansions=2), asked)
+    assert (answer.answer, answer.stopped_by) == ("4", StoppedBy.CAP)
 
 
 class Maze:

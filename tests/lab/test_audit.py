@@ -47,6 +47,30 @@ def test_the_first_steps_are_those_of_the_formula():
     assert watch(own, baseline=20)[0].alarm == alarm
 
 
+def test_means_and_deviations_are_of_all_calls_before_with_what_was_cut():
+    """Against the same sums with every mean computed anew; some calls lie far out, and are cut."""
+    rng = np.random.default_rng(5)
+    alarms = []
+    for shift in (0.06, 0.1, 0.3, -0.2):
+        logs = 0.1 * rng.standard_t(2, size=300)
+        logs[150:] += shift
+        own = [Seen("m", float(np.exp(r) * 100 - 1), 99) for r in logs]
+        sums, begun, expected = [0.0, 0.0], [30, 30], (None, None)
+        for i in range(30, 300):
+            mean, deviation, scale = np.mean(logs[:i]), np.std(logs[:i], ddof=1), np.sqrt(i / (i + 1))
+            z = np.clip((logs[i] - mean) / deviation * scale, -4, 4)
+            logs[i] = mean + z * deviation / scale
+            for side, sign in enumerate((1, -1)):
+                sums[side] = max(0.0, sums[side] + sign * z - 0.5)
+                begun[side] = begun[side] if sums[side] else i + 1
+                if sums[side] > 8 and expected[0] is None:
+                    expected = (i + 1, begun[side] + 1)
+        found = watch(own, baseline=30)[0]
+        assert (found.alarm, found.since) == expected
+        alarms.append(found.alarm)
+    assert any(alarms)
+
+
 def test_a_steady_provider_hardly_gives_an_alarm_and_a_changed_one_soon_does():
     alarms = sum(watch(calls(500, seed=seed), baseline=100)[0].alarm is not None for seed in range(60))
     assert alarms <= 9  # 60 x 400 calls, one alarm in about 7,000

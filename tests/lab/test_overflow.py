@@ -118,6 +118,16 @@ def test_the_command_measures_and_goes_on_without_asking_again(models, tmp_path,
     assert len(models["m"].requests) == calls
 
 
+def test_two_models_whose_folders_end_in_the_same_word_are_two(models, tmp_path):
+    """Such as hf:runs/a/policy and hf:runs/b/policy."""
+    models |= {"hf:a/policy": Long("policy"), "hf:b/policy": Long("policy")}
+    words = ["bench", "overflow", "hf:a/policy", "hf:b/policy", "--each", "1", "--cap", "10", "--out", str(tmp_path)]
+    assert cli.main([*words, "--repeats", "1", "--at", "5"]) == 0
+    assert len(models["hf:a/policy"].requests) == len(models["hf:b/policy"].requests) == 9
+    cells = json.loads((tmp_path / "overflow.json").read_text())["cells"]
+    assert [cell["model"] for cell in cells] == ["hf:a/policy", "hf:b/policy"]
+
+
 def test_a_budget_that_may_not_do_is_refused_before_the_first_call(models, tmp_path, capsys):
     words = ["bench", "overflow", "m", "--each", "1", "--repeats", "1", "--cap", "10", "--out", str(tmp_path)]
     longest = max(len(prompt.text) for prompt in overflow.prompts(1)) + 1 + len(overflow.REMINDER) + 10

@@ -97,7 +97,9 @@ def test_no_folder_of_somebody_else_is_replaced_by_the_model(model, task, tmp_pa
     assert not (tmp_path / "heldout.json").exists()
 
 
-def test_a_run_that_has_ended_is_not_trained_again_for_a_model_that_lies_elsewhere(whole, model, task, tmp_path) -> None:
+def test_a_run_that_has_ended_is_not_trained_again_for_a_model_that_lies_elsewhere(
+    whole, model, task, tmp_path
+) -> None:
     with pytest.raises(InvalidInput, match="give the --save-model of that run, or another --out"):
         posttrain(settings(model, task), whole, tmp_path / "elsewhere")
 

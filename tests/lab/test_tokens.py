@@ -35,6 +35,12 @@ def test_shares_by_hand(tmp_path):
     assert max(found.values(), key=lambda one: one.total).name == "review" == next(iter(found))
 
 
+def test_runs_whose_names_join_alike_are_two(tmp_path):
+    rows = [{"task": a, "run": b, "stage": "s", "input": 1, "output": 0} for a, b in (("x y", "z"), ("x", "y z"))]
+    found = read(write(tmp_path / "f.jsonl", rows), "stage", Fields(run=("task", "run")))
+    assert found.run.tolist() == [0, 1]
+
+
 def test_reasoning_beside_the_output_is_added(tmp_path):
     path = write(tmp_path / "f.jsonl", [{"run": "a", "stage": "s", "input": 1, "output": 5, "reasoning": 20}])
     assert shares(read(path, "stage", Fields(beside=True)))[0].tokens == (1, 0, 5, 20)

@@ -85,13 +85,13 @@ def bats(
     3. When an answer is proposed, the model checks it against each item of the plan, knowing the budget that is left
        (``verify``), and decides: success ends; continue goes on with the items that do not hold as a note; pivot
        replaces the trajectory by a summary of it.
-    4. The answer is the one that held, else the most frequent proposal, the latest of equals.
+    4. The answer is the one that held, else the most frequent proposal, the latest of equals. A proposal whose check
+       does not fit the budget or cannot be read stands, without being called verified.
 
     Unified cost is a budget of ``money``: tokens at their prices (cached input at its own) and calls of tools at
     theirs, in one hard limit. With ``plan=false,verify=false`` it is the paper's Budget Tracker on ReAct.
 
-    Differences from the paper: all budgets are hard, tokens too; a check that cannot be read counts as success; plan
-    and check cost is charged as everything else.
+    Differences from the paper: all budgets are hard, tokens too; plan and check cost is charged as everything else.
 
     Helps when a question needs several leads and the model heeds what it is told. Does not where the model reads the
     block over, or a budget is so small that plan and check eat it.
@@ -142,8 +142,8 @@ def bats(
                 break
             try:
                 check = await checked(task, agent, done, items, tracker(task, start), verify_tokens, number)
-                if check.decision == Decision.SUCCESS:
-                    return Answer(done.answer, StoppedBy.VERIFIED, tuple(traces))
+                if check is None or check.decision == Decision.SUCCESS:
+                    return Answer(done.answer, StoppedBy.VERIFIED if check else StoppedBy.DONE, tuple(traces))
                 agent = replaced(agent, "\n".join([*habits, *listed(items, check.status)]))
                 if check.decision == Decision.PIVOT:
                     trajectory = await pivoted(task, agent, done, plan_tokens, number)
@@ -198,8 +198,8 @@ def listed(items: Sequence[str], status: dict[int, str]) -> list[str]:
 
 async def checked(
     task: Task, agent: Agent, done: Walk, items: Sequence[str], budget: str, most: int, number: int
-) -> Check:
-    """The model's check of a proposal; SUCCESS where it does not fit the budget, since nothing better can be had."""
+) -> Check | None:
+    """The model's check of a proposal; None where it does not fit the budget, or cannot be read."""
     text = VERIFY.format(
         budget=budget,
         question=task.question.text,
@@ -209,27 +209,31 @@ async def checked(
     )
     prompt = aside(task, text)
     if not agent.fits(prompt, most, done.turns):
-        return Check(Decision.SUCCESS, {})
+        return None
     piece = await ask(task, prompt, most=most, stop=(), temperature=0.0, stage="verify", at=number)
     return check_of(piece.text)
 
 
-def check_of(text: str) -> Check:
-    """A check as it is written.
+def check_of(text: str) -> Check | None:
+    """A check as it is written; None where nothing can be read.
 
     Without a decision it follows from the statuses: pivot where an item is contradicted, success where all that are
-    named are satisfied or nothing is named, else continue.
+    named are satisfied, else continue.
 
     >>> check_of("1: satisfied\\n2: unverifiable\\ndecision: pivot").decision.value
     'pivot'
-    >>> [check_of(text).decision.value for text in ("1: satisfied 2: contradicted", "1: unverifiable", "Hm")]
+    >>> [check_of(text).decision.value for text in ("1: satisfied 2: contradicted", "1: unverifiable", "1: satisfied")]
     ['pivot', 'continue', 'success']
+    >>> check_of("Hm") is None
+    True
     """
     status = {int(number): word.lower() for number, word in _STATUS.findall(text)}
     said = _DECISION.findall(text)
     if said:
         return Check(Decision(said[-1].lower()), status)
     words = set(status.values())
+    if not words:
+        return None
     if "contradicted" in words:
         return Check(Decision.PIVOT, status)
     return Check(Decision.SUCCESS if words <= {"satisfied"} else Decision.CONTINUE, status)

@@ -94,7 +94,7 @@ def bavt(
             agent = replaced(agent, "\n".join(listed(items, {})))
         nodes = [Node((), 1.0)]
         found: list[Node] = []
-        stopped, error = StoppedBy.DONE, ""
+        stopped, error = StoppedBy.CAP, ""
         for number in range(expansions):
             best = max(nodes, key=lambda node: node.value)
             share = min(1 - number / span, ratio(task, start))
@@ -118,6 +118,7 @@ def bavt(
             if turn.answer is not None:
                 found.append(Node(child, value))
                 if len(found) >= answers:
+                    stopped = StoppedBy.DONE
                     break
             elif value > floor:
                 nodes.append(Node(child, value))
@@ -149,4 +150,4 @@ def change_of(text: str) -> float:
     (0.8, -0.4, 1.0, 0.0)
     """
     number = _CHANGE.search(text)
-    return 0.0 if number is None else max(-1.0, min(1.0, int(number[0]) / _SCALE))
+    return 0.0 if number is None else max(-1.0, min(1.0, float(number[0]) / _SCALE))

@@ -40,7 +40,7 @@ def react(
         agent = Agent(task, limits)
         first = await answered(agent, await walk(agent, (), turns))
         found = [first]
-        while len(found) < samples and found[-1].stopped_by == StoppedBy.DONE:
+        while len(found) < samples and found[-1].stopped_by in (StoppedBy.DONE, StoppedBy.CAP):
             done = await walk(agent, (), turns, again=True)
             if not done.turns:  # not even a first step fits
                 break

@@ -72,9 +72,10 @@ def curated(most: int = 8, least: int = 2, easy: float = 0.6, slack: float = 1.5
                     units[i], left = each, left - each * float(items.cost[i])
             return Found(units)
 
-        plan = lift(rule).allocate(budget, items, (), rng=rng)
         longest = np.array([int(state.longest[at[key]]) if key in at else 0 for key in items.keys], np.int64)
-        return replace(plan, max_tokens=np.ceil(slack * longest).astype(np.int64))
+        caps = np.ceil(slack * longest).astype(np.int64)
+        capped = replace(items, cost=np.where(caps > 0, np.minimum(items.cost, caps), items.cost))
+        return replace(lift(rule).allocate(budget, capped, (), rng=rng), max_tokens=caps)
 
     def observe(state: Shown, outcomes: Outcomes) -> Shown:
         counts = state.counts.add(outcomes)

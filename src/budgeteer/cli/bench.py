@@ -228,18 +228,18 @@ def _overflow(args: argparse.Namespace) -> int:
                     )
                 left = None if left is None else left - most
                 for arm in arms:
-                    live.name = f"{model.name}, {arm}"
+                    live.name = f"{word}, {arm}"
                     rows = await overflow.measure(
-                        model, arm, asked, args.out, cap=args.cap, repeats=args.repeats, temperature=args.temperature,
-                        seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
-                        durable=_solving.billed(word), pause=pause, on_row=live,
+                        model, word, arm, asked, args.out, cap=args.cap, repeats=args.repeats,
+                        temperature=args.temperature, seed=args.seed, concurrency=args.concurrency,
+                        timeout=args.timeout, durable=_solving.billed(word), pause=pause, on_row=live,
                     )  # fmt: skip
                     if rows is None:
                         return {}, []
                     flat = [row for repeat in rows for row in repeat]
-                    tables[overflow.Cell(model.name, arm)] = overflow.lengths(rows, args.cap)
+                    tables[overflow.Cell(word, arm)] = overflow.lengths(rows, args.cap)
                     if _solving.all_failed(flat):
-                        failures.append(f"{model.name}: not one prompt was answered: {_solving.why_failed(flat)}")
+                        failures.append(f"{word}: not one prompt was answered: {_solving.why_failed(flat)}")
             finally:
                 await _solving.close(model)
         return tables, failures

@@ -113,16 +113,18 @@ def watch(
 
 def _watched(name: str, own: Sequence[Seen], baseline: int, slack: float, limit: float) -> Finding:
     ratio: F64 = np.array([(call.billed + 1) / (call.estimate + 1) for call in own])
-    logs = np.log(ratio)
+    logs = np.log(ratio).tolist()
     texts = [call for call in own if call.text is not None]
     impossible = sum(call.billed < _least(call.text or "") for call in texts) if texts else None
     sums, begun = [0.0, 0.0], [baseline, baseline]
     before = float(np.median(ratio[:baseline]))
+    mean = float(np.mean(logs[:baseline]))
+    squares = float(np.square(np.array(logs[:baseline]) - mean).sum())  # of the distances from the mean so far
     for i in range(baseline, len(own)):
-        mean, deviation = float(logs[:i].mean()), max(0.01, float(logs[:i].std(ddof=1)))
-        scale = math.sqrt(i / (i + 1))
+        deviation, scale = max(0.01, math.sqrt(squares / (i - 1))), math.sqrt(i / (i + 1))
         z = min(MOST, max(-MOST, (logs[i] - mean) / deviation * scale))
-        logs[i] = mean + z * deviation / scale
+        step = z * deviation / scale
+        mean, squares = mean + step / (i + 1), squares + step * step * i / (i + 1)
         for side, sign in enumerate((1.0, -1.0)):
             sums[side] = max(0.0, sums[side] + sign * z - slack)
             if not sums[side]:

@@ -93,7 +93,8 @@ class Remote:
 
     def news(self, spec: RunSpec) -> tuple[list[Update], bytes | None]:
         """What was told since the last call, and the checkpoint if there is a new one."""
-        told, self._news[:] = list(self._news), []
+        told = self._news[:]
+        del self._news[: len(told)]  # the run's thread may have added more meanwhile
         with contextlib.suppress(FileNotFoundError):  # none yet, or ended
             path = checkpoint_of(spec, self._folder)
             changed = path.stat().st_mtime_ns

@@ -122,7 +122,7 @@ def read(source: str, by: str, fields: Fields, stages: Sequence[tuple[str, re.Pa
     Raises:
         InvalidInput: a column is missing, or has no whole number from 0; names the row.
     """
-    runs: dict[str, int] = {}
+    runs: dict[tuple[str, ...], int] = {}
     seen: list[int] = []
     run, label, tokens = [], [], []
     for place, row in rows.read(source):
@@ -132,7 +132,7 @@ def read(source: str, by: str, fields: Fields, stages: Sequence[tuple[str, re.Pa
         needed = (*fields.run, fields.input, fields.output, *(() if by == TURN else (by,)))
         if missing := [column for column in needed if column not in row]:
             raise InvalidInput(f"{where} has no {missing[0]}; it has {', '.join(map(str, row)) or 'nothing'}")
-        number = runs.setdefault(" ".join(str(row[column]) for column in fields.run), len(runs))
+        number = runs.setdefault(tuple(str(row[column]) for column in fields.run), len(runs))
         seen += [0] * (len(runs) - len(seen))
         seen[number] += 1
         text = str(row.get(by) or "")
@@ -195,17 +195,17 @@ def shares(calls: Calls) -> list[Share]:
     total = calls.tokens.sum(axis=1)
     runs = int(calls.run.max()) + 1
     of_run: F64 = np.bincount(calls.run, weights=total, minlength=runs).astype(np.float64)
-    names = list(dict.fromkeys(calls.label))
-    place = np.array([names.index(name) for name in calls.label])
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(calls.label):
+        places.setdefault(name, []).append(place)
     found = []
-    for number, name in enumerate(names):
-        mine = place == number
+    for name, mine in places.items():
         used = np.bincount(calls.run[mine], weights=total[mine], minlength=runs)
         parts = tuple(int(part) for part in calls.tokens[mine].sum(axis=0))
         part = used[of_run > 0] / of_run[of_run > 0]
         mean = mean_ci(part) if part.size else Paired(0.0, 0.0, 0.0, 0)
-        found.append(Share(name, int(mine.sum()), parts, sum(parts), sum(parts) / max(1, int(total.sum())), mean))
+        found.append(Share(name, len(mine), parts, sum(parts), sum(parts) / max(1, int(total.sum())), mean))
     turns = [_turn(high) for high in (*_TURNS, _TURNS[-1] + 1)]
-    if set(names) <= set(turns):
+    if places.keys() <= set(turns):
         return sorted(found, key=lambda one: turns.index(one.name))
     return sorted(found, key=lambda one: -one.total)

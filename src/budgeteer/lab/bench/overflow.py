@@ -73,6 +73,7 @@ def needed(model: Model, asked: Sequence[Prompt], cap: int) -> int:
 
 async def measure(
     model: Model,
+    name: str,
     arm: str,
     asked: Sequence[Prompt],
     folder: Path,
@@ -89,7 +90,8 @@ async def measure(
 ) -> list[tuple[Row, ...]] | None:
     """Ask every prompt ``repeats`` times; what is in the folder is not asked again. None: the run was paused.
 
-    Each answer has a hard budget of its own: the prompt and ``cap`` tokens.
+    Each answer has a hard budget of its own: the prompt and ``cap`` tokens. The rows of a model are found by ``name``,
+    since folders of two models may end in the same word, which is the model's own name.
     """
     strategy = direct(cap, temperature)
     strategy = conciseness(strategy) if arm == "reminder" else strategy
@@ -98,9 +100,9 @@ async def measure(
     found = []
     for repeat in range(repeats):
         settings = Settings(
-            seed=seed + repeat, concurrency=concurrency, timeout=timeout, out=_path(folder, model.name, arm, repeat),
-            durable=durable, pause=pause, about={"strategy": arm, "cap": str(cap), "temperature": f"{temperature:g}"},
-            on_row=on_row,
+            seed=seed + repeat, concurrency=concurrency, timeout=timeout, out=_path(folder, name, arm, repeat),
+            durable=durable, pause=pause, on_row=on_row,
+            about={"strategy": arm, "asked as": name, "cap": str(cap), "temperature": f"{temperature:g}"},
         )  # fmt: skip
         done = await run(questions, strategy, model, STYLE, budget, settings)
         if done.paused:
@@ -109,9 +111,9 @@ async def measure(
     return found
 
 
-def _path(folder: Path, model: str, arm: str, repeat: int) -> Path:
-    digest = hashlib.blake2b(model.encode(), digest_size=4).hexdigest()
-    return folder / "rows" / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', model)[-60:]}-{digest}-{arm}-{repeat}.jsonl"
+def _path(folder: Path, name: str, arm: str, repeat: int) -> Path:
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return folder / "rows" / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[-60:]}-{digest}-{arm}-{repeat}.jsonl"
 
 
 def lengths(rows: Sequence[Sequence[Row]], cap: int) -> F64:

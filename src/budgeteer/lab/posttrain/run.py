@@ -12,6 +12,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from budgeteer.adapters.trl.heldout import completions, finished
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import right
 from budgeteer.lab import results
 from budgeteer.lab.posttrain.build import SAVE_EVERY, Built, build
