@@ -27,7 +27,7 @@ def curated(most: int = 8, least: int = 2, easy: float = 0.6, slack: float = 1.5
     always solved; and a cap of ``slack`` times the longest success of each task.
 
     A task without a success has no cap of its own. Items are served whole, in random order, while the tokens last; an
-    item costs what its rollouts are expected to, its cap at most. ``Plan.value`` and ``gap`` are NaN.
+    item costs what its rollouts are expected to, whatever its cap. ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: agents whose failures run to the limit of steps; tasks that differ much in length. When not: a task's
     successes grow longer as it is learnt, and the cap stands in the way; ``slack`` is the room for that. The paper
@@ -72,10 +72,9 @@ def curated(most: int = 8, least: int = 2, easy: float = 0.6, slack: float = 1.5
                     units[i], left = each, left - each * float(items.cost[i])
             return Found(units)
 
+        plan = lift(rule).allocate(budget, items, (), rng=rng)
         longest = np.array([int(state.longest[at[key]]) if key in at else 0 for key in items.keys], np.int64)
-        caps = np.ceil(slack * longest).astype(np.int64)
-        capped = replace(items, cost=np.where(caps > 0, np.minimum(items.cost, caps), items.cost))
-        return replace(lift(rule).allocate(budget, capped, (), rng=rng), max_tokens=caps)
+        return replace(plan, max_tokens=np.ceil(slack * longest).astype(np.int64))
 
     def observe(state: Shown, outcomes: Outcomes) -> Shown:
         counts = state.counts.add(outcomes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ import numpy as np
 from budgeteer.context.protocol import Encode, Rerank
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.plan import F64
+from budgeteer.core.tf_idf import tf_idf
 
 WORDS = "words"
-_WORD = re.compile(r"\w+")
 
 
 def encode_of(method: str, given: str) -> Encode:
@@ -45,19 +43,8 @@ def rerank_of(method: str, given: str) -> Rerank:
 
 
 def words(texts: Sequence[str]) -> F64:
-    """Vectors of counted words, weighted by how few of these texts have each: TF-IDF of the texts among themselves.
-
-    >>> (words(["a cat", "a dog"]) > 0).astype(int).tolist()
-    [[1, 1, 0], [1, 0, 1]]
-    """
-    counts = [Counter(_WORD.findall(text.lower())) for text in texts]
-    seen = Counter(word for count in counts for word in count)
-    place = {word: column for column, word in enumerate(sorted(seen))}
-    vectors = np.zeros((len(texts), max(1, len(place))))
-    for row, count in enumerate(counts):
-        for word, times in count.items():
-            vectors[row, place[word]] = times * np.log(1 + len(texts) / seen[word])
-    return vectors
+    """Vectors of counted words, weighted by how few of these texts have each."""
+    return tf_idf(texts)
 
 
 def cosine(encode: Encode) -> Rerank:

@@ -6,9 +6,7 @@ its abstract and summaries were to be had, so what each stage computes is chosen
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from budgeteer.allocate import menu_knapsack
 from budgeteer.core.plan import F64, Items, Menu
+from budgeteer.core.tf_idf import tf_idf
 
 Keep = Literal["important", "first", "last"]
 _ENDS = re.compile(r"(?<=[.!?;])(?=\s|\S)\s*|\n+")
@@ -61,14 +60,7 @@ def importance(parts: Sequence[str], question: str, *, damping: float = 0.85) ->
     n = len(parts)
     if not n:
         return np.zeros(0)
-    words = [Counter(_WORD.findall(part.lower())) for part in (*parts, question)]
-    spread = Counter(word for own in words[:n] for word in own)
-    index = {word: i for i, word in enumerate(spread)}
-    vectors = np.zeros((n + 1, len(index)))
-    for row, own in enumerate(words):
-        for word, count in own.items():
-            if word in index:
-                vectors[row, index[word]] = count * math.log(1 + n / spread[word])
+    vectors = tf_idf([*parts, question], n, _WORD)
     length = np.linalg.norm(vectors, axis=1)
     vectors /= np.where(length > 0, length, 1.0)[:, None]
     alike = vectors[:n] @ vectors[:n].T
