@@ -9,7 +9,7 @@ import pytest
 
 from budgeteer import cli
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.audit import Seen, watch
+from budgeteer.lab.audit import Seen, read, watch
 
 
 def calls(n, changed=None, factor=1.0, seed=0, model="m"):
@@ -119,3 +119,12 @@ def test_the_command_tells_changes_and_counts_that_cannot_be(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)[0]["impossible"] == 1
     assert cli.main(["lab", "audit", str(path), "--billed", "tokens"]) == 2
     assert "has no tokens" in capsys.readouterr().err
+
+
+def test_a_column_of_texts_that_is_not_there_is_no_text_that_fits(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"model": "m", "billed": 1, "estimate": 2}\n')
+    with pytest.raises(InvalidInput, match="has no said; it has model, billed, estimate"):
+        read(str(tmp_path / "f.jsonl"), "model", "billed", "estimate", "said")
+    (tmp_path / "f.jsonl").write_text("")
+    with pytest.raises(InvalidInput, match="has no calls"):
+        read(str(tmp_path / "f.jsonl"), "model", "billed", "estimate", None)

@@ -127,6 +127,16 @@ def test_a_run_that_is_longer_than_all_that_are_known_is_named(tmp_path, capsys)
     assert "the run 'long' of " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("", "has no turns"), ('{"run": "a", "cost": 1}', "line 1 has no cost_usd; it has run, cost: name the columns")],
+)
+def test_a_file_without_turns_or_a_column_says_so(tmp_path, content, why):
+    (tmp_path / "f.jsonl").write_text(content)
+    with pytest.raises(InvalidInput, match=why):
+        read(str(tmp_path / "f.jsonl"), ("run",), "cost_usd", None, ())
+
+
 def test_runs_that_cost_nothing_are_refused(tmp_path):
     path = tmp_path / "free.csv"
     path.write_text("run,cost_usd\na,0\n")

@@ -169,7 +169,7 @@ def _constraints(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--task {args.task} is no task of schedules; give schedule, with the options of the run")
     answers = {}
     for place, row in rows.read(args.answers):
-        if not isinstance(row, dict) or "id" not in row or not isinstance(row.get("answer"), str | None):
+        if not isinstance(row, dict) or not {"id", "answer"} <= row.keys() or not isinstance(row["answer"], str | None):
             raise InvalidInput(
                 f"{rows.where(args.answers)}, {place}: give an object with id and answer, as solve writes"
             )

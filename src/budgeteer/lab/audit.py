@@ -70,17 +70,19 @@ def read(source: str, model: str, billed: str, estimate: str, text: str | None) 
     found = []
     for place, row in rows.read(source):
         where = f"{rows.where(source)}, {place}"
-        if not isinstance(row, Mapping) or (missing := [c for c in (model, billed, estimate) if c not in row]):
-            raise InvalidInput(
-                f"{where} has no {missing[0] if isinstance(row, Mapping) else 'object'}; name the columns"
-            )
+        if not isinstance(row, Mapping):
+            raise InvalidInput(f"{where}: give an object a call")
+        if missing := [c for c in (model, billed, estimate, *([] if text is None else [text])) if c not in row]:
+            raise InvalidInput(f"{where} has no {missing[0]}; it has {', '.join(row) or 'nothing'}: name the columns")
         try:
             counted, own = float(row[billed]), float(row[estimate])
         except (TypeError, ValueError):
             counted = own = math.nan
         if not (0 <= counted < math.inf and 0 <= own < math.inf):
             raise InvalidInput(f"{where}: {billed} and {estimate} are {row[billed]!r}, {row[estimate]!r}; give numbers")
-        found.append(Seen(str(row[model]), counted, own, None if text is None else str(row.get(text) or "")))
+        found.append(Seen(str(row[model]), counted, own, None if text is None else str(row[text] or "")))
+    if not found:
+        raise InvalidInput(f"{rows.where(source)} has no calls; give a row for each call of a model")
     return found
 
 

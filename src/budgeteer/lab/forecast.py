@@ -73,11 +73,14 @@ def read(source: str, run: Sequence[str], cost: str, group: str | None, more: Se
         where = f"{rows.where(source)}, {place}"
         if not isinstance(row, Mapping):
             raise InvalidInput(f"{where}: give an object a turn")
-        if missing := [column for column in (*run, *([group] if group else [])) if row.get(column) is None]:
-            raise InvalidInput(f"{where} has no {missing[0]}; it has {', '.join(row) or 'nothing'}")
+        named = (*run, *([group] if group else []), cost, *more)
+        if missing := [column for column in named if row.get(column) is None]:
+            raise InvalidInput(f"{where} has no {missing[0]}; it has {', '.join(row) or 'nothing'}: name the columns")
         key = tuple(str(row[column]) for column in run)  # "a b", "c" and "a", "b c" are two runs
         groups[key] = " ".join(key) if group is None else str(row[group])
         turns.setdefault(key, []).append([_number(row, column, where) for column in (cost, *more)])
+    if not turns:
+        raise InvalidInput(f"{rows.where(source)} has no turns; give a row for each turn of a run")
     made = {key: np.array(values) for key, values in turns.items()}
     if free := [key for key, values in made.items() if not values[:, 0].sum() > 0]:
         raise InvalidInput(f"the run {' '.join(free[0])!r} costs nothing; leave runs without cost out")
@@ -140,7 +143,7 @@ def forecast(known: Runs, new: Runs, turns: int, *, level: float = 0.9, blind: b
     if not 0 < level < 1:
         raise InvalidInput(f"a level of {level}; give a share between 0 and 1, such as 0.9")
     known = known.longer(turns)
-    groups = sorted(set(known.group))
+    groups = {group: number for number, group in enumerate(sorted(set(known.group)))}
     if len(groups) < FEWEST:
         raise InvalidInput(
             f"{len(groups)} known runs or groups have more than {turns} turns; give {FEWEST} or more, or look at fewer"
@@ -151,7 +154,7 @@ def forecast(known: Runs, new: Runs, turns: int, *, level: float = 0.9, blind: b
     mean[0], deviation = 0.0, np.where(deviation > 0, deviation, 1.0)
     x, z = (x - mean) / deviation, (features(new, seen) - mean) / deviation
     left, right = np.zeros((len(known.keys), len(z))), np.zeros((len(known.keys), len(z)))
-    owner = np.array([groups.index(group) for group in known.group])
+    owner = np.array([groups[group] for group in known.group])
     for number in range(len(groups)):
         mine = owner == number
         w = _ridge(x[~mine], y[~mine])
