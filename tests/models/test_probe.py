@@ -158,7 +158,7 @@ def test_each_fault_is_found_and_only_that(fault: str, feature: str, verdict: Ve
 
 @pytest.mark.parametrize(("waited", "verdict"), [(0.2, HONOURED), (2.1, IGNORED)])
 def test_closed_streams_that_run_on_delay_the_next_call(waited: float, verdict: Verdict) -> None:
-    """A long answer takes 2 s. The call behind eight closed ones waits longer than that, where they are still sampled."""
+    """A long answer takes 2 s. The call behind eight closed ones waits longer than that, if they are still sampled."""
     closed = 0
 
     class Served:
@@ -194,6 +194,29 @@ def test_what_cannot_be_asked_is_a_clear_error() -> None:
             await probe("http://127.0.0.1:9/v1", "m", dialect="lama.cpp")
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "said", [{"hello": "world"}, [1, 2], None, {"choices": None}, {"choices": ["x"]}, {"choices": [{"message": 5}]}]
+)
+def test_an_answer_that_is_none_is_a_clear_error(said: Any) -> None:
+    async def speaks(server: Upstream, writer: Any, path: str, body: Any) -> None:
+        await answer(writer, 200, said)
+
+    with Upstream(speaks) as upstream, pytest.raises(InvalidInput, match=r"does not answer a chat.*ends in /v1"):
+        asyncio.run(probe(upstream.url, "m"))
+
+
+@pytest.mark.parametrize("usage", ["many", [3], {"prompt_tokens": "x", "completion_tokens": "y"}])
+def test_a_usage_that_is_none_counts_nothing(usage: Any) -> None:
+    async def speaks(server: Upstream, writer: Any, path: str, body: Any) -> None:
+        choice = {"index": 0, "message": {"content": "4"}, "text": "4", "finish_reason": "length"}
+        await answer(writer, 200, {"choices": [choice], "usage": usage})
+
+    with Upstream(speaks) as upstream:
+        report = asyncio.run(probe(upstream.url, "m"))
+    assert report.verdict("usage in streams") in (IGNORED, BROKEN)
+    assert (report.input, report.output) == (0, report.calls)  # a piece a call
 
 
 def test_the_command_prints_the_findings_and_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:
