@@ -260,8 +260,8 @@ class Runner:
 
 OBSERVED = """Known of such searches: 1. Each stage has a model that suits it best. 2. More samples help up to a \
 point, and then no more or even harm. 3. What one stage gets changes what is best for the others."""
-GUIDELINES = """What do the trials show? Answer with at most five short guidelines for the next choices: which model suits \
-which stage, where more samples helped, and what is still to be tried."""
+GUIDELINES = """What do the trials show? Answer with at most five short guidelines for the next choices: which model \
+suits which stage, where more samples helped, and what is still to be tried."""
 
 
 def agent(
@@ -272,8 +272,8 @@ def agent(
     max_tokens: int = 1024,
 ) -> Propose:
     """An agent that is a language model. It is told the options, their costs and trials (the first, best and last
-    ones), writes guidelines of what they show, as the paper's does, and then, told these too, answers with JSON lists of
-    option numbers. From an answer that cannot be read comes no proposal.
+    ones), writes guidelines of what they show, as the paper's does, and then, told these too, answers with JSON lists
+    of option numbers. From an answer that cannot be read comes no proposal.
 
     Args:
         model: that proposes; its tokens are not charged.
