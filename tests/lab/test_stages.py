@@ -217,11 +217,15 @@ def test_the_gaussian_process_searches_with_its_options(folder: Path, capsys: py
 
 def test_an_agent_is_told_options_costs_and_trials() -> None:
     pipeline = stages.Pipeline({"w": stages.Way("m")}, (stages.Stage("a", "{q}", ("w",), (1, 3), 10),))
-    model = Scripted(lambda prompt, rng: "I would try [[1], [0]]")
+    learnt = "More samples helped: not [2] but more."
+    model = Scripted(lambda prompt, rng: learnt if prompt.endswith(stages.GUIDELINES) else "I would try [[1], [0]]")
     space = Space(pipeline.costs([2.0]), pipeline.family, 50.0)
     found = stages.agent(model, pipeline)(space, [Trial((0,), 0.25)], 2, np.random.default_rng(0))
     assert found == [[1], [0]]
-    prompt = str(model.requests[0].prompt)
+    asked, prompt = (str(request.prompt) for request in model.requests)
+    assert learnt in prompt
+    assert learnt not in asked
+    assert asked.startswith(prompt.partition("Guidelines")[0])
     for part in ("budget of 50", "0 = w x 1 (cost 12)", "1 = w x 3 (cost 32)", "[0]: 0.250", "JSON list of 2"):
         assert part in prompt
 

@@ -81,6 +81,20 @@ def test_a_chat_is_sent_and_read() -> None:
     assert ask(says("", "4"), temperature=0.5)[1].bodies[0]["temperature"] == 0.5
 
 
+def test_a_model_that_takes_no_temperature_is_asked_without_one_from_then_on() -> None:
+    async def whole() -> list[dict[str, Any]]:
+        async with Upstream(error(400, message="`temperature` is deprecated for this model."), says("", "4")) as up:
+            model = Anthropic("c", base_url=up.url.removesuffix("/v1"), api_key="k")
+            for _ in range(2):
+                assert (await model.generate(Request(CHAT, 9, temperature=0.0))).choices[0].text.endswith("4")
+            await model.aclose()
+            return up.bodies
+
+    assert [body.get("temperature") for body in asyncio.run(whole())] == [0.0, None, None]
+    with pytest.raises(ModelError, match="at most 1"):  # out of range is another matter
+        ask(error(400, message="temperature: at most 1"), temperature=0.5)
+
+
 @pytest.mark.parametrize(
     ("thinking", "sent"),
     [

@@ -336,6 +336,19 @@ def test_refusals_are_bounded_and_free(act: Act, sent: int) -> None:
     assert serve(act, body=body, retries=2) == (False, sent, {"all": 1000})
 
 
+def test_a_model_that_takes_no_temperature_is_asked_without_one_from_then_on() -> None:
+    said = "Unsupported value: 'temperature' does not support 0.0 with this model."
+
+    async def body(model, upstream):
+        budgeted = purse(model, 1000)
+        for _ in range(2):
+            await budgeted.generate(Request(PROMPT, 9, temperature=0.0))
+        return [sent.get("temperature") for sent in upstream.bodies], budgeted.spend.calls, budgeted.remaining
+
+    act = Act(status=400, body=f'{{"error": {{"message": "{said}"}}}}')
+    assert serve(act, OK, OK, body=body) == ([0.0, None, None], 2, {"all": 1000 - 2 * 11})
+
+
 def test_a_server_that_is_not_there_is_free() -> None:
     async def body(model, upstream):
         upstream.server.close()

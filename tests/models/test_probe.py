@@ -14,6 +14,8 @@ pytest.importorskip("openai")
 
 from budgeteer.cli import main
 from budgeteer.core.errors import EndpointDown, InvalidInput, UnknownName
+from budgeteer.models import _probe_checks as checks
+from budgeteer.models._probe_calls import Seen
 from budgeteer.models.probe import Report, Verdict, probe
 from helpers.upstream import Upstream, answer, begin, end, event
 
@@ -101,10 +103,15 @@ def probed(faults: Iterable[str] = (), dialect: str | None = None) -> Report:
     return asyncio.run(whole())
 
 
+def untimed(report: Report, *, but: str = "") -> dict[str, Verdict]:
+    """Verdicts of the features that no clock decides, as that of closed streams is."""
+    return {f.feature: f.verdict for f in report.findings if f.feature not in ("closed streams", but)}
+
+
 def test_an_engine_that_does_what_it_is_asked() -> None:
     report = probed()
     assert report.dialect == "vllm"
-    assert {f.feature: f.verdict for f in report.findings} == {
+    assert untimed(report) == {
         "max_tokens": HONOURED,
         "usage in streams": HONOURED,
         "n": HONOURED,
@@ -118,8 +125,8 @@ def test_an_engine_that_does_what_it_is_asked() -> None:
         "thinking budget": HONOURED,
         "budget beside tools": HONOURED,
         "begun answer": HONOURED,
-        "closed streams": UNKNOWN,
     }
+    assert report.findings[-1].feature == "closed streams"
     said = next(f.said for f in report.findings if f.feature == "thinking budget")
     assert said == f"24 tokens were allowed, about 24 came ({THINKS} without it)"
     assert report.calls <= 25
@@ -146,8 +153,24 @@ def test_an_engine_that_does_what_it_is_asked() -> None:
 def test_each_fault_is_found_and_only_that(fault: str, feature: str, verdict: Verdict) -> None:
     report, right = probed([fault], "vllm"), probed((), "vllm")
     assert report.verdict(feature) == verdict
-    others = {f.feature: f.verdict for f in report.findings if f.feature != feature}
-    assert others == {f.feature: f.verdict for f in right.findings if f.feature != feature}
+    assert untimed(report, but=feature) == untimed(right, but=feature)
+
+
+@pytest.mark.parametrize(("waited", "verdict"), [(0.2, HONOURED), (2.1, IGNORED)])
+def test_closed_streams_that_run_on_delay_the_next_call(waited: float, verdict: Verdict) -> None:
+    """A long answer takes 2 s. The call behind eight closed ones waits longer than that, if they are still sampled."""
+    closed = 0
+
+    class Served:
+        async def chat(self, chat: Any, most: int, *, pieces: int | None = None, temperature: float) -> Seen:
+            nonlocal closed
+            closed += pieces == 1
+            return Seen(seconds=0.1 + (waited if closed == 8 else 0.0))
+
+    plain = Seen(pieces=100, seconds=2.0)
+    assert asyncio.run(checks.closed(Served(), plain)).verdict == verdict  # type: ignore[arg-type]
+    assert closed == 8
+    assert asyncio.run(checks.closed(Served(), Seen(pieces=100, seconds=0.4))).verdict == UNKNOWN  # type: ignore[arg-type]
 
 
 def test_a_budget_that_nobody_keeps_is_said_so_whatever_the_dialect() -> None:
@@ -171,6 +194,29 @@ def test_what_cannot_be_asked_is_a_clear_error() -> None:
             await probe("http://127.0.0.1:9/v1", "m", dialect="lama.cpp")
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "said", [{"hello": "world"}, [1, 2], None, {"choices": None}, {"choices": ["x"]}, {"choices": [{"message": 5}]}]
+)
+def test_an_answer_that_is_none_is_a_clear_error(said: Any) -> None:
+    async def speaks(server: Upstream, writer: Any, path: str, body: Any) -> None:
+        await answer(writer, 200, said)
+
+    with Upstream(speaks) as upstream, pytest.raises(InvalidInput, match=r"does not answer a chat.*ends in /v1"):
+        asyncio.run(probe(upstream.url, "m"))
+
+
+@pytest.mark.parametrize("usage", ["many", [3], {"prompt_tokens": "x", "completion_tokens": "y"}])
+def test_a_usage_that_is_none_counts_nothing(usage: Any) -> None:
+    async def speaks(server: Upstream, writer: Any, path: str, body: Any) -> None:
+        choice = {"index": 0, "message": {"content": "4"}, "text": "4", "finish_reason": "length"}
+        await answer(writer, 200, {"choices": [choice], "usage": usage})
+
+    with Upstream(speaks) as upstream:
+        report = asyncio.run(probe(upstream.url, "m"))
+    assert report.verdict("usage in streams") in (IGNORED, BROKEN)
+    assert (report.input, report.output) == (0, report.calls)  # a piece a call
 
 
 def test_the_command_prints_the_findings_and_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:

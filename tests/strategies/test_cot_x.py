@@ -51,6 +51,19 @@ def test_importance_is_the_fixed_point_of_its_equation() -> None:
     assert scores == pytest.approx(exact / exact.sum(), abs=1e-9)
 
 
+def test_importance_of_given_vectors_is_the_fixed_point_of_its_equation() -> None:
+    """Cosines: a and b 0.6, b and c 0.8, a and c 0; to the question 1, 0.6 and, below 0, none."""
+    known = {"a": [2.0, 0.0], "b": [0.6, 0.8], "c": [0.0, 5.0], "q": [1.0, 0.0]}
+    scores = importance("abc", "q", damping=0.5, embed=lambda texts: np.array([known[text] for text in texts]))
+    carried = np.array([[0, 1, 0], [0.6 / 1.4, 0, 0.8 / 1.4], [0, 1, 0]])
+    back = np.array([1.0, 0.6, 0.0]) + 1e-3
+    exact = np.linalg.solve(np.eye(3) - 0.5 * carried.T, 0.5 * back / back.sum())
+    assert scores == pytest.approx(exact / exact.sum(), abs=1e-9)
+    against = importance("ab", "q", embed=lambda texts: np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]]))
+    assert (against > 0).all()
+    assert against[0] > against[1]
+
+
 @pytest.mark.parametrize("budget", [0, 1, 5, 9, 14, 40])
 def test_the_knapsack_keeps_the_most_importance_of_all_sets(budget: int) -> None:
     rng = np.random.default_rng(budget)
@@ -79,6 +92,8 @@ def test_a_digest_is_in_order_within_its_budget_and_without_the_answer() -> None
 
 def solve(strategy: object, known: bool = True) -> tuple[Answer, Scripted]:
     def write(prompt: str, rng: object) -> str:
+        if prompt.endswith("Text:"):
+            return " One box is 7 kg, so 7+7=14 kg.\n\nMore?"
         tail = prompt.rpartition("\n")[2]
         if "</think>" in tail:
             return ("14" if "7+7=14" in tail else "0") + "\n"
@@ -105,6 +120,26 @@ def test_the_model_reads_what_was_kept_and_answers() -> None:
     assert str(model.requests[1].prompt).endswith("7+7=14 kg. Yes.</think>")
 
 
+def test_what_was_kept_is_written_anew_if_that_fits() -> None:
+    known = {"q1": f"<think>\n{TRACE}\n</think>\n\n14"}
+    answer, model = solve(cot_x(known, tokens=10, rewrite=20))
+    assert answer.traces == ("One box is 7 kg, so 7+7=14 kg.</think>14",)
+    assert [r.max_tokens for r in model.requests] == [20, 9]
+    assert "Notes: The box weighs 7 kg. Two boxes weigh 7+7=14 kg.\n" in str(model.requests[0].prompt)
+    cut, _ = solve(cot_x(known, tokens=10, rewrite=3))
+    assert cut.traces == ("The box weighs 7 kg. Two boxes weigh 7+7=14 kg.</think>14",)
+    nothing, model = solve(cot_x(known, tokens=0, rewrite=20))
+    assert (nothing.answer, len(model.requests)) == ("0", 1)
+
+
+def test_likeness_by_a_sentence_encoder_chooses_what_is_kept() -> None:
+    def birds(texts: object) -> np.ndarray:
+        return np.array([[1.0, 0.0] if "Birds" in text or "How" in text else [0.0, 1.0] for text in texts])  # type: ignore[attr-defined]
+
+    answer, _ = solve(cot_x({"q1": TRACE}, tokens=2, embed=birds))
+    assert answer.traces == ("Birds sing.</think>0",)
+
+
 def test_a_question_without_a_trace_is_thought_about_first() -> None:
     answer, model = solve(cot_x({"q1": TRACE}, tokens=10, source_tokens=40), known=False)
     assert answer.answer == "14"
@@ -128,7 +163,7 @@ def test_traces_are_read_from_the_file_of_a_run(tmp_path: Path) -> None:
 
 
 def test_numbers_out_of_range_and_tags() -> None:
-    for bad in ({"tokens": -1}, {"more": -1}, {"source_tokens": 0}, {"keep": "best"}):
+    for bad in ({"tokens": -1}, {"more": -1}, {"source_tokens": 0}, {"keep": "best"}, {"rewrite": -1}):
         with pytest.raises(InvalidInput, match="cot_x"):
             cot_x(**bad)  # type: ignore[arg-type]
     assert reasoning("a b <end> c", "<end>") == "a b"

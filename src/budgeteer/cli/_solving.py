@@ -31,7 +31,7 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="reasoner",
-        help="reasoner, smollm2, gguf:PATH, hf:FOLDER or http://HOST/v1#NAME (%(default)s)",
+        help="reasoner, thinker, smollm2, gguf:PATH, hf:FOLDER, http://HOST/v1#NAME or anthropic:NAME (%(default)s)",
     )
     parser.add_argument(
         "--style",

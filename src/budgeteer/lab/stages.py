@@ -260,6 +260,8 @@ class Runner:
 
 OBSERVED = """Known of such searches: 1. Each stage has a model that suits it best. 2. More samples help up to a \
 point, and then no more or even harm. 3. What one stage gets changes what is best for the others."""
+GUIDELINES = """What do the trials show? Answer with at most five short guidelines for the next choices: which model \
+suits which stage, where more samples helped, and what is still to be tried."""
 
 
 def agent(
@@ -270,7 +272,8 @@ def agent(
     max_tokens: int = 1024,
 ) -> Propose:
     """An agent that is a language model. It is told the options, their costs and trials (the first, best and last
-    ones), and answers with JSON lists of option numbers. From an answer that cannot be read comes no proposal.
+    ones), writes guidelines of what they show, as the paper's does, and then, told these too, answers with JSON lists
+    of option numbers. From an answer that cannot be read comes no proposal.
 
     Args:
         model: that proposes; its tokens are not charged.
@@ -293,11 +296,14 @@ def agent(
             lines.append(f"Stage {stage.name}: " + ", ".join(offers))
         lines += ["Tried so far (options, share of wrong answers):"]
         lines += [f"{list(trial.choice)}: {trial.loss:.3f}" for trial in shown]
-        lines += [OBSERVED, f"Answer with a JSON list of {wanted} new lists of options, and nothing else."]
+        lines += [OBSERVED]
+        lines += ["Guidelines for the next choices, of what the trials show:", told([*lines, GUIDELINES])]
+        return proposals(told([*lines, f"Answer with a JSON list of {wanted} new lists of options, and nothing else."]))
+
+    def told(lines: Sequence[str]) -> str:
         text = "\n".join(lines)
         prompt = text if PREFIX in model.capabilities else Chat((Message("user", text),))
-        response = run(model.generate(Request(prompt, max_tokens, temperature=0.0)))
-        return proposals(response.choices[0].text)
+        return run(model.generate(Request(prompt, max_tokens, temperature=0.0))).choices[0].text.strip()
 
     return propose
 

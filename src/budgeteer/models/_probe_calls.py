@@ -10,7 +10,7 @@ from typing import Any
 from budgeteer.core.errors import EndpointDown, MissingExtra
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.models.chat import THINK, Chat, Message, tags_of
-from budgeteer.models.dialects import fields
+from budgeteer.models.dialects import fields, refuses_temperature
 
 try:
     import httpx2
@@ -55,7 +55,15 @@ class Seen:
     @property
     def output(self) -> int | None:
         """Tokens of output, as the endpoint counts them."""
-        count = (self.usage or {}).get("completion_tokens")
+        return self._counted("completion_tokens")
+
+    @property
+    def input(self) -> int | None:
+        """Tokens of input, as the endpoint counts them."""
+        return self._counted("prompt_tokens")
+
+    def _counted(self, name: str) -> int | None:
+        count = (self.usage or {}).get(name)
         return count if isinstance(count, int) else None
 
     def thought(self) -> str:
@@ -70,9 +78,10 @@ class Seen:
 
     def thought_tokens(self) -> int:
         """Tokens of the thinking: as the endpoint counts them, else its share of all tokens, by pieces or by length."""
-        said = (self.usage or {}).get("completion_tokens_details") or {}
-        if isinstance(said.get("reasoning_tokens"), int) and said["reasoning_tokens"]:
-            return int(said["reasoning_tokens"])
+        said = (self.usage or {}).get("completion_tokens_details")
+        counted = said.get("reasoning_tokens") if isinstance(said, dict) else None
+        if isinstance(counted, int) and counted:
+            return counted
         thought, whole = self.thought(), self.text + self.thoughts.get(0, "")
         total = max(self.output or 0, self.pieces)
         if self.thought_pieces:
@@ -131,12 +140,12 @@ class Endpoint:
                 f"the endpoint {without_password(self.url)} does not answer ({error}); start it, or give its right "
                 "address"
             ) from error
-        except (httpx2.HTTPError, ValueError, TypeError, AttributeError) as error:
+        except (httpx2.HTTPError, ValueError, TypeError, AttributeError, RecursionError) as error:
             seen.status, seen.error = 0, f"{type(error).__name__}: {error}"
         seen.seconds = time.monotonic() - begin
-        if seen.status == 400 and "temperature" in body and "temperature" in seen.error:  # models that only reason
+        if "temperature" in body and refuses_temperature(seen.status, seen.error):
             return await self.call(path, {k: v for k, v in body.items() if k != "temperature"}, pieces=pieces)
-        self.input += int((seen.usage or {}).get("prompt_tokens") or 0)
+        self.input += seen.input or 0
         self.output += seen.output if seen.output is not None else seen.pieces
         return seen
 
@@ -161,5 +170,5 @@ def _take(seen: Seen, event: dict[str, Any]) -> None:
             seen.pieces += 1
         if choice.get("finish_reason"):
             seen.finish[i] = choice["finish_reason"]
-    if event.get("usage"):
+    if isinstance(event.get("usage"), dict):
         seen.usage = event["usage"]

@@ -83,9 +83,9 @@ def usage(hello: Seen) -> Finding:
     if hello.usage is None:
         return Finding("usage in streams", Verdict.IGNORED, "no usage came; costs are estimated from the texts")
     shown = len((hello.text + hello.thoughts.get(0, "")).encode())
-    if not hello.usage.get("prompt_tokens") or (hello.output or 0) * 12 < shown:
+    if not hello.input or (hello.output or 0) * 12 < shown:
         return Finding("usage in streams", Verdict.BROKEN, f"{hello.usage} for {shown} bytes of answer")
-    return Finding("usage in streams", Verdict.HONOURED, f"{hello.usage['prompt_tokens']} in, {hello.output} out")
+    return Finding("usage in streams", Verdict.HONOURED, f"{hello.input} in, {hello.output} out")
 
 
 async def choices(end: Endpoint) -> Finding:

@@ -2,7 +2,8 @@
 
 Requests are streamed, so that closing the connection stops the sampling. A message has one choice; several are asked
 for one after the other (``choices`` is 1). Thinking is written into the trace between the tags that the chat names. The
-API's temperatures end at 1, which is its default, and with thinking on it takes none.
+API's temperatures end at 1, which is its default, and with thinking on it takes none. A model that takes none at all
+says so, and is asked again without one: it draws at its own, so that no decoding of it is greedy.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.models.chat import Chat, Message, Prompt, traced
+from budgeteer.models.dialects import refuses_temperature
 from budgeteer.models.model import PREFILL, Choice, Chunk, Finish, Request, Response, last
 
 try:
@@ -68,6 +70,7 @@ class Anthropic:
             raise InvalidInput(f"retries={retries}, timeout={timeout}; at least 0, and above 0")
         self.name, self.capabilities, self._model = name or model, frozenset({PREFILL} if prefill else ()), model
         self._bounds, self._retries, self.hides = bounds or Bounds(), retries, False
+        self._heats = True  # until the API says that the model takes no temperature
         self._client = anthropic.AsyncAnthropic(
             base_url=None if base_url is None else check_http(base_url, f"model {model!r}"),
             api_key=api_key or os.environ.get("ANTHROPIC_API_KEY") or "none",
@@ -167,7 +170,7 @@ class Anthropic:
             body["thinking"] = {"type": "adaptive" if thinking.on else "disabled"}
         # by extra_body: versions of the client differ in which of these they know
         more: dict[str, Any] = {}
-        if "thinking" not in body and request.temperature < 1:
+        if self._heats and "thinking" not in body and request.temperature < 1:
             more["temperature"] = request.temperature
         if thinking.effort:
             more["output_config"] = {"effort": thinking.effort}
@@ -180,6 +183,9 @@ class Anthropic:
                 return await self._client.messages.create(**body, stream=True)
             except anthropic.APIError as error:
                 status = getattr(error, "status_code", 0)
+                if "temperature" in body.get("extra_body", {}) and refuses_temperature(status, str(error)):
+                    self._heats = False
+                    return await self._opened(_without_temperature(body))
                 if status in NOT_RUN and attempt < self._retries:
                     asked = error.response.headers.get("retry-after", "") if hasattr(error, "response") else ""
                     wait = float(asked) if asked.replace(".", "", 1).isdigit() else _FIRST_WAIT * 2.0**attempt
@@ -201,6 +207,10 @@ class Anthropic:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _without_temperature(body: dict[str, Any]) -> dict[str, Any]:
+    return {**body, "extra_body": {k: v for k, v in body["extra_body"].items() if k != "temperature"}}
 
 
 def _split(chat: Chat) -> tuple[str, list[dict[str, str]]]:

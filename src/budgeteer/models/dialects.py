@@ -6,6 +6,7 @@ rule, without a word. :mod:`budgeteer.models.probe` tests what an endpoint reall
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -150,3 +151,16 @@ def variables(thinking: Thinking) -> Fields:
     """How to think, as the variables of a chat template that most engines know."""
     switch = {} if thinking.on is None else {"enable_thinking": thinking.on}
     return switch | ({"reasoning_effort": thinking.effort} if thinking.effort else {})
+
+
+def refuses_temperature(status: int, said: str) -> bool:
+    """Whether an API refused a call since its model takes no temperature: models that only reason draw at their own.
+
+    A temperature that is out of range is another error.
+
+    >>> refuses_temperature(400, "Unsupported value: 'temperature' does not support 0 with this model.")
+    True
+    >>> refuses_temperature(400, "temperature must be between 0 and 2")
+    False
+    """
+    return status == 400 and "temperature" in said and re.search("support|deprecated|only", said) is not None

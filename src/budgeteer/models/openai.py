@@ -33,7 +33,7 @@ from budgeteer.metering.estimate import Bounds, count_text, input_bound, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Tellings, usages_in
 from budgeteer.models.chat import Chat, Message, Prompt, contents, traced, written
-from budgeteer.models.dialects import dialect_of, fields, variables
+from budgeteer.models.dialects import dialect_of, fields, refuses_temperature, variables
 from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
 
 try:
@@ -104,6 +104,7 @@ class OpenAI:
         self._retries, self._patience, self._timeout = retries, patience, timeout
         self._gate = asyncio.Semaphore(max_concurrency)
         self._resume, self._failures, self.hides = 0.0, 0, False
+        self._heats = True  # until the endpoint says that its model takes no temperature
         self._client = openai.AsyncOpenAI(
             base_url=check_http(base_url, f"model {model!r}"),
             api_key=_key(api_key),
@@ -142,10 +143,14 @@ class OpenAI:
                 deadline = asyncio.get_running_loop().time() + self._timeout
                 reply = _Reply(request, self._bounds, self.hides)
                 failure: BaseException | None = None
+                heated = self._heats
                 try:
                     async with asyncio.timeout_at(deadline):
                         upstream = await self._open(request)
                 except (openai.APIError, httpx2.HTTPError, TimeoutError) as error:
+                    if heated and refuses_temperature(getattr(error, "status_code", 0), str(error)):
+                        self._heats = False
+                        continue
                     failure = error
                 else:
                     try:
@@ -206,7 +211,9 @@ class OpenAI:
         return await self._client.post(f"{root}{path}", body=body, cast_to=object)
 
     async def _open(self, request: Request) -> Any:
-        body: dict[str, Any] = {"model": self._model, "n": request.n, "temperature": request.temperature}
+        body: dict[str, Any] = {"model": self._model, "n": request.n}
+        if self._heats:
+            body["temperature"] = request.temperature
         if request.stop:
             body["stop"] = list(request.stop)
         if request.seed is not None:

@@ -79,11 +79,11 @@ async def probe(
 
     try:
         hello = await end.chat(Chat((Message("user", "Count from 1 to 40, in words."),)), 16, temperature=0.0)
-        if hello.status != 200:
+        if hello.status != 200 or not (hello.pieces or hello.finish):
+            said = f"{hello.status or ''} {hello.error}" if hello.status != 200 else "an answer without a choice"
             raise InvalidInput(
-                f"{without_password(url)} does not answer a chat with the model {model!r}: "
-                f"{hello.status or ''} {hello.error}; give the address of its API (it ends in /v1 as a rule) "
-                "and one of its models"
+                f"{without_password(url)} does not answer a chat with the model {model!r}: {said}; give the address "
+                "of its API (it ends in /v1 as a rule) and one of its models"
             )
         for check in (checks.cap, checks.usage):
             add(check(hello))

@@ -15,6 +15,7 @@ import numpy as np
 from budgeteer.allocate import menu_knapsack
 from budgeteer.core.plan import F64, Items, Menu
 from budgeteer.core.tf_idf import tf_idf
+from budgeteer.models.embedder import Embed
 
 Keep = Literal["important", "first", "last"]
 _ENDS = re.compile(r"(?<=[.!?;])(?=\s|\S)\s*|\n+")
@@ -47,12 +48,18 @@ def without_answer(parts: Sequence[str]) -> list[str]:
     return [part for part in parts if not _CLAIMS.search(part)]
 
 
-def importance(parts: Sequence[str], question: str, *, damping: float = 0.85) -> F64:
+def importance(parts: Sequence[str], question: str, *, damping: float = 0.85, embed: Embed | None = None) -> F64:
     """How much each segment matters: likeness to the question, spread along the likeness of segments (a PageRank).
 
-    Segments are vectors of words with weights tf * ln(1 + n / df); their cosines, made to sum to 1 a segment, carry
-    importance from one to another, and a share of ``1 - damping`` returns to segments by their cosine with the
-    question. Sums to 1.
+    Segments are vectors: those of ``embed``, or of words with weights tf * ln(1 + n / df). Their cosines, none below 0
+    and made to sum to 1 a segment, carry importance from one to another, and a share of ``1 - damping`` returns to
+    segments by their cosine with the question. Sums to 1.
+
+    Args:
+        parts: [n] segments.
+        question: that they are about.
+        damping: share that segments pass on to each other, in [0, 1).
+        embed: a sentence encoder; None = words.
 
     Returns:
         [n] scores > 0.
@@ -60,14 +67,16 @@ def importance(parts: Sequence[str], question: str, *, damping: float = 0.85) ->
     n = len(parts)
     if not n:
         return np.zeros(0)
-    vectors = tf_idf([*parts, question], n, _WORD)
+    texts = [*parts, question]
+    vectors = tf_idf(texts, n, _WORD) if embed is None else np.asarray(embed(texts), np.float64)
     length = np.linalg.norm(vectors, axis=1)
-    vectors /= np.where(length > 0, length, 1.0)[:, None]
-    alike = vectors[:n] @ vectors[:n].T
+    vectors = vectors / np.where(length > 0, length, 1.0)[:, None]
+    cosine = np.maximum(vectors @ vectors.T, 0.0)
+    alike = cosine[:n, :n].copy()
     np.fill_diagonal(alike, 0.0)
     total = alike.sum(axis=1)
     carried = np.where(total[:, None] > 0, alike / np.where(total > 0, total, 1.0)[:, None], 1.0 / n)
-    back = vectors[:n] @ vectors[n] + 1e-3
+    back = cosine[:n, n] + 1e-3
     back /= back.sum()
     score = np.full(n, 1.0 / n)
     for _ in range(100):
@@ -100,7 +109,14 @@ def shortened(
     return sorted(kept)
 
 
-def digest(trace: str, question: str, budget: int, count: Callable[[str], int], keep: Keep = "important") -> str:
+def digest(
+    trace: str,
+    question: str,
+    budget: int,
+    count: Callable[[str], int],
+    keep: Keep = "important",
+    embed: Embed | None = None,
+) -> str:
     """A trace within a budget of tokens: segmented, scored, shortened, and put together again in its order.
 
     Segments that stood side by side keep what stood between them, so a trace that fits comes back as it is, but for
@@ -112,9 +128,11 @@ def digest(trace: str, question: str, budget: int, count: Callable[[str], int], 
         budget: tokens.
         count: text -> tokens of the model that will read it.
         keep: what is kept.
+        embed: a sentence encoder for importance; None = words.
     """
     parts = without_answer(segments(trace))
     glue = "\n" if "\n" in trace else " " if re.search(r"[.!?;]\s", trace) else ""
     cost = [max(1, count(part + glue)) for part in parts]
-    kept = shortened(parts, importance(parts, question), cost, budget, keep)
+    scores = importance(parts, question, embed=embed) if keep == "important" else np.zeros(len(parts))
+    kept = shortened(parts, scores, cost, budget, keep)
     return glue.join(parts[i] for i in kept)
