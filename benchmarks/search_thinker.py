@@ -2,6 +2,7 @@
 
     python benchmarks/search_thinker.py              # writes benchmarks/results/search_thinker.json
     python benchmarks/search_thinker.py --held-out   # renews that part of the file only
+    python benchmarks/search_thinker.py --compact    # what evidence "thinking_samples" replays; measures nothing
     python benchmarks/search_thinker.py --quick      # smoke test: 20 questions, 2 seeds of 8 samples; writes nothing
 
 Questions are those of ``benchmarks/think.py``, traces those of ``benchmarks/thinker_pool.py`` (``--pool``; drawn
@@ -62,6 +63,7 @@ from think import calculations_hold
 from thinker_pool import CAP, GREEDY, Trace, greedy, pool, questions_of
 
 OUT = Path(__file__).parent / "results" / "search_thinker.json"
+COMPACT = Path(__file__).parents[1] / "src" / "budgeteer" / "lab" / "evidence" / "thinking_samples.npz"
 HELD_OUT = 150
 """The first question of the part on which no design was chosen."""
 REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -298,6 +300,32 @@ def play(
     return list(columns.values())
 
 
+def compact(
+    asked: QuestionSet,
+    traces: Mapping[str, Mapping[str, Trace]],
+    rows: Mapping[str, Sequence[dict[str, Any]]],
+    path: Path,
+) -> None:
+    """Write what :mod:`budgeteer.lab.evidence.thinking_samples` reads: of each trace its answer (the how manieth of its
+    question; 255 = none), tokens, mean log-probability and what the check says, greedy traces last."""
+    shape = (len(asked.questions), len(next(iter(rows.values()))), len(next(iter(rows.values()))[0]["sampled"]) + 1)
+    answers, tokens = np.full(shape, 255, np.uint8), np.zeros(shape, np.uint16)
+    logprobs, holds = np.zeros(shape, np.float16), np.full(shape, np.nan, np.float16)
+    right, read = np.zeros((shape[0], 255), bool), np.zeros(shape[0], np.uint16)
+    for number, question in enumerate(asked.questions):
+        read[number] = rows[question.id][0]["input"]["greedy"]
+        seen: dict[str, int] = {}
+        for seed, row in enumerate(rows[question.id]):
+            for at, (text, count, logprob, _) in enumerate([*row["sampled"], traces[question.id]["greedy"]]):
+                answer = style("greedy").read(text)
+                if answer is not None:
+                    index = answers[number, seed, at] = seen.setdefault(answer, len(seen))
+                    right[number, index] = float(asked.grade(question, answer) or 0) >= 1
+                tokens[number, seed, at], logprobs[number, seed, at] = count, logprob
+                holds[number, seed, at] = checked(question.text, text)
+    np.savez_compressed(path, answers=answers, tokens=tokens, logprobs=logprobs, holds=holds, right=right, read=read)
+
+
 def part_of(measured: Mapping[str, Measured], questions: slice) -> dict[str, Measured]:
     """The same of some of the questions."""
     return {
@@ -346,6 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="default %(default)s")
     parser.add_argument("--samples", type=int, default=32, help="of a question and seed (default %(default)s)")
     parser.add_argument("--pool", type=Path, default=Path("runs/thinker_pool"), help="traces (default %(default)s)")
+    parser.add_argument("--compact", action="store_true", help=f"write {COMPACT.name} of the package and stop")
     parser.add_argument("--held-out", action="store_true", help="measure that part; the file's table stays as it is")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
@@ -355,6 +384,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     every = questions_of(20 if args.quick else 300)
     asked = replace(every, questions=every.questions[:n])
     traces, rows = greedy(every, folder), pool(asked, range(seeds), most, folder)
+    if args.compact:
+        compact(asked, traces, rows, args.out or COMPACT)
+        return 0
     counts = [k for k in REQUESTS if k <= most]
     compared = {f"self-consistency {k}": self_consistency(k, max_tokens=CAP) for k in counts} | strategies(most)
     chosen = f"two greedy, checked, then {3 * most // 4}"
