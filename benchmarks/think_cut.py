@@ -10,7 +10,7 @@ would try before any strategy. ``one request`` asks for as many samples as fit, 
 votes; ``one sample`` is what a choice at random among samples would say. Both get the pool's samples at temperature 1
 (``--pool``, 5 seeds), of which the text is cut where its own tokens would be. Nothing here scores traces, so there is
 no verifier to give to both sides. Intervals draw questions and seeds; differences are paired, to greedy decoding, to
-greedy decoding with low effort and to one request, each cut by the same budget.
+greedy decoding with low effort and to one request, each cut by the same budget. A run that is stopped goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -158,16 +157,18 @@ def sampled() -> dict[str, Strategy]:
     return {"one request": self_consistency(8, max_tokens=CAP), "one sample": direct(CAP, temperature=1.0)}
 
 
-def measure(kind: str, n: int, seeds: int, model: Drawn, rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def measure(
+    kind: str, n: int, seeds: int, model: Drawn, rows: dict[str, list[dict[str, Any]]], folder: Path
+) -> dict[str, Any]:
     """All numbers of a part."""
     asked = questions_of(n)
     style = styles.style_of(STYLE, asked.info.by(model))
     budgets = [Budget.parse(f"{kind}:{units}") for units in BUDGETS[kind]]
 
-    async def work(folder: str) -> dict[frontier.Cell, Any]:
+    async def work() -> dict[frontier.Cell, Any]:
         async def run(chosen: dict[str, Strategy], of: Sequence[Budget], seed: int) -> dict[frontier.Cell, Any]:
             return await frontier.measure(
-                chosen, of, [seed], asked, model, style, Path(folder), about={"benchmark": "think_cut"}, concurrency=n,
+                chosen, of, [seed], asked, model, style, folder, about={"benchmark": "think_cut"}, concurrency=n,
                 timeout=3600, prices=None, durable=False, pause=Pause(), on_row=lambda cell, row, progress: None,
             ) or {}  # fmt: skip
 
@@ -181,8 +182,7 @@ def measure(kind: str, n: int, seeds: int, model: Drawn, rows: dict[str, list[di
                     cells |= await run({name: strategy}, [budget], seed)
         return cells
 
-    with tempfile.TemporaryDirectory() as folder:
-        cells = asyncio.run(work(folder))
+    cells = asyncio.run(work())
     config = {"task": "thinking", "questions": n, "style": STYLE}
     results = frontier.analyse(cells, kind, config)
     for reference in REFERENCES:
@@ -196,13 +196,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
     parser.add_argument("--pool", type=Path, default=Path("runs/thinker_pool"), help="traces (default %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/think_cut"), help="rows so far (%(default)s)")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
     results, model = {}, Drawn()
     n, seeds, samples = (10, 2, 8) if args.quick else (300, SEEDS, 32)
     rows = pool(questions_of(n), range(seeds), samples, args.pool / "quick" if args.quick else args.pool)
     for kind in BUDGETS:
-        results[kind] = measure(kind, n, seeds, model, rows)
+        results[kind] = measure(kind, n, seeds, model, rows, args.folder / ("quick" if args.quick else "") / kind)
         print(table(results[kind]), flush=True)
     out = args.out or (None if args.quick else OUT)
     if out is not None:
