@@ -443,7 +443,7 @@ METHODS: tuple[Method, ...] = (
         _T("self_consistency"),
         "n samples, their majority",
         SELF_CONSISTENCY,
-        evidence="thinking_samples",
+        evidence="adaptive_vote",
     ),
     Method(
         "adaptive-vote",
@@ -458,7 +458,7 @@ METHODS: tuple[Method, ...] = (
         "strategy",
         _T("best_of_n"),
         "n samples, the one with the best score",
-        evidence="thinking_samples",
+        evidence="best_of_majority",
         arguments={"scorer": "self-evaluation"},
     ),
     Method(
