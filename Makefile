@@ -79,6 +79,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/search_thinker.py
 	$(BIN)/python benchmarks/think.py
 	$(BIN)/python benchmarks/think_cut.py
+	$(BIN)/python benchmarks/think_small.py
 	$(BIN)/python benchmarks/switch_thinking.py
 	$(BIN)/python benchmarks/thinker.py
 	$(BIN)/python benchmarks/models.py
@@ -87,6 +88,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/deadline.py
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/baseline_tables.py
 	$(BIN)/python benchmarks/smollm2_guidance.py
 	$(BIN)/python benchmarks/trl_overhead.py
 	$(BIN)/python benchmarks/cache.py

@@ -246,13 +246,17 @@ def settings(family: Family, seeds: int) -> list[Any]:
     return [seeds, SAMPLES, TEMPERATURE, family.cap]
 
 
-async def draw(model: Model, family: Family, number: int, seeds: int) -> dict[str, Any]:
-    """All samples of a question: (text, tokens, finish, mean log-probability), greedily and a list for each seed."""
+async def draw(model: Model, family: Family, number: int, seeds: int, *, logprobs: bool = True) -> dict[str, Any]:
+    """All samples of a question: (text, tokens, finish, mean log-probability), greedily and a list for each seed.
+
+    Args:
+        logprobs: whether to ask for log-probabilities; NaN without.
+    """
     prompt = family.style.prompt(family.items[number][0])
 
     async def ask(n: int, temperature: float, seed: int) -> list[tuple[str, int, str, float]]:
         response = await model.generate(
-            Request(prompt, family.cap, n, temperature, family.style.stop, seed=seed, logprobs=True)
+            Request(prompt, family.cap, n, temperature, family.style.stop, seed=seed, logprobs=logprobs)
         )
         return [
             (c.text, c.tokens or 0, c.finish, sum(c.logprobs) / len(c.logprobs) if c.logprobs else math.nan)

@@ -4,16 +4,16 @@
     python benchmarks/think.py --only tight   # renews one part of it: tight or wide
     python benchmarks/think.py --quick        # smoke test: 10 questions, 1 seed, writes nothing without --out
 
-300 held-out problems (sums, stories, comparisons, sorting, dates; all levels), 5 seeds, each question with a budget of
-its own, as ``budgeteer frontier`` runs them (a run that is stopped goes on: ``--folder``). The model is asked in a chat
-through llama.cpp, which reads the file that ``budgeteer lab export --gguf`` writes.
+300 held-out problems (sums, stories, comparisons, sorting, dates; all levels), 5 seeds (3 in part ``wide``), each
+question with a budget of its own, as ``budgeteer frontier`` runs them (a run that is stopped goes on: ``--folder``).
+The model is asked in a chat through llama.cpp, which reads the file that ``budgeteer lab export --gguf`` writes.
 
 Part ``tight``: budgets of sampled tokens at and below what one trace takes. Greedy decoding is cut by the budget like
 all else; ``truncate`` at the same budget is its equal in name. ``low effort`` asks in the chat template for less
-thinking, which needs no strategy at all. Part ``wide``: searches that go step by step, from one trace to eight;
-votes and checks of whole traces are in ``benchmarks/search_thinker.py``. ``one request`` is self-consistency, which
-asks for all samples that fit in one request. Two totals are reported for every point: sampled tokens, and with the
-input of every call. Intervals draw questions and seeds; differences are paired, to greedy, to low effort and to one
+thinking, which needs no strategy at all. Part ``wide``: searches that go step by step, with the tokens of two or three
+traces; votes and checks of whole traces are in ``benchmarks/search_thinker.py``. ``one request`` is self-consistency,
+which asks for all samples that fit in one request. Two totals are reported for every point: sampled tokens, and with
+the input of every call. Intervals draw questions and seeds; differences are paired, to greedy, to low effort and to one
 request at the same budget.
 """
 
@@ -57,7 +57,9 @@ from budgeteer.strategies.scorer import mean_logprob
 from steps import table
 
 OUT = Path(__file__).parent / "results" / "think.json"
-BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400, 1600)}
+BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400,)}
+SEEDS = {"tight": 5, "wide": 3}
+"""Searches by steps take four minutes a seed and 400 tokens of budget, hence fewer seeds and one budget."""
 CAP, MOST = 400, 32
 STYLE = "think:answer_tokens=32"
 SAMPLED = frozenset({"one request", "diffadapt", "rebase logprob", "dora logprob", "beam logprob"})
@@ -174,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gguf = Path(scratch) / "thinker.gguf"
         write_gguf(args.model, gguf)
         for part in BUDGETS if args.only is None else (args.only,):
-            n, seeds = (10, range(1)) if args.quick else (300, range(5))
+            n, seeds = (10, range(1)) if args.quick else (300, range(SEEDS[part]))
             budgets = BUDGETS[part][: 2 if args.quick else None]
             results[part] = measure(part, budgets, n, seeds, folder, gguf, args.arms.split(";") if args.arms else ())
             print(table(results[part]))
