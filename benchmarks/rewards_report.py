@@ -14,7 +14,14 @@ NONE, START = "none", "start"
 """No length reward, and no training at all."""
 SHUFFLED = ", tags shuffled"
 """Behind the name of a reward: it is trained with what other prompts were asked."""
+ONLY = ", supervised only"
+"""Behind the name of a reward: the policy that its training would begin with."""
 BANDS = ("easy", "medium", "hard")
+
+
+def plain_name(name: str) -> str:
+    """The reward of an arm."""
+    return name.removesuffix(SHUFFLED).removesuffix(ONLY)
 
 
 def arms(runs: Sequence[Row], stop: bool) -> dict[str, dict[int, Row]]:
@@ -73,14 +80,19 @@ def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
     }
 
 
-def main_table(runs: Sequence[Row], stop: bool) -> list[str]:
-    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier."""
+def main_table(runs: Sequence[Row], stop: bool, answered: bool = True) -> list[str]:
+    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier.
+
+    Args:
+        runs: all of them.
+        stop: those with a stop at the answer in training.
+        answered: with columns of the tokens to the answer.
+    """
     found = arms(runs, stop)
     none, front = found.get(NONE, {}), best(found)
-    lines = [
-        "| reward | seeds | accuracy | minus `none` | tokens | share | to the answer | share | E3 | minus `none` |",
-        "|---" * 10 + "|",
-    ]
+    heads = ["accuracy", "minus `none`", "tokens", "share", "to the answer", "share", "E3", "minus `none`"]
+    shown = [i for i in range(len(heads)) if answered or i not in (4, 5)]
+    lines = [f"| reward | seeds | {' | '.join(heads[i] for i in shown)} |", "|---" * (2 + len(shown)) + "|"]
 
     def mean(values: Sequence[float], scale: float = 1.0) -> str:
         return interval(mean_ci(values), scale, sign=False)
@@ -92,13 +104,14 @@ def main_table(runs: Sequence[Row], stop: bool) -> list[str]:
 
     for name in sorted(found, key=lambda n: (n != START, n != NONE, -np.mean([e3(a) for a in found[n].values()]))):
         mine = found[name]
-        tokens, answered = ([ask[key] for ask in mine.values()] for key in ("tokens", "to answer"))
+        tokens, until = ([ask[key] for ask in mine.values()] for key in ("tokens", "to answer"))
         against = [
             interval(compared(mine, none, lambda ask: ask["accuracy"]), 100), share(mine, "tokens"),
             share(mine, "to answer"), interval(compared(mine, none, e3)),
         ] if name != NONE else [""] * 4  # fmt: skip
-        own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(answered), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
-        cells = [cell for pair in zip(own, against, strict=True) for cell in pair]
+        own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(until), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
+        every = [cell for pair in zip(own, against, strict=True) for cell in pair]
+        cells = [every[i] for i in shown]
         lines.append(f"| {label(name, mine)}{' *' if name in front else ''} | {len(mine)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -138,7 +151,7 @@ def effort_table(runs: Sequence[Row], wanted: Mapping[str, Sequence[tuple[str, f
         "|---" * 7 + "|",
     ]
     for name in dict.fromkeys(run["reward"] for run in runs):
-        asks = wanted.get(name.removesuffix(SHUFFLED))
+        asks = wanted.get(plain_name(name))
         mine = [run for run in runs if run["reward"] == name]
         if not asks:
             continue

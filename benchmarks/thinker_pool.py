@@ -65,10 +65,15 @@ class Drawer:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         self.config, self.dtype = model.config, dtype
         self.end, self.pad = model.config.eos_token_id, self.tokenizer.pad_token_id
-        self.embedding, self.norm = model.model.embed_tokens.weight, model.model.norm.weight
-        self.layers = [_layer(layer) for layer in model.model.layers]
+        self.take(model)
         half = torch.arange(0, model.config.head_dim, 2) / model.config.head_dim
         self.frequencies = 1.0 / model.config.rope_parameters["rope_theta"] ** half
+
+    @torch.no_grad()
+    def take(self, model: Any) -> None:
+        """Decode with the weights that another model of this size and type has now."""
+        self.embedding, self.norm = model.model.embed_tokens.weight, model.model.norm.weight
+        self.layers = [_layer(layer) for layer in model.model.layers]
 
     def prompt(self, question: str, **options: Any) -> list[int]:
         """Token ids of a chat that asks a question."""
