@@ -363,6 +363,14 @@ def test_modes_are_said_by_their_words() -> None:
     assert seen == {0.25, 0.5, 1.0}
 
 
+def test_the_mode_high_comes_alone_at_first() -> None:
+    first = [varied(effort_modes(alone=0.5), spent=0.4, seed=seed) for seed in range(10)]
+    assert all((made.columns["effort"] == 1).all() and set(made.prefix) == {"high: "} for made in first)
+    later = [varied(effort_modes(alone=0.5), spent=0.5, seed=seed) for seed in range(10)]
+    plain = [varied(effort_modes(), spent=0.5, seed=seed) for seed in range(10)]
+    assert [made.prefix for made in later] == [made.prefix for made in plain]
+
+
 def test_both_kinds_come_in_turns() -> None:
     made = varied(both_kinds("L ", "S "))
     kind = made.columns["deliberate"]
@@ -382,7 +390,7 @@ def test_a_falling_budget_without_stairs() -> None:
         lambda: l1(-1), lambda: l1(slack=2), lambda: kimi(-1), lambda: o1_pruner(-1), lambda: shorter_better(-1),
         lambda: alp(-1), lambda: cosine(math.inf), lambda: triangular(-1), lambda: thinkdial(-1), lambda: adacot(-1),
         lambda: visionthink(least=2), lambda: adaptive_deep(share=0), lambda: traac(softness=0), lambda: repetition(-1),
-        lambda: drawn_budget(0.5, 0.25), lambda: overlong(0), lambda: pear(math.inf),
+        lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1), lambda: overlong(0), lambda: pear(math.inf),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(make) -> None:

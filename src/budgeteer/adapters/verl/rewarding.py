@@ -58,7 +58,7 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
     _, group = np.unique([str(index[i]) for i in rows.tolist()], return_inverse=True)
     method, caps = _reward(name), np.full(len(rows), int(cap))
     columns = Columns(correct[rows], length[rows], group.reshape(-1), caps, np.where(length[rows] >= caps, CUT, ENDED))
-    value = method.score((), columns.completed(method.needs, {}))
+    value = method.score(method.init(), columns.completed(method.needs, {}))
     made = torch.zeros_like(token_level_rewards)
     last = response_mask.shape[-1] - 1 - response_mask.flip(-1).bool().int().argmax(dim=-1)
     at = torch.from_numpy(rows).to(made.device)
@@ -76,8 +76,13 @@ def _reward(name: str) -> Reward:
             f"the reward {name} reads {', '.join(unknown)}, which verl tells no estimator; choose one that reads "
             "lengths and scores, such as kimi, o1-pruner, alp, shorter-better, cosine, overlong"
         )
-    if made.init() != ():
+    if not _empty(made.init()):
         raise InvalidInput(
             f"the reward {name} has a state, which verl's checkpoints would not hold; choose another one"
         )
     return made
+
+
+def _empty(state: Any) -> bool:
+    """Whether a state holds nothing: ``()``, or in a sum one such for each part."""
+    return isinstance(state, tuple) and all(map(_empty, state))
