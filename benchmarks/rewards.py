@@ -50,13 +50,27 @@ from budgeteer.rl.recipe import Recipe, Variant, Variants, View
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
-from rewards_report import NONE, ONLY, SHUFFLED, START, Row, by_difficulty, effort_table, main_table, plain_name
+from rewards_report import (
+    NONE,
+    ONLY,
+    SHUFFLED,
+    START,
+    Row,
+    by_difficulty,
+    effort_table,
+    main_table,
+    picture,
+    plain_name,
+)
 from rewards_taught import taught
 from rlvr import between
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards.json"
 BEGIN, END = "<!-- written by benchmarks/rewards.py -->\n", "<!-- end -->"
+SHORT = "<!-- short table written by benchmarks/rewards.py -->\n", "<!-- end of the short table -->"
+IN_SHORT = (START, NONE, "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
+"""Arms of the short table at the head of the page."""
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
 
 
@@ -289,6 +303,12 @@ def summary(content: Row) -> str:
     return "\n".join(lines)
 
 
+def short(content: Row) -> str:
+    """The table at the head of the page."""
+    runs = [run for run in content["parts"]["main"]["runs"] if run["reward"] in IN_SHORT]
+    return "\n".join(main_table(runs, False, answered=False)[:-1]) + "\n"
+
+
 def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """The runs of both, a new one in the place of an old one, in the order of the arms."""
     rows = {(row["reward"], row["stop"], row["seed"]): row for row in (*old, *new)}
@@ -344,7 +364,10 @@ def main() -> int:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:
         page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), summary(content), BEGIN, END), page)
+        text = between(page.read_text(), summary(content), BEGIN, END)
+        results.write_text(between(text, short(content), *SHORT), page)
+        drawing = picture(content["parts"]["main"]["runs"], "Rewards at equal training tokens")
+        results.write_text(drawing + "\n", ROOT / "docs" / "rewards.svg")
     print(summary(content))
     return 0
 

@@ -47,6 +47,15 @@ def ask(accuracy, tokens, name="", **more):
 def test_the_page_holds_the_numbers_of_the_file(script):
     content, page = json.loads(script.TARGET.read_text()), (ROOT / "docs" / "rewards.md").read_text()
     assert script.between(page, script.summary(content), script.BEGIN, script.END) == page
+    assert script.between(page, script.short(content), *script.SHORT) == page
+
+
+def test_the_drawing_holds_the_numbers_of_the_file(script, report):
+    runs = json.loads(script.TARGET.read_text())["parts"]["main"]["runs"]
+    drawn = report.picture(runs, "Rewards at equal training tokens")
+    assert drawn + "\n" == (ROOT / "docs" / "rewards.svg").read_text()
+    assert "<title>kimi: 59.3 % at 26.5 tokens</title>" in drawn
+    assert "adactrl" not in drawn  # below the axis
 
 
 def test_the_main_table_by_hand(report):
