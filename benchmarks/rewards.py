@@ -220,7 +220,7 @@ def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     start = time.perf_counter()
     plain, model = plain_name(name), args.model
     if args.taught:
-        model = taught(plain, model, args.folder / f"taught-{plain}", args.cap)
+        model = taught(plain, model, args.folder / f"taught-{plain}", args.cap, args.quick)
     policy, recipe = load_policy(model), recipe_of(name, stop, args.taught)
     pool = pools.build("real", PROBLEMS + seed, args.train, args.heldout)
     steps = 0 if name == START or name.endswith(ONLY) else args.steps

@@ -61,9 +61,9 @@ class Asked(NamedTuple):
     traces: list[Trace]
 
 
-def own_traces(policy: LlamaPolicy, cap: int) -> list[Asked]:
+def own_traces(policy: LlamaPolicy, cap: int, questions: int = QUESTIONS) -> list[Asked]:
     """The right traces of each prompt, of those with two or more."""
-    pool = pools.build("real", SEED, QUESTIONS, 1)
+    pool = pools.build("real", SEED, questions, 1)
     prompts = policy.encode([item.prompt for item in pool.train])
     rollouts, _ = sample(
         policy.model, [item.key for item in pool.train], prompts, np.full(len(pool.train), SAMPLES),
@@ -118,13 +118,21 @@ def examples(asked: Sequence[Asked], dial: str) -> list[Example]:
     return random.Random(f"{dial}-{SEED}").choices(made, k=EXAMPLES)
 
 
-def taught(dial: str, start: Path, folder: Path, cap: int) -> Path:
-    """The folder of the start after supervised training on a dial's examples. Made once."""
+def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False) -> Path:
+    """The folder of the start after supervised training on a dial's examples. Made once.
+
+    Args:
+        dial: reward.
+        start: folder of the policy.
+        folder: for the result.
+        cap: of a trace.
+        quick: few questions and two steps, which teach nothing.
+    """
     if not (folder / "tokenizer.json").exists():
         policy = load_policy(start)
-        made = examples(own_traces(policy, cap), dial)
+        made = examples(own_traces(policy, cap, 32 if quick else QUESTIONS), dial)
         optimiser = torch.optim.AdamW(policy.model.parameters(), lr=LR, betas=(0.9, 0.95))
-        for step in range(STEPS):
+        for step in range(2 if quick else STEPS):
             first = step * BATCH % EXAMPLES
             tokens, weight = batch(policy, made[first : first + BATCH])
             optimiser.param_groups[0]["lr"] = LR * (1 - step / STEPS)
