@@ -43,6 +43,7 @@ from budgeteer.lab.hacking import rewards as registered
 from budgeteer.lab.pretrain import PretrainConfig, batches
 from budgeteer.lab.run import level_of, one_thread, rewards, wording_of
 from budgeteer.lab.traces import Style
+from budgeteer.models.chat import EASY_TAG, HARD_TAG
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
@@ -102,7 +103,7 @@ def tagged() -> Variant:
     return Variant(vary)
 
 
-TAGS = ("[Easy]", "[Hard]")
+TAGS = (EASY_TAG, HARD_TAG)
 ASKED: dict[str, tuple[str, tuple[Ask, ...]]] = {
     "l1": ("drawn-budget", tuple(Ask(f"{n} tokens", f"{n}: ", wanted=n) for n in (16, 32, 48, 64))),
     "l1:at_most=true": ("drawn-budget", tuple(Ask(f"{n} tokens", f"{n}: ", wanted=n) for n in (16, 32, 48, 64))),

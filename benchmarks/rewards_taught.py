@@ -28,7 +28,7 @@ from budgeteer.core.plan import ENDED, right
 from budgeteer.engine.llama import save
 from budgeteer.lab import pool as pools
 from budgeteer.lab.run import rewards
-from budgeteer.models.chat import EFFORTS
+from budgeteer.models.chat import EASY_TAG, EFFORTS, HARD_TAG
 from budgeteer.models.policy import LlamaPolicy, load_policy
 from budgeteer.rl.sampler import sample
 
@@ -100,7 +100,7 @@ def of_shares(said: Sequence[tuple[str, float]]) -> Callable[[Asked], list[Examp
 def of_adactrl(asked: Asked) -> list[Example]:
     """A tag and a trace of its kind."""
     traces = sorted(asked.traces, key=lambda trace: len(trace.tokens))
-    tag, trace = ("[Easy]", traces[0]) if asked.solved > EASY else ("[Hard]", traces[-1])
+    tag, trace = (EASY_TAG, traces[0]) if asked.solved > EASY else (HARD_TAG, traces[-1])
     return [Example("", asked.prompt, tag, trace.tokens)]
 
 
