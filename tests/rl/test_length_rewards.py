@@ -43,7 +43,7 @@ from budgeteer.rl.reward import (
 from budgeteer.rl.reward._traac import Recent
 from budgeteer.rl.reward.counted import split
 from budgeteer.rl.reward.sums import from_text
-from budgeteer.rl.schedule import decay
+from budgeteer.rl.schedule import decay, linear
 from budgeteer.rl.variant import both_kinds, drawn_budget, effort_modes, falling_budget
 
 A = np.array
@@ -380,6 +380,13 @@ def test_both_kinds_come_in_turns() -> None:
         both_kinds("a", "a")
 
 
+def test_a_straight_fall() -> None:
+    assert [linear(0.2)(spent) for spent in (-1, 0, 0.25, 1, 2)] == pytest.approx([1, 1, 0.8, 0.2, 0.2])
+    # half of 40 at first, a quarter of that at the end, and half way between in the middle
+    for spent, tokens in ((0.0, 20), (0.5, 12), (1.0, 5)):
+        assert varied(falling_budget(straight=True), spent=spent).columns["target"][0] == tokens
+
+
 def test_a_falling_budget_without_stairs() -> None:
     assert varied(falling_budget(rate=0.25, least=0), spent=0.5).columns["target"][0] == 10  # half of 40, then half
 
@@ -390,7 +397,8 @@ def test_a_falling_budget_without_stairs() -> None:
         lambda: l1(-1), lambda: l1(slack=2), lambda: kimi(-1), lambda: o1_pruner(-1), lambda: shorter_better(-1),
         lambda: alp(-1), lambda: cosine(math.inf), lambda: triangular(-1), lambda: thinkdial(-1), lambda: adacot(-1),
         lambda: visionthink(least=2), lambda: adaptive_deep(share=0), lambda: traac(softness=0), lambda: repetition(-1),
-        lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1), lambda: overlong(0), lambda: pear(math.inf),
+        lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1),
+        lambda: linear(2), lambda: falling_budget(rate=0.5, straight=True), lambda: overlong(0), lambda: pear(math.inf),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(make) -> None:

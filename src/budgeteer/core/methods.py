@@ -776,6 +776,7 @@ METHODS: tuple[Method, ...] = (
     # schedule
     Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
     Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
+    Method("linear", "schedule", _SC("linear"), "falls on a straight line", THINK_SHORT),
     Method("decay", "schedule", _SC("decay"), "falls evenly in its logarithm", RMT),
     # weight
     Method("token-mean", "weight", _W("token_mean"), "every token of the batch weighs the same", DAPO),
