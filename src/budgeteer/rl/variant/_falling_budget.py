@@ -46,8 +46,10 @@ def falling_budget(
         raise InvalidInput(f"falling_budget(rate={rate}, straight=True); give one of the two falls")
     if straight:
         fall = linear(least)
+    elif rate is not None:
+        fall = decay(rate, least)
     else:
-        fall = staircase(factor, stairs, least) if rate is None else decay(rate, least)
+        fall = staircase(factor, stairs, least)
     filled(text, tokens=1)
 
     def vary(state: object, view: View, rng: np.random.Generator) -> Variants:
