@@ -43,7 +43,7 @@ from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from rewards_report import NONE, START, by_difficulty, main_table
 from rlvr import between
-from thinker_pool import Drawer
+from thinker_pool import Drawer, paid
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
@@ -74,16 +74,8 @@ def drawn_with(drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed:
 
 
 def within(drawn: Sequence[list[int]], numbers: I64, budget: int | None, end: int) -> list[Row]:
-    """The rows as generation under a budget leaves them: all that run are cut at the last token which it pays for all.
-
-    >>> [len(row.tokens) for row in within([[5, 9], [5, 5, 5, 9]], np.arange(2), 5, 9)]
-    [2, 3]
-    """
-    length = np.array([len(tokens) for tokens in drawn])
-    until = int(length.max(initial=0))
-    while budget is not None and np.minimum(length, until).sum() > budget:
-        until -= 1
-    rows = []
+    """The rows as generation under a budget leaves them."""
+    until, rows = paid(list(map(len, drawn)), budget), []
     for number, tokens in zip(numbers.tolist(), drawn, strict=True):
         kept = tokens[:until]
         status = ENDED if kept and kept[-1] == end else CUT

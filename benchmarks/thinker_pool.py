@@ -165,6 +165,18 @@ class Drawer:
         return F.linear(F.rms_norm(x[:, -1], x.shape[-1:], self.norm, eps), self.embedding).float()
 
 
+def paid(lengths: Sequence[int], budget: int | None) -> int:
+    """The tokens at which all rows that still run are cut, so that the budget pays for every token of all.
+
+    >>> paid([2, 4], 5), paid([2, 4], 6), paid([2, 4], None)
+    (3, 4, 4)
+    """
+    until = max(lengths, default=0)
+    while budget is not None and sum(min(length, until) for length in lengths) > budget:
+        until -= 1
+    return until
+
+
 class _Layer(NamedTuple):
     """Weights of a layer, what is multiplied with the same input joined."""
 

@@ -174,15 +174,11 @@ def test_what_is_said_and_asked_is_read_and_the_rest_is_learnt(taught):
 
 
 def test_rollouts_of_another_decoder_keep_within_the_budget(monkeypatch):
-    pytest.importorskip("trl")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import rewards_thinker
-    from budgeteer.core.plan import CUT, ENDED
+    from thinker_pool import paid
 
-    drawn = [[5, 9], [5, 5, 5, 9], [5, 5, 5, 5]]
-    for budget, lengths in ((None, [2, 4, 4]), (10, [2, 4, 4]), (9, [2, 3, 3]), (6, [2, 2, 2]), (3, [1, 1, 1])):
-        rows = rewards_thinker.within(drawn, np.arange(3), budget, 9)
-        assert [len(row.tokens) for row in rows] == lengths
-        assert [row.status for row in rows] == [ENDED if row.tokens[-1] == 9 else CUT for row in rows]
-        # one more token for each that runs is not paid
-        assert budget is None or budget >= 10 or sum(min(len(d), max(lengths) + 1) for d in drawn) > budget
+    for budget, until in ((None, 4), (11, 4), (10, 4), (9, 3), (8, 3), (6, 2), (3, 1), (2, 0)):
+        assert paid([2, 4, 4], budget) == until
+        taken = [sum(min(length, n) for length in (2, 4, 4)) for n in (until, until + 1)]
+        assert budget is None or taken[0] <= budget
+        assert until == 4 or taken[1] > budget  # one more token for each that runs is not paid
