@@ -14,6 +14,7 @@ trace that the start itself wrote, behind what is said to it:
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from budgeteer.core.plan import ENDED, right
 from budgeteer.engine.llama import save
 from budgeteer.lab import pool as pools
+from budgeteer.lab.results import write_text
 from budgeteer.lab.run import rewards
 from budgeteer.models.chat import EASY_TAG, EFFORTS, HARD_TAG
 from budgeteer.models.policy import LlamaPolicy, load_policy
@@ -81,6 +83,14 @@ def own_traces(policy: LlamaPolicy, cap: int, questions: int = QUESTIONS) -> lis
     return found
 
 
+def kept_traces(policy: LlamaPolicy, cap: int, questions: int, path: Path) -> list[Asked]:
+    """The traces, which are drawn once for all dials and kept in a file."""
+    if not path.exists():
+        write_text(json.dumps([each._asdict() for each in own_traces(policy, cap, questions)]), path)
+    kept = json.loads(path.read_text())
+    return [Asked(**{**each, "traces": [Trace(*trace) for trace in each["traces"]]}) for each in kept]
+
+
 def of_l1(asked: Asked) -> list[Example]:
     """Every trace with its own length."""
     return [Example(f"{len(trace.tokens)}: ", asked.prompt, "", trace.tokens) for trace in asked.traces]
@@ -130,7 +140,8 @@ def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False) 
     """
     if not (folder / "tokenizer.json").exists():
         policy = load_policy(start)
-        made = examples(own_traces(policy, cap, 32 if quick else QUESTIONS), dial)
+        kept = kept_traces(policy, cap, 32 if quick else QUESTIONS, folder.with_name("traces.json"))
+        made = examples(kept, dial)
         optimiser = torch.optim.AdamW(policy.model.parameters(), lr=LR, betas=(0.9, 0.95))
         for step in range(2 if quick else STEPS):
             first = step * BATCH % EXAMPLES

@@ -182,3 +182,12 @@ def test_rollouts_of_another_decoder_keep_within_the_budget(monkeypatch):
         taken = [sum(min(length, n) for length in (2, 4, 4)) for n in (until, until + 1)]
         assert budget is None or taken[0] <= budget
         assert until == 4 or taken[1] > budget  # one more token for each that runs is not paid
+
+
+def test_traces_are_drawn_once_for_all_dials(taught, monkeypatch, tmp_path):
+    asked = [taught.Asked("2+2=", 0.75, [taught.Trace([1, 2, 3], 1)])]
+    calls = []
+    monkeypatch.setattr(taught, "own_traces", lambda policy, cap, questions: calls.append(questions) or asked)
+    for _ in range(2):
+        assert taught.kept_traces(None, 9, 4, tmp_path / "traces.json") == asked
+    assert calls == [4]
