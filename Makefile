@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 STEP := @$(BIN)/python tools/step.py
 
 .PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-clients fresh-clone lint \
-	bench bench-trl bench-cache \
+	bench bench-trl bench-rewards-smollm2 bench-cache \
 	conformance clients frameworks evidence \
 	screenshots docs clean
 
@@ -74,6 +74,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/learnt_reservations.py
 	$(BIN)/python benchmarks/rlvr.py
 	$(BIN)/python benchmarks/rewards.py
+	$(BIN)/python benchmarks/rewards_thinker.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/search_thinker.py
@@ -96,6 +97,11 @@ bench: $(VENV)/.dev
 # recipes in TRL with SmolLM2 and LoRA: hours, resumable
 bench-trl: $(VENV)/.dev
 	$(BIN)/python benchmarks/trl_recipes.py
+
+# two rewards of lengths on SmolLM2 with LoRA, against none: hours, resumable
+bench-rewards-smollm2: $(VENV)/.dev
+	$(BIN)/python benchmarks/trl_recipes.py --arms grpo:reward=o1-pruner@100% grpo:reward=kimi@100% \
+		--out benchmarks/results/rewards_smollm2.json
 
 # what every adapter charges beside what was billed: docs/conformance.md
 conformance: $(VENV)/.dev

@@ -43,6 +43,7 @@ from budgeteer.lab.hacking import rewards as registered
 from budgeteer.lab.pretrain import PretrainConfig, batches
 from budgeteer.lab.run import level_of, one_thread, rewards, wording_of
 from budgeteer.lab.traces import Style
+from budgeteer.models.chat import EASY_TAG, HARD_TAG
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
@@ -50,12 +51,27 @@ from budgeteer.rl.recipe import Recipe, Variant, Variants, View
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
-from rewards_report import NONE, SHUFFLED, START, Row, by_difficulty, effort_table, main_table
+from rewards_report import (
+    NONE,
+    ONLY,
+    SHUFFLED,
+    START,
+    Row,
+    by_difficulty,
+    effort_table,
+    main_table,
+    picture,
+    plain_name,
+)
+from rewards_taught import taught
 from rlvr import between
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards.json"
 BEGIN, END = "<!-- written by benchmarks/rewards.py -->\n", "<!-- end -->"
+SHORT = "<!-- short table written by benchmarks/rewards.py -->\n", "<!-- end of the short table -->"
+IN_SHORT = (START, NONE, "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
+"""Arms of the short table at the head of the page."""
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
 
 
@@ -87,7 +103,7 @@ def tagged() -> Variant:
     return Variant(vary)
 
 
-TAGS = ("[Easy]", "[Hard]")
+TAGS = (EASY_TAG, HARD_TAG)
 ASKED: dict[str, tuple[str, tuple[Ask, ...]]] = {
     "l1": ("drawn-budget", tuple(Ask(f"{n} tokens", f"{n}: ", wanted=n) for n in (16, 32, 48, 64))),
     "l1:at_most=true": ("drawn-budget", tuple(Ask(f"{n} tokens", f"{n}: ", wanted=n) for n in (16, 32, 48, 64))),
@@ -115,18 +131,27 @@ class Part:
         names: arms.
         tokens, steps: of training.
         title: of its tables.
+        taught: whether the policies begin with supervised training on traces with their tags.
     """
 
     names: tuple[str, ...]
     tokens: int
     steps: int
     title: str
+    taught: bool = False
 
 
 PARTS = {
     "main": Part((START, NONE, *registered()), 48_000, 12, "Every reward"),
     "effort": Part(
         (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
+    ),
+    "taught": Part(
+        (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl"), *(name + ONLY for name in DIALS)),
+        48_000,
+        12,
+        "Asked and measured, after supervised training with the tags",
+        taught=True,
     ),
 }
 
@@ -146,9 +171,9 @@ def shuffled(variant: Variant) -> Variant:
     return variant._replace(vary=vary)
 
 
-def recipe_of(name: str, stop: bool) -> Recipe:
-    """The recipe of an arm."""
-    plain = name.removesuffix(SHUFFLED)
+def recipe_of(name: str, stop: bool, knows: bool = False) -> Recipe:
+    """The recipe of an arm; a policy that knows AdaCtrl's tags writes them itself."""
+    plain = plain_name(name)
     recipe = recipes.get("uniform-answer-stop" if stop else "grpo")
     if plain in (NONE, START):
         return recipe
@@ -157,8 +182,8 @@ def recipe_of(name: str, stop: bool) -> Recipe:
     variant = None
     if plain in ASKED:
         said = ASKED[plain][0]
-        variant = registry.part_of("variant", said) if said else tagged()
-        variant = shuffled(variant) if name != plain else variant
+        variant = registry.part_of("variant", said) if said else None if knows else tagged()
+        variant = shuffled(variant) if variant is not None and name.endswith(SHUFFLED) else variant
     advantage = registry.part_of("advantage", "hbpo") if plain == "hbpo" else recipe.advantage
     return replace(recipe, name=name, reward=reward, variant=variant, advantage=advantage)
 
@@ -194,9 +219,12 @@ def measured(policy: LlamaPolicy, pool: pools.Pool, ask: Ask, samples: int, cap:
 def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     """Train an arm and measure it."""
     start = time.perf_counter()
-    policy, recipe = load_policy(args.model), recipe_of(name, stop)
+    plain, model = plain_name(name), args.model
+    if args.taught:
+        model = taught(plain, model, args.folder / f"taught-{plain}", args.cap, args.quick)
+    policy, recipe = load_policy(model), recipe_of(name, stop, args.taught)
     pool = pools.build("real", PROBLEMS + seed, args.train, args.heldout)
-    steps = 0 if name == START else args.steps
+    steps = 0 if name == START or name.endswith(ONLY) else args.steps
     config = TrainConfig(
         steps, args.prompts, max_tokens=args.cap, lr=args.lr, warmup=2, minibatches=4, eval_every=0, seed=seed
     )
@@ -210,7 +238,7 @@ def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     )  # fmt: skip
     progress = trainer.run()
     trained = time.perf_counter()
-    asks = ASKED[name.removesuffix(SHUFFLED)][1] if name.removesuffix(SHUFFLED) in ASKED else (Ask(),)
+    asks = ASKED[plain][1] if plain in ASKED else (Ask(),)
     found = [measured(policy, pool, ask, args.samples, args.cap, 20_000 + seed) for ask in asks]
     return {
         "reward": name, "stop": stop, "seed": seed, "asks": found, "used": progress.used, "steps": progress.step,
@@ -265,7 +293,7 @@ def summary(content: Row) -> str:
     for part, found in content["parts"].items():
         runs, c = found["runs"], found["config"]
         said = f"{c['tokens']:,} tokens of training in {c['steps']} steps, {c['problems']} held-out problems"
-        if part == "effort":
+        if part != "main":
             wanted = {name: [(ask.name, ask.wanted) for ask in asks] for name, (_, asks) in ASKED.items()}
             lines += [f"**{PARTS[part].title}**: {said}.", "", *effort_table(runs, wanted)]
             continue
@@ -276,10 +304,17 @@ def summary(content: Row) -> str:
     return "\n".join(lines)
 
 
+def short(content: Row) -> str:
+    """The table at the head of the page."""
+    runs = [run for run in content["parts"]["main"]["runs"] if run["reward"] in IN_SHORT]
+    return "\n".join(main_table(runs, False, answered=False)[:-1]) + "\n"
+
+
 def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """The runs of both, a new one in the place of an old one, in the order of the arms."""
     rows = {(row["reward"], row["stop"], row["seed"]): row for row in (*old, *new)}
-    place = {name: i for i, name in enumerate(name for part in PARTS.values() for name in part.names)}
+    names = dict.fromkeys(name for part in PARTS.values() for name in part.names)
+    place = {name: i for i, name in enumerate(names)}
     return sorted(rows.values(), key=lambda row: (row["stop"], place.get(row["reward"], 999), row["seed"]))
 
 
@@ -307,6 +342,7 @@ def main() -> int:
     for name in args.parts:
         part, folder = PARTS[name], args.folder / name
         args.tokens, args.steps = (4_000, 2) if args.quick else (part.tokens, part.steps)
+        args.taught = part.taught
         stops = {"no": (False,), "yes": (True,), "both": (False, True)}[args.stop if name == "main" else "no"]
         wanted = [arm for arm in part.names if args.rewards is None or arm in args.rewards]
         for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds)):
@@ -329,7 +365,10 @@ def main() -> int:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:
         page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), summary(content), BEGIN, END), page)
+        text = between(page.read_text(), summary(content), BEGIN, END)
+        results.write_text(between(text, short(content), *SHORT), page)
+        drawing = picture(content["parts"]["main"]["runs"], "Rewards at equal training tokens")
+        results.write_text(drawing + "\n", ROOT / "docs" / "rewards.svg")
     print(summary(content))
     return 0
 

@@ -14,7 +14,14 @@ NONE, START = "none", "start"
 """No length reward, and no training at all."""
 SHUFFLED = ", tags shuffled"
 """Behind the name of a reward: it is trained with what other prompts were asked."""
+ONLY = ", supervised only"
+"""Behind the name of a reward: the policy that its training would begin with."""
 BANDS = ("easy", "medium", "hard")
+
+
+def plain_name(name: str) -> str:
+    """The reward of an arm."""
+    return name.removesuffix(SHUFFLED).removesuffix(ONLY)
 
 
 def arms(runs: Sequence[Row], stop: bool) -> dict[str, dict[int, Row]]:
@@ -73,14 +80,19 @@ def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
     }
 
 
-def main_table(runs: Sequence[Row], stop: bool) -> list[str]:
-    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier."""
+def main_table(runs: Sequence[Row], stop: bool, answered: bool = True) -> list[str]:
+    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier.
+
+    Args:
+        runs: all of them.
+        stop: those with a stop at the answer in training.
+        answered: with columns of the tokens to the answer.
+    """
     found = arms(runs, stop)
     none, front = found.get(NONE, {}), best(found)
-    lines = [
-        "| reward | seeds | accuracy | minus `none` | tokens | share | to the answer | share | E3 | minus `none` |",
-        "|---" * 10 + "|",
-    ]
+    heads = ["accuracy", "minus `none`", "tokens", "share", "to the answer", "share", "E3", "minus `none`"]
+    shown = [i for i in range(len(heads)) if answered or i not in (4, 5)]
+    lines = [f"| reward | seeds | {' | '.join(heads[i] for i in shown)} |", "|---" * (2 + len(shown)) + "|"]
 
     def mean(values: Sequence[float], scale: float = 1.0) -> str:
         return interval(mean_ci(values), scale, sign=False)
@@ -90,15 +102,16 @@ def main_table(runs: Sequence[Row], stop: bool) -> list[str]:
         logs = compared(mine, none, lambda ask: float(np.log(ask[key])))
         return "" if logs is None else f"{100 * np.exp(logs.mean):.0f} %"
 
-    for name in sorted(found, key=lambda n: (n != START, n != NONE, -np.mean([e3(a) for a in found[n].values()]))):
+    for name in sorted(found, key=lambda n: (n != START, n != NONE, -e3_of(found[n]))):
         mine = found[name]
-        tokens, answered = ([ask[key] for ask in mine.values()] for key in ("tokens", "to answer"))
+        tokens, until = ([ask[key] for ask in mine.values()] for key in ("tokens", "to answer"))
         against = [
             interval(compared(mine, none, lambda ask: ask["accuracy"]), 100), share(mine, "tokens"),
             share(mine, "to answer"), interval(compared(mine, none, e3)),
         ] if name != NONE else [""] * 4  # fmt: skip
-        own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(answered), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
-        cells = [cell for pair in zip(own, against, strict=True) for cell in pair]
+        own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(until), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
+        every = [cell for pair in zip(own, against, strict=True) for cell in pair]
+        cells = [every[i] for i in shown]
         lines.append(f"| {label(name, mine)}{' *' if name in front else ''} | {len(mine)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -138,7 +151,7 @@ def effort_table(runs: Sequence[Row], wanted: Mapping[str, Sequence[tuple[str, f
         "|---" * 7 + "|",
     ]
     for name in dict.fromkeys(run["reward"] for run in runs):
-        asks = wanted.get(name.removesuffix(SHUFFLED))
+        asks = wanted.get(plain_name(name))
         mine = [run for run in runs if run["reward"] == name]
         if not asks:
             continue
@@ -178,3 +191,82 @@ def _errors(runs: Sequence[Row], said: Sequence[str], numbers: Sequence[float | 
                     error = abs(row[i] - number) if _shares(numbers) else by[ask]["distance"][f"{number:g}"]
                     (own if i == j else other).append(error)
     return (float(np.mean(own)), float(np.mean(other))) if own else (float("nan"), float("nan"))
+
+
+def picture(runs: Sequence[Row], title: str, least: float = 0.5) -> str:
+    """An SVG of accuracy against mean tokens with 95 % intervals over seeds, the frontier as a line.
+
+    Args:
+        runs: of part main; those without a stop are drawn.
+        title: for the drawing's tooltip.
+        least: accuracy below which an arm is left out.
+    """
+    found = {
+        name: of for name, of in arms(runs, False).items() if np.mean([a["accuracy"] for a in of.values()]) >= least
+    }
+    points = {
+        name: [mean_ci([ask[key] for ask in of.values()]) for key in ("tokens", "accuracy")]
+        for name, of in found.items()
+    }
+    front = sorted(best(found), key=lambda name: points[name][0].mean)
+    first = [*front, NONE, START]
+    spans = []
+    for axis in (0, 1):
+        ends = [end for p in points.values() for end in (p[axis].low, p[axis].high, p[axis].mean) if np.isfinite(end)]
+        spans.append((min(ends), max(ends)))
+
+    spans[0] = (spans[0][0] - 0.12 * (spans[0][1] - spans[0][0]), spans[0][1])  # room for names on the left
+
+    def x(value: float) -> float:
+        return float(60 + 600 * (value - spans[0][0]) / (spans[0][1] - spans[0][0]))
+
+    def y(value: float) -> float:
+        return float(20 + 320 * (spans[1][1] - value) / (spans[1][1] - spans[1][0]))
+
+    out = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 400" role="img" font-family="sans-serif" '
+        'font-size="12">',
+        f"<title>{title}</title>",
+        '<rect width="760" height="400" fill="#ffffff"/>',
+    ]
+    for k in range(int(np.ceil(spans[1][0] * 20)), int(spans[1][1] * 20) + 1):
+        out.append(f'<path d="M60 {y(k / 20):.1f}H660" stroke="#dddddd"/>')
+        out.append(f'<text x="52" y="{y(k / 20) + 4:.1f}" text-anchor="end" fill="#555555">{5 * k} %</text>')
+    step = 10 ** int(np.log10(spans[0][1] - spans[0][0]))
+    out += [
+        f'<text x="{x(k * step):.1f}" y="362" text-anchor="middle" fill="#555555">{k * step}</text>'
+        for k in range(int(np.ceil(spans[0][0] / step)), int(spans[0][1] / step) + 1)
+    ]
+    out.append('<text x="360" y="388" text-anchor="middle" fill="#555555">mean tokens of a held-out rollout</text>')
+    line = " ".join(f"{x(points[name][0].mean):.1f},{y(points[name][1].mean):.1f}" for name in front)
+    out.append(f'<polyline points="{line}" fill="none" stroke="#0072b2" stroke-width="1.5" stroke-dasharray="4 3"/>')
+    centres = [(x(of_x.mean), y(of_y.mean)) for of_x, of_y in points.values()]
+    taken = [(a - 4, b - 4, a + 4, b + 4) for a, b in centres]  # left, upper, right and lower end of what is there
+    for name in sorted(points, key=lambda name: (name not in first, -e3_of(found[name]))):
+        of_x, of_y = points[name]
+        at, colour = (
+            (x(of_x.mean), y(of_y.mean)),
+            "#0072b2" if name in front else "#333333" if name in first else "#999999",
+        )
+        faint = f'stroke="{colour}" stroke-opacity="0.35"'
+        if np.isfinite(of_x.low):
+            out.append(f'<path d="M{x(of_x.low):.1f} {at[1]:.1f}H{x(of_x.high):.1f}" {faint}/>')
+            out.append(f'<path d="M{at[0]:.1f} {y(of_y.low):.1f}V{y(of_y.high):.1f}" {faint}/>')
+        said = label(name, found[name]).replace("`", "")
+        tip = f"<title>{said}: {100 * of_y.mean:.1f} % at {of_x.mean:.1f} tokens</title>"
+        out.append(f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="4" fill="{colour}">{tip}</circle>')
+        width = 6.4 * len(said)
+        for a, b in ((7, -5), (7, 13), (-7 - width, -5), (-7 - width, 13), (-width / 2, -12), (-width / 2, 20)):
+            box = (at[0] + a, at[1] + b - 10, at[0] + a + width, at[1] + b + 2)
+            if box[0] > 62 and not any(
+                box[0] < c and box[2] > a0 and box[1] < d and box[3] > b0 for a0, b0, c, d in taken
+            ):
+                taken.append(box)
+                out.append(f'<text x="{box[0]:.1f}" y="{at[1] + b:.1f}" fill="#222222">{said}</text>')
+                break
+    return "\n".join([*out, "</svg>"])
+
+
+def e3_of(mine: Mapping[int, Row]) -> float:
+    """Mean E3 over the seeds."""
+    return float(np.mean([e3(ask) for ask in mine.values()]))

@@ -65,10 +65,15 @@ class Drawer:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         self.config, self.dtype = model.config, dtype
         self.end, self.pad = model.config.eos_token_id, self.tokenizer.pad_token_id
-        self.embedding, self.norm = model.model.embed_tokens.weight, model.model.norm.weight
-        self.layers = [_layer(layer) for layer in model.model.layers]
+        self.take(model)
         half = torch.arange(0, model.config.head_dim, 2) / model.config.head_dim
         self.frequencies = 1.0 / model.config.rope_parameters["rope_theta"] ** half
+
+    @torch.no_grad()
+    def take(self, model: Any) -> None:
+        """Decode with the weights that another model of this size and type has now."""
+        self.embedding, self.norm = model.model.embed_tokens.weight, model.model.norm.weight
+        self.layers = [_layer(layer) for layer in model.model.layers]
 
     def prompt(self, question: str, **options: Any) -> list[int]:
         """Token ids of a chat that asks a question."""
@@ -158,6 +163,18 @@ class Drawer:
             gate, up = F.linear(F.rms_norm(x, x.shape[-1:], layer.mlp_norm, eps), layer.gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
         return F.linear(F.rms_norm(x[:, -1], x.shape[-1:], self.norm, eps), self.embedding).float()
+
+
+def paid(lengths: Sequence[int], budget: int | None) -> int:
+    """The tokens at which all rows that still run are cut, so that the budget pays for every token of all.
+
+    >>> paid([2, 4], 5), paid([2, 4], 6), paid([2, 4], None)
+    (3, 4, 4)
+    """
+    until = max(lengths, default=0)
+    while budget is not None and sum(min(length, until) for length in lengths) > budget:
+        until -= 1
+    return until
 
 
 class _Layer(NamedTuple):

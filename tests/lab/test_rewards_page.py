@@ -28,6 +28,14 @@ def report(monkeypatch):
     return rewards_report
 
 
+@pytest.fixture
+def taught(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import rewards_taught
+
+    return rewards_taught
+
+
 def run(reward, seed, *asks, stop=False):
     return {"reward": reward, "seed": seed, "stop": stop, "asks": list(asks)}
 
@@ -39,6 +47,15 @@ def ask(accuracy, tokens, name="", **more):
 def test_the_page_holds_the_numbers_of_the_file(script):
     content, page = json.loads(script.TARGET.read_text()), (ROOT / "docs" / "rewards.md").read_text()
     assert script.between(page, script.summary(content), script.BEGIN, script.END) == page
+    assert script.between(page, script.short(content), *script.SHORT) == page
+
+
+def test_the_drawing_holds_the_numbers_of_the_file(script, report):
+    runs = json.loads(script.TARGET.read_text())["parts"]["main"]["runs"]
+    drawn = report.picture(runs, "Rewards at equal training tokens")
+    assert drawn + "\n" == (ROOT / "docs" / "rewards.svg").read_text()
+    assert "<title>kimi: 59.3 % at 26.5 tokens</title>" in drawn
+    assert "adactrl" not in drawn  # below the axis
 
 
 def test_the_main_table_by_hand(report):
@@ -90,8 +107,10 @@ def test_every_registered_reward_is_an_arm_that_makes_a_recipe(script):
     for name in {name for part in script.PARTS.values() for name in part.names}:
         recipe = script.recipe_of(name, stop=True)
         assert (recipe.reward is None) == (name in ("none", "start"))
-        assert (recipe.variant is not None) == (name.removesuffix(script.SHUFFLED) in script.ASKED)
+        assert (recipe.variant is not None) == (script.plain_name(name) in script.ASKED)
         assert recipe.steer is not None
+    assert script.recipe_of("adactrl", stop=False, knows=True).variant is None
+    assert script.recipe_of("l1, tags shuffled", stop=False, knows=True).variant is not None
     assert script.recipe_of("kimi", stop=False).steer is None
 
 
@@ -112,3 +131,63 @@ def test_shuffled_tags_are_those_of_other_prompts_and_rows_of_a_prompt_keep_one(
     assert all(len(values) == 1 for values in new)
     assert sorted(np.concatenate(new)) == sorted(np.concatenate(old))
     assert (np.concatenate(new) != np.concatenate(old)).any()
+
+
+def test_a_table_without_the_columns_to_the_answer(report):
+    runs = [run("none", 1, ask(0.5, 40)), run("kimi", 1, ask(0.6, 20))]
+    head, _, none, kimi, _ = report.main_table(runs, False, answered=False)
+    assert head == "| reward | seeds | accuracy | minus `none` | tokens | share | E3 | minus `none` |"
+    assert [cell.strip() for cell in none.split("|")[2:-1]] == ["1", "50.0", "", "40.0", "", "62.5", ""]
+    assert [cell.strip() for cell in kimi.split("|")[2:-1]] == ["1", "60.0", "+10.0", "20.0", "50 %", "180.0", "+117.5"]
+
+
+def test_examples_with_tags_are_the_traces_of_these_lengths(taught):
+    short, middle, long = (taught.Trace(list(range(n)), n - 2) for n in (4, 7, 16))  # 2, 5, 14 think, 7 on average
+    easy = taught.Asked("2+2=", 0.75, [middle, long, short])
+    hard = taught.Asked("3+3=", 0.625, [middle, long, short])
+    made = taught.BUILDERS["l1"](easy)
+    assert [(e.before, len(e.tokens)) for e in made] == [("7: ", 7), ("16: ", 16), ("4: ", 4)]
+    # shares of 7: 1.75, 3.5 (2 and 5 are as near; the first counts), 5.25, 7
+    made = taught.BUILDERS["e1"](easy)
+    assert [(e.before, len(e.tokens)) for e in made] == [("25%: ", 4), ("50%: ", 7), ("75%: ", 7), ("100%: ", 7)]
+    made = taught.BUILDERS["thinkdial"](hard)
+    assert [(e.before, len(e.tokens)) for e in made] == [("low: ", 4), ("medium: ", 7), ("high: ", 7)]
+    assert [(e.begun, len(e.tokens)) for e in taught.BUILDERS["adactrl"](easy)] == [("[Easy]", 4)]
+    assert [(e.begun, len(e.tokens)) for e in taught.BUILDERS["adactrl"](hard)] == [("[Hard]", 16)]
+    assert len(taught.examples([easy], "e1")) == taught.EXAMPLES
+
+
+def test_what_is_said_and_asked_is_read_and_the_rest_is_learnt(taught):
+    from budgeteer.models.policy import load_policy
+
+    policy = load_policy()
+    ids = policy.tokenizer.encode("7</think>7").ids
+    part = [taught.Example("low: ", "2+2=", "[Easy]", ids), taught.Example("", "2+2=", "", ids[:1])]
+    tokens, weight = taught.batch(policy, part)
+    for row, example in enumerate(part):
+        asked = policy.encode([example.before + example.prompt])[0]
+        begun = policy.encode([example.begun])[0][1:] if example.begun else []
+        whole = [*asked, *begun, *example.tokens]
+        assert tokens[row, : len(whole)].tolist() == whole
+        learnt = [0.0] * (len(asked) - 1) + [1.0] * (len(whole) - len(asked))
+        assert weight[row].tolist() == learnt + [0.0] * (weight.shape[1] - len(learnt))
+
+
+def test_rollouts_of_another_decoder_keep_within_the_budget(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from thinker_pool import paid
+
+    for budget, until in ((None, 4), (11, 4), (10, 4), (9, 3), (8, 3), (6, 2), (3, 1), (2, 0)):
+        assert paid([2, 4, 4], budget) == until
+        taken = [sum(min(length, n) for length in (2, 4, 4)) for n in (until, until + 1)]
+        assert budget is None or taken[0] <= budget
+        assert until == 4 or taken[1] > budget  # one more token for each that runs is not paid
+
+
+def test_traces_are_drawn_once_for_all_dials(taught, monkeypatch, tmp_path):
+    asked = [taught.Asked("2+2=", 0.75, [taught.Trace([1, 2, 3], 1)])]
+    calls = []
+    monkeypatch.setattr(taught, "own_traces", lambda policy, cap, questions: calls.append(questions) or asked)
+    for _ in range(2):
+        assert taught.kept_traces(None, 9, 4, tmp_path / "traces.json") == asked
+    assert calls == [4]

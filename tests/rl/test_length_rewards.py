@@ -43,7 +43,7 @@ from budgeteer.rl.reward import (
 from budgeteer.rl.reward._traac import Recent
 from budgeteer.rl.reward.counted import split
 from budgeteer.rl.reward.sums import from_text
-from budgeteer.rl.schedule import decay
+from budgeteer.rl.schedule import decay, linear
 from budgeteer.rl.variant import both_kinds, drawn_budget, effort_modes, falling_budget
 
 A = np.array
@@ -363,6 +363,14 @@ def test_modes_are_said_by_their_words() -> None:
     assert seen == {0.25, 0.5, 1.0}
 
 
+def test_the_mode_high_comes_alone_at_first() -> None:
+    first = [varied(effort_modes(alone=0.5), spent=0.4, seed=seed) for seed in range(10)]
+    assert all((made.columns["effort"] == 1).all() and set(made.prefix) == {"high: "} for made in first)
+    later = [varied(effort_modes(alone=0.5), spent=0.5, seed=seed) for seed in range(10)]
+    plain = [varied(effort_modes(), spent=0.5, seed=seed) for seed in range(10)]
+    assert [made.prefix for made in later] == [made.prefix for made in plain]
+
+
 def test_both_kinds_come_in_turns() -> None:
     made = varied(both_kinds("L ", "S "))
     kind = made.columns["deliberate"]
@@ -370,6 +378,13 @@ def test_both_kinds_come_in_turns() -> None:
     assert made.prefix == tuple("L " if one else "S " for one in kind)
     with pytest.raises(InvalidInput, match="two different"):
         both_kinds("a", "a")
+
+
+def test_a_straight_fall() -> None:
+    assert [linear(0.2)(spent) for spent in (-1, 0, 0.25, 1, 2)] == pytest.approx([1, 1, 0.8, 0.2, 0.2])
+    # half of 40 at first, a quarter of that at the end, and half way between in the middle
+    for spent, tokens in ((0.0, 20), (0.5, 12), (1.0, 5)):
+        assert varied(falling_budget(straight=True), spent=spent).columns["target"][0] == tokens
 
 
 def test_a_falling_budget_without_stairs() -> None:
@@ -382,7 +397,8 @@ def test_a_falling_budget_without_stairs() -> None:
         lambda: l1(-1), lambda: l1(slack=2), lambda: kimi(-1), lambda: o1_pruner(-1), lambda: shorter_better(-1),
         lambda: alp(-1), lambda: cosine(math.inf), lambda: triangular(-1), lambda: thinkdial(-1), lambda: adacot(-1),
         lambda: visionthink(least=2), lambda: adaptive_deep(share=0), lambda: traac(softness=0), lambda: repetition(-1),
-        lambda: drawn_budget(0.5, 0.25), lambda: overlong(0), lambda: pear(math.inf),
+        lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1),
+        lambda: linear(2), lambda: falling_budget(rate=0.5, straight=True), lambda: overlong(0), lambda: pear(math.inf),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(make) -> None:

@@ -14,7 +14,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import THINK, Chat, Message
 from budgeteer.models.model import PREFILL
 from budgeteer.solve import Budgeted, Question, Style, Task
-from budgeteer.tuning import Built, adacot, adar1, hunyuan_turbos, refuse_example, self_braking, thinkdial
+from budgeteer.tuning import Built, adacot, adactrl, adar1, hunyuan_turbos, refuse_example, self_braking, thinkdial
 from budgeteer.tuning._adar1 import chosen, of_groups, within
 from budgeteer.tuning._self_braking import BRAKE, Braked, braked, marked, overthinking
 from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
@@ -137,6 +137,37 @@ def test_adacot_labels_by_answers_without_thinking() -> None:
     assert (example["needs_thinking"], text(example)) == (1, f"{OPEN}long{END}4.")
     made, _ = built(adacot(4), lambda prompt, rng: "5." if short(prompt) else f"{OPEN}long{END}5.")
     assert made == Built((), "5")
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_adactrl_tags_the_shortest_right_trace_easy_and_the_longest_hard(chat) -> None:
+    def writes(*said):
+        left = iter(said)
+        return lambda prompt, rng: next(left)
+
+    long, wrong = f"{OPEN}long long{END}4.", f"{OPEN}short{END}5."
+    brief = f"{OPEN}short{END}4."
+    # 3 of 4 are right, more than 0.625; the shortest right one is the second
+    made, model = built(adactrl(4), writes(long, brief, wrong, long), chat=chat)
+    (example,) = made.examples
+    assert (example["tag"], text(example), made.answer) == ("[Easy]", f"[Easy]{brief}", "4")
+    assert [request.n for request in model.requests] == [4]
+    refuse_example(SFT, example)
+    made, _ = built(adactrl(4), writes(brief, wrong, wrong, long), chat=chat)  # a half
+    assert text(made.examples[0]) == f"[Hard]{long}"
+    made, _ = built(adactrl(8), writes(brief, *[wrong] * 3, *[long] * 4), chat=chat)  # 5 of 8 are not more
+    assert text(made.examples[0]) == f"[Hard]{long}"
+    assert built(adactrl(2), writes(wrong, wrong), chat=chat)[0] == Built((), "5")
+
+
+def test_adactrl_writes_what_its_reward_reads() -> None:
+    from budgeteer.core import registry
+    from budgeteer.rl.reward import Columns
+
+    made, _ = built(adactrl(2), lambda prompt, rng: f"{OPEN}a{END}4.")
+    rows = Columns([1, 1], [9, 9], [0, 0], [99, 99], [1, 1], text=[text(made.examples[0]), "4."])
+    tag = registry.part_of("reward", "adactrl").terms((), rows)["tag"]
+    assert tag.tolist() == [0.5, -0.5]
 
 
 def test_adacot_counts_the_share() -> None:
@@ -322,6 +353,7 @@ def test_hunyuan_turbos_gives_up_after_its_tries_and_needs_a_word_of_doubt() -> 
     "make",
     [
         lambda: adar1(0), lambda: adar1(group_pairs=-1), lambda: adacot(enough=0), lambda: adacot(0),
+        lambda: adactrl(0), lambda: adactrl(easy=1), lambda: adactrl(max_tokens=0),
         lambda: thinkdial(0), lambda: thinkdial(text="no word"), lambda: self_braking(threshold=1),
         lambda: self_braking(0), lambda: hunyuan_turbos(0), lambda: hunyuan_turbos(max_tokens=0),
     ],

@@ -776,6 +776,7 @@ METHODS: tuple[Method, ...] = (
     # schedule
     Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
     Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
+    Method("linear", "schedule", _SC("linear"), "falls on a straight line", THINK_SHORT),
     Method("decay", "schedule", _SC("decay"), "falls evenly in its logarithm", RMT),
     # weight
     Method("token-mean", "weight", _W("token_mean"), "every token of the batch weighs the same", DAPO),
@@ -901,6 +902,7 @@ METHODS: tuple[Method, ...] = (
     # tuning
     Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),
     Method("adacot", "tuning", _TU("adacot"), "a label whether a question needs thinking, and such an answer", ADACOT),
+    Method("adactrl", "tuning", _TU("adactrl"), "a tag of difficulty and a trace of its length", ADACTRL),
     Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
     Method("hunyuan-turbos", "tuning", _TU("hunyuan_turbos"), "short where that is right, else on from it", TURBOS),
     Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),

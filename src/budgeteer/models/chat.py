@@ -61,6 +61,8 @@ KNOWN_TAGS = (
 """The tags that :func:`tags_of` knows: THINK, those of Seed-OSS, Magistral, EXAONE Deep, and gpt-oss's channels."""
 EFFORTS = {"low": 0.25, "medium": 0.5, "high": 1.0}
 """Word of effort -> share of the usual thinking that it stands for, as ThinkDial has it (arXiv 2508.18773)."""
+EASY_TAG, HARD_TAG = "[Easy]", "[Hard]"
+"""What an answer begins with that says how hard its question is, as AdaCtrl has it (arXiv 2505.18822)."""
 _HARMONY = "<|channel|>analysis"
 _SWITCHES = ("enable_thinking", "thinking")
 _CODE = re.compile(r"\{[%{].*?[%}]\}", re.DOTALL)

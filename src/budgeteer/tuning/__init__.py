@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.tuning._adacot import adacot
+    from budgeteer.tuning._adactrl import adactrl
     from budgeteer.tuning._adar1 import adar1
     from budgeteer.tuning._hunyuan_turbos import hunyuan_turbos
     from budgeteer.tuning._self_braking import self_braking
@@ -19,6 +20,7 @@ __all__ = [
     "Builder",
     "Built",
     "adacot",
+    "adactrl",
     "adar1",
     "as_strategy",
     "hunyuan_turbos",
@@ -33,6 +35,7 @@ __getattr__ = lazy(
         "Builder": "protocol",
         "Built": "protocol",
         "adacot": "_adacot",
+        "adactrl": "_adactrl",
         "adar1": "_adar1",
         "as_strategy": "protocol",
         "hunyuan_turbos": "_hunyuan_turbos",

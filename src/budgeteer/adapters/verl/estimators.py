@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from budgeteer.adapters.token_level import ESTIMATORS, PREFIX, Estimator, estimator
+from budgeteer.adapters.verl.rewarding import NAME, rewarded
 from budgeteer.core.errors import InvalidInput
 from budgeteer.rl.ratio import Tokens, sequence
 
@@ -36,6 +37,8 @@ def _watched(compute: Estimator, name: str) -> Estimator:
             raise InvalidInput(
                 "algorithm.norm_adv_by_std_in_grpo=false; choose algorithm.adv_estimator=budgeteer_dr_grpo"
             )
+        if config is not None and config.get(NAME) and index is not None:
+            token_level_rewards = rewarded(token_level_rewards, response_mask, index, config)
         made = compute(token_level_rewards, response_mask, index)
         for watcher in WATCHERS:
             watcher()

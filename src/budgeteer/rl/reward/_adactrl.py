@@ -6,10 +6,9 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
+from budgeteer.models.chat import EASY_TAG, HARD_TAG
 from budgeteer.rl.reward.kit import near_cap, numbered, pass_rate
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
-
-TAGS = ("[Easy]", "[Hard]")
 
 
 def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Reward:
@@ -44,7 +43,9 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         good, texts = right(rows.correct), rows.column("text", "adactrl").tolist()
-        easy, named_hard = (np.array([text.startswith(name) for text in texts], np.bool_) for name in TAGS)
+        easy, named_hard = (
+            np.array([text.startswith(name) for text in texts], np.bool_) for name in (EASY_TAG, HARD_TAG)
+        )
         deserved = np.where(pass_rate(rows) > 0.625 + 1e-9, easy, named_hard)
         index, groups = numbered(rows.group)
         longest = np.ones(groups)

@@ -22,7 +22,8 @@ def thinkdial(medium: float = 0.5, low: float = 1.0, leak: float = 0.5) -> Rewar
     The mode is the column ``effort``: 1 is high, from 1/2 on medium, below low (``variant=effort-modes``). Helps
     to keep one dial with three stops; nothing here says how long a mode is to be, so measure it. The leak term is paid
     to wrong answers, too: in the mode low a short tidy wrong answer gets as much as a long right one that leaks. The
-    paper trains the mode high alone first, and tunes on cut traces before (``budgeteer data thinkdial``).
+    paper tunes on cut traces first (``budgeteer data thinkdial``), and trains the mode high alone before the others
+    (``variant=effort-modes:alone=0.7``).
 
     Args:
         medium, low: weight of the length in these modes, 0 or more.

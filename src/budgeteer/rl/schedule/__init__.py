@@ -9,11 +9,13 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.schedule._decay import decay
+    from budgeteer.rl.schedule._linear import linear
     from budgeteer.rl.schedule._rex import rex
     from budgeteer.rl.schedule._staircase import staircase
 
 __all__ = [
     "decay",
+    "linear",
     "rex",
     "staircase",
 ]
@@ -22,6 +24,7 @@ __getattr__ = lazy(
     __name__,
     {
         "decay": "_decay",
+        "linear": "_linear",
         "rex": "_rex",
         "staircase": "_staircase",
     },

@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.words import filled
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.schedule import decay, staircase
+from budgeteer.rl.schedule import decay, linear, staircase
 
 
 def falling_budget(
@@ -20,6 +20,7 @@ def falling_budget(
     rate: float | None = None,
     text: str = "{tokens}: ",
     behind: bool = False,
+    straight: bool = False,
 ) -> Variant:
     """Say ``B = floor(first * cap * max(least, factor ** floor(stairs * spent)))`` in every prompt, and give it as the
     column ``target``, which rewards such as ``triangular`` read.
@@ -34,13 +35,21 @@ def falling_budget(
             2509.24375, has 0.2, ``least=0`` and "use exactly {tokens} tokens").
         text: with ``{tokens}`` where the number stands, such as "Think for about {tokens} tokens. "; before the prompt,
             or ``behind`` it. The embedded reasoner knows no English: the bare number of the default disturbs it least.
+        straight: fall on a straight line to ``least``, as in :func:`budgeteer.rl.schedule.linear`.
 
     Raises:
-        InvalidInput: a share outside (0, 1], or a text without ``{tokens}``.
+        InvalidInput: a share outside (0, 1], a text without ``{tokens}``, or both ``rate`` and ``straight``.
     """
     if not 0 < first <= 1:
         raise InvalidInput(f"falling_budget(first={first}); give a share of the cap in (0, 1]")
-    fall = staircase(factor, stairs, least) if rate is None else decay(rate, least)
+    if straight and rate is not None:
+        raise InvalidInput(f"falling_budget(rate={rate}, straight=True); give one of the two falls")
+    if straight:
+        fall = linear(least)
+    elif rate is not None:
+        fall = decay(rate, least)
+    else:
+        fall = staircase(factor, stairs, least)
     filled(text, tokens=1)
 
     def vary(state: object, view: View, rng: np.random.Generator) -> Variants:

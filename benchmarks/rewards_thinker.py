@@ -1,0 +1,261 @@
+"""Rewards on the thinking model through TRL: accuracy and tokens from one checkpoint at equal training tokens.
+
+    python benchmarks/rewards_thinker.py                       # resumable: a file a run
+    python benchmarks/rewards_thinker.py --rewards none kimi --seeds 2
+    python benchmarks/rewards_thinker.py --summary             # run nothing, rewrite results and page
+    python benchmarks/rewards_thinker.py --quick               # smoke test: writes nothing without --out
+
+The embedded thinking model (Qwen3 architecture, ``reasoning_effort`` high, where it thinks longest) is trained by
+``BudgetedGRPOTrainer`` with the recipe ``grpo:reward=NAME``: all runs of a seed see the same problems in the same order
+and sample the same number of tokens; shorter rollouts buy more of them. All weights are trained. Rollouts are drawn by
+``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``; loss, advantages and budget
+are the adapter's and TRL's. Held-out problems are of the trained families and of none of the training's questions,
+one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind each question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig
+
+from budgeteer.adapters.trl import BudgetedGRPOTrainer
+from budgeteer.adapters.trl.sampling import Row
+from budgeteer.core.environment import Item
+from budgeteer.core.plan import CUT, ENDED, I64
+from budgeteer.lab import results
+from budgeteer.lab.posttrain.problems import Asked, Grader, asked
+from budgeteer.lab.posttrain.settings import Settings
+from budgeteer.lab.run import level_of
+from budgeteer.models.thinker import THINKER
+from budgeteer.rl.step import Round
+from rewards_report import NONE, START, by_difficulty, main_table
+from rlvr import between
+from thinker_pool import Drawer, paid
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
+BEGIN, END = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
+ARMS = (START, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong")
+FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
+SAYS = "\nThink for at most {tokens} tokens."
+"""Behind the question, for ``l1:at_most=true``."""
+TARGETS, ASKS = (64, 320), 128
+"""Numbers of tokens that training draws between, and that held-out problems are asked for."""
+
+
+class Fast(BudgetedGRPOTrainer):
+    """The trainer, whose rollouts another decoder draws with its weights."""
+
+    drawer: Drawer
+
+    def _generated(self, work: Round, group: I64, numbers: I64, budget: int | None) -> list[Row]:
+        self.drawer.take(self.accelerator.unwrap_model(self.model))
+        prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
+        drawn = drawn_with(self.drawer, prompts, int(work.max_tokens.max()), work.seed + int(numbers[0]))
+        return within(drawn, numbers, budget, self.drawer.end)
+
+
+def drawn_with(drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed: int) -> list[list[int]]:
+    """Token ids of a completion of each prompt."""
+    return [tokens for tokens, _ in drawer.tokens(prompts, 1.0, seed, cap)]
+
+
+def within(drawn: Sequence[list[int]], numbers: I64, budget: int | None, end: int) -> list[Row]:
+    """The rows as generation under a budget leaves them."""
+    until, rows = paid(list(map(len, drawn)), budget), []
+    for number, tokens in zip(numbers.tolist(), drawn, strict=True):
+        kept = tokens[:until]
+        status = ENDED if kept and kept[-1] == end else CUT
+        rows.append(Row(number, kept, status, -1, -1, None, [False] * len(kept), 1.0))
+    return rows
+
+
+def problems(seed: int, tokenizer: Any, args: argparse.Namespace) -> Asked:
+    """The problems of a seed, and how the model is asked them."""
+    return asked(
+        Settings(
+            str(THINKER), "grpo", "", None, "thinking", PROBLEMS + seed, args.train, args.heldout,
+            style="think:effort=high",
+        ),
+        tokenizer,
+    )  # fmt: skip
+
+
+def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train an arm and measure it."""
+    begin = time.perf_counter()
+    tokenizer = AutoTokenizer.from_pretrained(THINKER)
+    model: Any = AutoModelForCausalLM.from_pretrained(THINKER, dtype=torch.float32)
+    made, drawer = problems(seed, tokenizer, args), Drawer(THINKER, torch.float32)
+    grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
+    says = name.startswith("l1")
+    used, steps, rollouts = 0, 0, 0
+    if name != START:
+        trainer = trained(name, seed, model, tokenizer, made, grader, drawer, args)
+        progress = trainer.spending.progress
+        used, steps = progress.used, progress.step
+        rollouts = sum(row["rollouts"] for row in progress.steps_log)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+    middle = time.perf_counter()
+    drawer.take(model.eval())
+    found = measured(drawer, tokenizer, made, grader, SAYS.format(tokens=ASKS) if says else "", args.max_tokens, seed)
+    made.close()
+    return {
+        "reward": name, "stop": False, "seed": seed, "asks": [found | {"ask": f"{ASKS} tokens" if says else ""}],
+        "used": used, "steps": steps, "rollouts": rollouts,
+        "seconds": {"training": middle - begin, "measuring": time.perf_counter() - middle},
+    }  # fmt: skip
+
+
+def trained(
+    name: str, seed: int, model: Any, tokenizer: Any, made: Asked, grader: Grader, drawer: Drawer,
+    args: argparse.Namespace,
+) -> Fast:  # fmt: skip
+    """The trainer of an arm, when its tokens are spent."""
+    items = {item.key: item for item in made.train}
+    rows = {"key": [item.key for item in made.train], "prompt": [made.prompt(item) for item in made.train]}
+    if name.startswith("l1"):
+        targets = np.random.default_rng(seed).integers(*TARGETS, size=len(made.train))
+        rows["target"] = [float(target) for target in targets]
+        rows["prompt"] = [said(made, item, SAYS.format(tokens=t)) for item, t in zip(made.train, targets, strict=True)]
+
+    def verified(completion_ids: list[list[int]], key: list[str], **columns: Any) -> list[float]:
+        return [grader.score(items[k], ids) for k, ids in zip(key, completion_ids, strict=True)]
+
+    with tempfile.TemporaryDirectory() as out:
+        each = args.prompts * GROUP // UPDATES
+        config = GRPOConfig(
+            out, per_device_train_batch_size=each, gradient_accumulation_steps=1, steps_per_generation=UPDATES,
+            num_generations=GROUP, max_completion_length=args.max_tokens, max_steps=args.steps * UPDATES,
+            learning_rate=args.lr, lr_scheduler_type="constant", temperature=1.0, seed=seed, beta=0.0, use_cpu=True,
+            bf16=False, gradient_checkpointing=False, report_to=[], save_strategy="no", disable_tqdm=True,
+            chat_template_kwargs=dict(made.template),
+        )  # fmt: skip
+        trainer = Fast(
+            model, verified, config, Dataset.from_dict(rows), processing_class=tokenizer,
+            recipe="grpo" if name == NONE else f"grpo:reward={name}", budget=args.tokens, close=made.style.close,
+        )  # fmt: skip
+        trainer.drawer = drawer
+        trainer.train()
+    return trainer
+
+
+def said(made: Asked, item: Item, more: str) -> Any:
+    """The prompt of a problem with something behind the question."""
+    prompt = made.prompt(item)
+    if isinstance(prompt, str):
+        return prompt + more
+    return [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + more}]
+
+
+def measured(
+    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, more: str, cap: int, seed: int
+) -> dict[str, Any]:
+    """Accuracy and tokens of the held-out problems, by kind and level, too."""
+    texts = [
+        tokenizer.apply_chat_template(
+            said(made, item, more), tokenize=False, add_generation_prompt=True, **made.template
+        )
+        for item in made.heldout
+    ]
+    prompts = [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+    rows: list[list[int]] = []
+    for first in range(0, len(prompts), 64):
+        rows += drawn_with(drawer, prompts[first : first + 64], cap, 20_000 + seed + first)
+    good = np.array([grader.score(item, ids) > 0.5 for item, ids in zip(made.heldout, rows, strict=True)])
+    tokens = np.array([len(row) for row in rows])
+    close = tokenizer.encode(made.style.close, add_special_tokens=False)[0]
+    thinking = np.array([row.index(close) if close in row else len(row) for row in rows])
+    level = np.array([level_of(item) for item in made.heldout])
+
+    def means(at: Any) -> list[float]:
+        return [float(good[at].mean()), float(tokens[at].mean()), float(thinking[at].mean())]
+
+    return {
+        "n": len(rows), "accuracy": float(good.mean()), "tokens": float(tokens.mean()),
+        "thinking": float(thinking.mean()), "to answer": float(tokens.mean()),
+        "cut": float((tokens >= cap).mean()), "levels": {k: means(level == k) for k in sorted(set(level.tolist()))},
+    }  # fmt: skip
+
+
+def summary(content: dict[str, Any]) -> str:
+    """All tables, as Markdown."""
+    c = content["config"]
+    how = (
+        f"{c['tokens']:,} tokens of training in at most {c['steps']} generations, {c['heldout']} held-out problems, "
+        f"learning rate {c['lr']:g}"
+    )
+    lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
+    return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
+
+
+def main() -> int:
+    """Run what is missing, then write and print the summary of all that is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rewards", nargs="*", default=list(ARMS), choices=ARMS, metavar="NAME", help="default: all")
+    parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, default=100_000, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="generations (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=6, help="of a generation (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
+    parser.add_argument("--max-tokens", type=int, default=512, help="of a rollout (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
+    parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards-thinker", help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="two arms, one seed, one generation: means nothing")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, help=f"default: {TARGET.name} among the results; none if quick")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    if args.quick:
+        args.rewards, args.seeds, args.folder = [START, "kimi"], 1, args.folder / "quick"
+        args.tokens, args.steps, args.prompts, args.train, args.heldout, args.max_tokens = 1_500, 1, 2, 16, 8, 64
+    out = args.out or (None if args.quick else TARGET)
+    shared = ("tokens", "steps", "prompts", "lr", "max_tokens", "train", "heldout")
+    config = {key: getattr(args, key) for key in shared}
+    seeds = range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds))
+    for seed in seeds:
+        for name in args.rewards:
+            path = args.folder / f"{name.replace(':', '-').replace('=', '-')}-{seed}.json"
+            if path.exists():
+                continue
+            row = run(name, seed, args)
+            results.write_text(json.dumps(results.to_json({"config": config, "run": row})) + "\n", path)
+            ask = row["asks"][0]
+            print(
+                time.strftime("%H:%M"), path.stem, f"{100 * ask['accuracy']:.1f} %, {ask['tokens']:.0f} tokens,",
+                row["used"], row["steps"], row["seconds"], file=sys.stderr, flush=True,
+            )  # fmt: skip
+    kept = [json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))]
+    old = json.loads(out.read_text()) if out and out.exists() else {"config": config, "runs": []}
+    new = [each["run"] for each in kept if each["config"] == (config if not args.summary else each["config"])]
+    rows = {(row["reward"], row["seed"]): row for row in [*old["runs"], *new]}
+    order = sorted(rows.values(), key=lambda row: (ARMS.index(row["reward"]), row["seed"]))
+    content = {"config": kept[0]["config"] if kept else old["config"], "runs": order}
+    content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
+    if out:
+        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
+    if out == TARGET:
+        page = ROOT / "docs" / "rewards.md"
+        results.write_text(between(page.read_text(), summary(content), BEGIN, END), page)
+    print(summary(content))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

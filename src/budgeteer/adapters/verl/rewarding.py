@@ -1,0 +1,88 @@
+"""The rewards of this package as what verl's estimators of advantages are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from budgeteer.core import registry
+from budgeteer.core.column import with_sources
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import CUT, ENDED
+from budgeteer.rl.reward.protocol import ALWAYS, Columns, Reward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME, CAP = "budgeteer_reward", "budgeteer_max_tokens"
+"""Keys under ``algorithm``: the reward, and the cap of a response."""
+
+
+def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, config: Mapping[str, Any]) -> Tensor:
+    """The token-level rewards of the reward that ``algorithm.budgeteer_reward`` names, on the last token of each row.
+
+    What verl gives counts as the verifier's score, its tokens together. Rows without a token in the mask have none.
+
+    Args:
+        token_level_rewards: [n, t] of verl.
+        response_mask: [n, t] tokens that the policy sampled.
+        index: [n] prompts.
+        config: verl's ``algorithm``.
+
+    Raises:
+        InvalidInput: no cap, a KL penalty within the rewards, scores outside [0, 1], or a reward that reads more than
+            lengths and scores.
+        UnknownName: no such reward.
+    """
+    import torch
+
+    name, cap = str(config[NAME]), config.get(CAP)
+    if cap is None:
+        raise InvalidInput(f"{NAME}={name} needs the cap; add +algorithm.{CAP}='${{data.max_response_length}}'")
+    if config.get("use_kl_in_reward", False):
+        raise InvalidInput(
+            f"algorithm.use_kl_in_reward=true with {NAME}={name}: the penalty would count as the verifier's score; "
+            "use actor_rollout_ref.actor.use_kl_loss"
+        )
+    length = response_mask.detach().sum(dim=-1).long().cpu().numpy()
+    correct = token_level_rewards.detach().sum(dim=-1).double().cpu().numpy()
+    rows = np.flatnonzero(length > 0)
+    if np.any((correct[rows] < 0) | (correct[rows] > 1)):
+        raise InvalidInput(
+            f"{NAME}={name} reads scores from 0 (wrong) to 1 (right), and verl gave {correct[rows].min():g} to "
+            f"{correct[rows].max():g}; let the reward function return 0 to 1"
+        )
+    _, group = np.unique([str(index[i]) for i in rows.tolist()], return_inverse=True)
+    method, caps = _reward(name), np.full(len(rows), int(cap))
+    columns = Columns(correct[rows], length[rows], group.reshape(-1), caps, np.where(length[rows] >= caps, CUT, ENDED))
+    value = method.score(method.init(), columns.completed(method.needs, {}))
+    made = torch.zeros_like(token_level_rewards)
+    last = response_mask.shape[-1] - 1 - response_mask.flip(-1).bool().int().argmax(dim=-1)
+    at = torch.from_numpy(rows).to(made.device)
+    made[at, last[at]] = torch.from_numpy(value).to(made.device, made.dtype)
+    return made
+
+
+@cache
+def _reward(name: str) -> Reward:
+    """The reward of that name, if lengths and scores are all that it reads."""
+    made: Reward = registry.part_of("reward", name)
+    unknown = [each.name for each in with_sources(made.needs, ()) if each.make is None and each.name not in ALWAYS]
+    if unknown:
+        raise InvalidInput(
+            f"the reward {name} reads {', '.join(unknown)}, which verl tells no estimator; choose one that reads "
+            "lengths and scores, such as kimi, o1-pruner, alp, shorter-better, cosine, overlong"
+        )
+    if not _empty(made.init()):
+        raise InvalidInput(
+            f"the reward {name} has a state, which verl's checkpoints would not hold; choose another one"
+        )
+    return made
+
+
+def _empty(state: Any) -> bool:
+    """Whether a state holds nothing: ``()``, or in a sum one such for each part."""
+    return isinstance(state, tuple) and all(map(_empty, state))
