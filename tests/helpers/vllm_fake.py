@@ -30,7 +30,8 @@ class Engine:
     more = 0
 
     def __init__(self, folder: str) -> None:
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model.eval()
         ends = self.model.generation_config.eos_token_id
         self.ends = ends if isinstance(ends, list) else [ends]
         self.random = torch.Generator().manual_seed(0)
@@ -120,7 +121,7 @@ class LLM:
         return made
 
 
-class Client(vllm_client.VLLMClient):
+class Client(vllm_client.VLLMClient):  # type: ignore[misc, unused-ignore]
     """TRL's client, whose server is in this process."""
 
     made: ClassVar[list[Client]] = []

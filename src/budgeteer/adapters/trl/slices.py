@@ -160,8 +160,8 @@ class Slices:
             if not len(at):
                 break
             rows = wave.rows[at]
-            logprob, margin = (values and _column(values, at, k).astype(np.float32) for values in (logprobs, margins))
-            t.record(rows, _column(tokens, at, k), logprob, margin, None)
+            margin = None if margins is None else _column(margins, at, k).astype(np.float32)
+            t.record(rows, _column(tokens, at, k), _column(logprobs, at, k).astype(np.float32), margin, None)
             self.lost[rows] -= 1
             size = t.length[rows]
             self._decide(rows)
