@@ -357,7 +357,7 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
     [
         ({"tools": [print]}, {}, "does not offer tools"),
         ({"rollout_func": print}, {}, "does not offer rollout_func"),
-        ({}, {"use_vllm": True}, "does not offer use_vllm"),
+        ({}, {"use_transformers_continuous_batching": True}, "does not offer use_transformers_continuous_batching"),
         ({"train_dataset": DATA.to_iterable_dataset()}, {}, "load it without streaming"),
         ({"recipe": "gspo"}, {}, "importance_sampling_level"),
         ({"recipe": "c3po"}, {}, "later steps"),

@@ -198,7 +198,7 @@ class Control:
             low, high = (low, middle) if buys(middle) else (middle, high)
         return high
 
-    def learn(self, rollouts: Rollouts, view: View) -> Update:
+    def learn(self, rollouts: Rollouts, view: View, lost: int = 0) -> Update:
         """What the step's rollouts teach: the update, and the memory of the recipe's parts.
 
         The order, which all trainers share: rows that the end of the budget cut short count as aborted, rewards,
@@ -207,7 +207,7 @@ class Control:
         """
         c, recipe, parked = self.config, self.recipe, 0
         scored = ~np.isnan(rollouts.verified)
-        lost, rollouts = int(rollouts.paid[~scored].sum()), rollouts.take(scored)
+        lost, rollouts = lost + int(rollouts.paid[~scored].sum()), rollouts.take(scored)
         if recipe.carry is not None:
             waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             parked = int(rollouts.paid[waits].sum())

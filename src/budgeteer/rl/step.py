@@ -109,7 +109,7 @@ class Update:
         lr_scale: factor on the learning rate.
         temperature: of sampling, and of the update's probabilities.
         parked: tokens of this step's bill in rows that go on in a later step; these rows are not among ``rollouts``.
-        lost: tokens of rows that nobody scored; neither are these.
+        lost: tokens of rows that nobody scored, and those that are in no row; neither are these.
     """
 
     rollouts: Rollouts
@@ -215,15 +215,20 @@ class Step:
         self._round = Round(self._picked, view, caps, None, self._hard(), seed, own.temperature(), asked)
         return self._round
 
-    def add(self, part: Rollouts) -> None:
-        """Take the rollouts of the round that :meth:`next` returned last, whole and verified."""
+    def add(self, part: Rollouts, lost: int = 0) -> None:
+        """Take the rollouts of the round that :meth:`next` returned last, whole and verified.
+
+        Args:
+            part: the rollouts.
+            lost: tokens that were generated and are in none of them.
+        """
         assert self._round is not None
         part = part.at(self._control.progress.step)
         branch = self._control.recipe.branch
         if branch is not None and not self._branching:
             part = numbered(part, sum(map(len, self._parts)), branch.cuts(self._round.view.max_tokens))
         self._parts.append(part)
-        self._spent += part.used
+        self._spent += part.used + lost
         self._expected += self._round.view.plan.expected_cost
         if self._continue:
             self._continue = False

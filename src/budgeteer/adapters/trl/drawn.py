@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ class Drawn:
         self.completions += completions
         self.rewards.append(rewards)
 
-    def ready(self, rows: I64, count: int, own: slice, blank: Blank, rewards: Tensor) -> Ready:
+    def ready(self, rows: I64, count: int, own: slice, blank: Blank, rewards: Tensor, told: bool) -> Ready:
         """Some rows, filled up with rows of one token that carry nothing.
 
         Args:
@@ -100,6 +101,7 @@ class Drawn:
             own: those of this process.
             blank: what the rows that carry nothing look like.
             rewards: [n, f] of all that was drawn.
+            told: whether TRL corrects for what the engine says of the tokens' probabilities.
         """
         numbers = [*rows.tolist(), *[-1] * (count - len(rows))][own]
         kept = [self.rows[i] if i >= 0 else None for i in numbers]
@@ -112,7 +114,8 @@ class Drawn:
         of_rows = rewards.new_full((count, rewards.shape[1]), float("nan"))
         of_rows[: len(rows)] = rewards[torch.from_numpy(rows).to(rewards.device)]
         prompt_ids = [self.prompt_ids[i] if i >= 0 else blank.prompt_ids for i in numbers]
-        generated: tuple[Any, ...] = (prompt_ids, ids, mask, completions, None, {}, None, [])
+        logprobs = [(row.logprob if row and row.tokens else None) or [math.nan] for row in kept] if told else None
+        generated: tuple[Any, ...] = (prompt_ids, ids, mask, completions, logprobs, {}, None, [])
         return Ready([self.inputs[i] if i >= 0 else blank.inputs for i in numbers], generated, of_rows, kept)
 
 

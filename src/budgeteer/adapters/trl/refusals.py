@@ -9,7 +9,7 @@ import numpy as np
 from datasets import IterableDataset
 from transformers import ProcessorMixin
 
-from budgeteer.adapters.trl.sampling import OFFERED
+from budgeteer.adapters.trl.sampling import OFFERED, OFFERED_BY_VLLM
 from budgeteer.adapters.trl.update import TOKEN_MEANS
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import require_offered
@@ -35,16 +35,17 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
         "tools": given.get("tools"),
         "environment_factory": given.get("environment_factory"),
         "rollout_func": given.get("rollout_func"),
-        "use_vllm": getattr(args, "use_vllm", False),
         "use_transformers_continuous_batching": getattr(args, "use_transformers_continuous_batching", False),
         "deepspeed": getattr(args, "deepspeed", None),
         "fsdp": getattr(args, "fsdp", None),
     }
     if refused := [name for name, value in asked.items() if value]:
         raise InvalidInput(
-            f"BudgetedGRPOTrainer does not offer {', '.join(refused)}: rollouts are made by transformers' generate, "
-            "with a whole model on each process; leave it out, or train with TRL's own GRPOTrainer"
+            f"BudgetedGRPOTrainer does not offer {', '.join(refused)}: rollouts are made by transformers' generate or "
+            "by vLLM, with a whole model on each process; leave it out, or train with TRL's own GRPOTrainer"
         )
+    if getattr(args, "use_vllm", False):
+        _refuse_of_vllm(args)
     if isinstance(given.get("train_dataset"), IterableDataset):
         raise InvalidInput(
             "BudgetedGRPOTrainer needs a data set with a length, since it chooses among its prompts; this one is an "
@@ -52,6 +53,21 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
         )
     if isinstance(given.get("processing_class"), ProcessorMixin):
         raise InvalidInput("BudgetedGRPOTrainer trains on texts; pass the tokenizer instead of a processor of images")
+
+
+def _refuse_of_vllm(args: Any) -> None:
+    changed = [name for name in ("generation_kwargs", "vllm_structured_outputs_regex") if getattr(args, name)]
+    if changed:
+        raise InvalidInput(
+            f"with vLLM, a rollout is several requests, each of which would begin {' and '.join(changed)} anew; leave "
+            "that out, or train with TRL's own GRPOTrainer"
+        )
+    if args.vllm_mode == "colocate" and args.vllm_tensor_parallel_size > 1:
+        raise InvalidInput(
+            f"with vllm_tensor_parallel_size={args.vllm_tensor_parallel_size} all processes of a group must ask for as "
+            "many rollouts, and here their numbers differ; set it to 1, or use vllm_mode='server', whose own "
+            "--tensor-parallel-size may be any"
+        )
 
 
 def refuse_recipe(recipe: Recipe, args: Any) -> None:
@@ -106,10 +122,11 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         )
 
 
-def refuse_steer(recipe: Recipe, view: View) -> None:
-    """Refuse a steer that needs what training with TRL does not offer."""
+def refuse_steer(recipe: Recipe, view: View, vllm: bool) -> None:
+    """Refuse a steer that needs what training with TRL, or with its ``use_vllm``, does not offer."""
     if (steer := recipe.steer_of(view)) is not None:
-        require_offered(steer, OFFERED, "training with TRL")
+        offered, engine = (OFFERED_BY_VLLM, "vLLM in training with TRL") if vllm else (OFFERED, "training with TRL")
+        require_offered(steer, offered, engine)
 
 
 def refuse_prompts(prompts: list[list[int]], most: int, positions: int | None) -> None:

@@ -14,15 +14,18 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from budgeteer.adapters.transformers import Part, Steered
+from budgeteer.adapters.trl.slices import Slices, Told
 from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Need, Rows
-from budgeteer.engine.table import Marks, Table, marks_of_text
+from budgeteer.engine.table import ENDS, Marks, Table, marks_of_text
 from budgeteer.models.inside import internals_of_text
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.step import Round
 
 OFFERED = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.MARGIN, Need.LOGITS})
 """What a steer may need in training with TRL: nothing that depends on weights, which change."""
+OFFERED_BY_VLLM = OFFERED - {Need.LOGITS}
+"""What it may need where vLLM generates, which tells of tokens when they are drawn."""
 ANSWER = r"\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|</answer>"
 """A complete answer, as in DUET's code: a box with two levels of braces in it, or the end of an answer tag."""
 
@@ -36,6 +39,7 @@ class Row(NamedTuple):
         status: how it ended, a :class:`budgeteer.core.plan.Status`.
         closed, answered: length at which the thinking was closed and the answer complete, -1 = never.
         weight: importance weight, 1 unless a gate kept the row by chance.
+        lost: tokens that were generated behind its end.
     """
 
     number: int
@@ -46,6 +50,7 @@ class Row(NamedTuple):
     logprob: list[float] | None
     forced: list[bool]
     weight: float
+    lost: int = 0
 
 
 class Capped(StoppingCriteria):  # type: ignore[misc, unused-ignore]
@@ -103,6 +108,22 @@ class Sampling:
             self._made = inside, marks_of_text(inside, self.ends, close, (), answer)
         return self._made
 
+    def slices(self, prompts: list[list[int]], work: Round, group: I64, rows: I64, budget: int | None) -> Slices:
+        """The same for an engine that runs whole requests.
+
+        Args:
+            prompts: token ids of the rows' prompts.
+            work, group, rows, budget: as in :meth:`watch`.
+        """
+        caps = work.max_tokens[group[rows]]
+        if work.steer is None:
+            ends = np.zeros(self._of[1], np.uint8)
+            ends[self.ends] = ENDS
+            return Slices(prompts, caps, Marks(ends, ()), self.temperature, budget)
+        inside, marks = self.inside()
+        told = Told(work.steer, inside, _part(work, group, rows))
+        return Slices(prompts, caps, marks, self.temperature, budget, told)
+
     def watch(self, model: Any, work: Round, group: I64, rows: I64, budget: int | None) -> Capped | Steered:
         """What ends the rows of one call of ``generate``.
 
@@ -116,35 +137,34 @@ class Sampling:
         caps = work.max_tokens[group]
         if work.steer is None:
             return Capped(caps[rows], self.ends, budget)
-        keys = tuple(work.view.items.keys[g] for g in group.tolist())
-        part = Part(Rows(keys, caps, work.seed), group, int(rows[0]))
         return Steered(
             model, work.steer, *self.inside(), caps=caps[rows], temperature=self.temperature, seed=work.seed,
-            budget=budget, part=part,
+            budget=budget, part=_part(work, group, rows),
         )  # fmt: skip
 
-    def rows(self, watch: Capped | Steered, numbers: I64, tokens: list[list[int]]) -> list[Row]:
-        """The rows of a call of ``generate``.
+    def rows(self, watch: Capped | Steered | Slices, numbers: I64, tokens: list[list[int]]) -> list[Row]:
+        """The rows of a call of ``generate``, or of an engine.
 
         Args:
             watch: of the call.
             numbers: of the rows in their round.
             tokens: as TRL cut them, at the first end of sequence; padding may stand behind a row that ended otherwise.
+                They are read where ``watch`` has none.
         """
-        made = []
-        for i, number in enumerate(numbers.tolist()):
-            n = int(watch.length[i])
-            if isinstance(watch, Capped):
-                made.append(Row(number, tokens[i][:n], int(watch.status[i]), -1, -1, None, [False] * n, 1.0))
-                continue
-            t = watch.table
-            made.append(
-                Row(
-                    number, t.tokens[i, :n].tolist(), int(t.status[i]), int(t.closed[i]), int(t.answered[i]),
-                    t.logprob[i, :n].tolist(), t.forced[i, :n].tolist(), float(watch.weight[i]),
-                )
-            )  # fmt: skip
-        return made
+        if isinstance(watch, Capped):
+            return [
+                Row(number, tokens[i][:n], int(watch.status[i]), -1, -1, None, [False] * n, 1.0)
+                for i, (number, n) in enumerate(zip(numbers.tolist(), watch.length.tolist(), strict=True))
+            ]
+        t, weight = watch.table, watch.weight
+        lost = watch.lost if isinstance(watch, Slices) else np.zeros(len(numbers), np.int64)
+        return [
+            Row(
+                number, t.tokens[i, :n].tolist(), int(t.status[i]), int(t.closed[i]), int(t.answered[i]),
+                t.logprob[i, :n].tolist(), t.forced[i, :n].tolist(), float(weight[i]), int(lost[i]),
+            )
+            for i, (number, n) in enumerate(zip(numbers.tolist(), watch.length.tolist(), strict=True))
+        ]  # fmt: skip
 
     def marked(self, rows: list[Row]) -> list[Row]:
         """The rows with the lengths at which thinking and answer were complete; plain generation does not tell."""
@@ -160,6 +180,12 @@ class Sampling:
         return [
             row._replace(closed=int(table.closed[i]), answered=int(table.answered[i])) for i, row in enumerate(rows)
         ]
+
+
+def _part(work: Round, group: I64, rows: I64) -> Part:
+    """The rows of one call among those that the steer of a round knows."""
+    keys = tuple(work.view.items.keys[g] for g in group.tolist())
+    return Part(Rows(keys, work.max_tokens[group], work.seed), group, int(rows[0]))
 
 
 def rollouts_of(

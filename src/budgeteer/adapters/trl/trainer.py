@@ -23,6 +23,7 @@ except ImportError as error:
     raise MissingExtra("trl", "trl") from error
 
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
+from budgeteer.adapters.trl.generating import generated
 from budgeteer.adapters.trl.measure import measured
 from budgeteer.adapters.trl.order import on_one_process, trl_order
 from budgeteer.adapters.trl.refusals import (
@@ -32,7 +33,7 @@ from budgeteer.adapters.trl.refusals import (
     refuse_steer,
 )
 from budgeteer.adapters.trl.report import of_lengths, of_rewards, replace_content, total_of
-from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, chunks, generating_with, rollouts_of, setting
+from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of, setting
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import ABORTED, CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
@@ -101,8 +102,10 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
                 "num_generations"
             )
         self._ids = self._tokenized()
-        config = self.model.config.get_text_config()
-        refuse_prompts(self._ids, self.max_completion_length, getattr(config, "max_position_embeddings", None))
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if self.use_vllm and self.args.vllm_mode == "colocate" and self.args.vllm_max_model_length:
+            positions = min(positions or math.inf, self.args.vllm_max_model_length)
+        refuse_prompts(self._ids, self.max_completion_length, positions)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
         close = (tags.close if tags else "") if close is None else close
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
@@ -156,7 +159,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             "problems": digest(json.dumps([keys, self._ids]).encode()),
         }
         _, _, items = made.candidates()
-        refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)))
+        refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), self.use_vllm)
         if budget is not None or step_budget is not None:
             made.check()
         return made
@@ -168,12 +171,12 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             return super()._generate_and_score_completions(inputs)
         step, drawn = self.spending.begin(), Drawn()
         while (work := step.next()) is not None and (part := self._round(work, drawn)) is not None:
-            step.add(part)
+            step.add(part, sum(row.lost for row in drawn.rows[-len(part) :]))
         collected = step.collected()
         if collected is None:  # in the middle of an optimiser step: the next one is not begun
             return self._batch(drawn, np.zeros(0, np.int64), np.zeros(0), 0)
         rollouts, view = collected
-        update = self.spending.learn(rollouts, view)
+        update = self.spending.learn(rollouts, view, sum(row.lost for row in drawn.rows))
         chosen = weighted(update, self._recipe, self.loss_type, self._multiple())
         scored = np.flatnonzero(~np.isnan(rollouts.verified))
         loss_tokens = int(update.rollouts.sampled[chosen.over].sum())
@@ -192,34 +195,16 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         """Generate and score a round; None: the budget pays no token of it."""
         units = work.view.plan.units
         group = np.repeat(np.arange(len(units)), units)
-        mine, processes, n = self.accelerator.process_index, self.accelerator.num_processes, len(group)
-        first, last = n * mine // processes, n * (mine + 1) // processes
-        budget = None if work.budget is None else work.budget * (last - first) // n
-        own: list[Row] = []
-        for numbers in chunks(first, last, self.args.per_device_train_batch_size * self.args.steps_per_generation):
-            left = None if budget is None else budget - sum(len(row.tokens) for row in own)
-            numbers = numbers[:left]
-            if len(numbers):
-                own += self._generated(work, group, numbers, left)
-        rows = gather_object(own)
+        rows = generated(self, self._sampling, work, group, [self._ids[i] for i in work.picked[group].tolist()])
         if not rows:
             return None
         if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
             rows = self._sampling.marked(rows)
         part = rollouts_of(rows, work, group, self._ids)
-        logprobs = self._recipe.memory.std == Std.SCORE and work.steer is None
+        logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
             part = measured(self, part, logprobs)
         return self._scored(part, work.picked[part.group], rows, drawn)
-
-    def _generated(self, work: Round, group: I64, numbers: I64, budget: int | None) -> list[Row]:
-        """The rows of these numbers, by one call of ``generate``."""
-        model = self.accelerator.unwrap_model(self.model_wrapped)
-        prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
-        watch = self._sampling.watch(model, work, group, numbers, budget)
-        with generating_with(model, watch.kwargs):
-            tokens, _ = self._generate_single_turn(prompts, None, {}, self.num_generations)
-        return self._sampling.rows(watch, numbers, tokens)
 
     def _scored(self, part: Rollouts, index: I64, rows: list[Row], drawn: Drawn) -> Rollouts:
         """The rollouts with their rewards; each process scores an equal number of rows."""
@@ -279,7 +264,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         device = self.accelerator.device
         rewards = torch.cat([torch.zeros(0, len(self.reward_funcs), device=device), *drawn.rewards])
         blank = Blank(dict(self._rows[0]), self._ids[0], self.eos_token_ids[0])
-        self._ready = ready = drawn.ready(rows, count, own, blank, rewards)
+        self._ready = ready = drawn.ready(rows, count, own, blank, rewards, self.use_vllm)
         try:
             with setting(self, num_generations=1, mask_truncated_completions=False):
                 batch: dict[str, Any] = super()._generate_and_score_completions(ready.inputs)
@@ -310,7 +295,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
     def _report(self, drawn: Drawn, rollouts: Rollouts, update: Update, scored: I64) -> None:
         """Log all rollouts of a generation, where TRL's own code has logged those that are trained on."""
         metrics, rewards = self._metrics["train"], torch.cat(drawn.rewards)
-        self.state.num_input_tokens_seen += sum(map(len, drawn.prompt_ids)) + rollouts.used
+        lost = sum(row.lost for row in drawn.rows)
+        self.state.num_input_tokens_seen += sum(map(len, drawn.prompt_ids)) + rollouts.used + lost
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
         new = of_lengths(rollouts.length, rollouts.status)
         new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}

@@ -1,0 +1,155 @@
+"""The rows of a round, by whatever TRL generates with: transformers, or vLLM in its process or on a server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from accelerate.utils import broadcast_object_list, gather_object
+from trl.extras.profiling import profiling_context
+
+from budgeteer.adapters.trl.sampling import Row, Sampling, chunks, generating_with, setting
+from budgeteer.adapters.trl.slices import Wave
+from budgeteer.core.plan import I64
+from budgeteer.core.steer import Need
+from budgeteer.rl.step import Round
+
+AT_ONCE = 64
+"""Most requests to a server at once, as in TRL."""
+
+
+def generated(trainer: Any, sampling: Sampling, work: Round, group: I64, prompts: list[list[int]]) -> list[Row]:
+    """The rows of a round that were started, of all processes. Each has its part of the rows and of the budget.
+
+    Args:
+        trainer: TRL's.
+        sampling: what ends rows.
+        work: the round.
+        group: [n] of its rows, indices of their prompts.
+        prompts: token ids of the rows' prompts.
+    """
+    mine, processes, n = trainer.accelerator.process_index, trainer.accelerator.num_processes, len(group)
+    if trainer.use_vllm and trainer.vllm_mode == "server":  # one process speaks to the server
+        mine, processes = 0, 1
+    first, last = n * mine // processes, n * (mine + 1) // processes
+    budget = None if work.budget is None else work.budget * (last - first) // n
+    if not trainer.use_vllm:
+        own: list[Row] = []
+        for numbers in chunks(
+            first, last, trainer.args.per_device_train_batch_size * trainer.args.steps_per_generation
+        ):
+            left = None if budget is None else budget - sum(len(row.tokens) for row in own)
+            if len(numbers := numbers[:left]):
+                own += _by_transformers(trainer, sampling, work, group, prompts, numbers, left)
+        return list(gather_object(own))
+    numbers = np.arange(first, last)[:budget]
+    if not len(numbers):
+        return list(gather_object([]))
+    slices = sampling.slices([prompts[i] for i in numbers.tolist()], work, group, numbers, budget)
+    margins = work.steer is not None and Need.MARGIN in work.steer.needs
+    while (wave := slices.next()) is not None:
+        slices.add(wave, *by_vllm(trainer, wave, margins))
+    rows = sampling.rows(slices, numbers, [])
+    return rows if trainer.vllm_mode == "server" else list(gather_object(rows))
+
+
+def _by_transformers(
+    trainer: Any,
+    sampling: Sampling,
+    work: Round,
+    group: I64,
+    prompts: list[list[int]],
+    numbers: I64,
+    budget: int | None,
+) -> list[Row]:
+    """The rows of these numbers, by one call of ``generate``."""
+    model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    watch = sampling.watch(model, work, group, numbers, budget)
+    with generating_with(model, watch.kwargs):
+        asked = [prompts[i] for i in numbers.tolist()]
+        tokens, _ = trainer._generate_single_turn(asked, None, {}, trainer.num_generations)
+    return sampling.rows(watch, numbers, tokens)
+
+
+def by_vllm(
+    trainer: Any, wave: Wave, margins: bool
+) -> tuple[list[list[int]], list[list[float]], list[list[float]] | None]:
+    """Tokens of each request, their log-probabilities and, if asked for, the margins of what they were drawn from.
+
+    Args:
+        trainer: TRL's, with its ``vllm_generation``. On a server the first process asks for all, and tells the others.
+        wave: the requests.
+        margins: whether to ask for the two largest probabilities, too.
+    """
+    generation, state = trainer.vllm_generation, trainer.state
+    if state.global_step != trainer._last_loaded_step:
+        with profiling_context(trainer, "sync_weights"):
+            generation.sync_weights()
+        trainer._last_loaded_step = state.global_step
+    server = generation.mode == "server"
+    prompts = wave.prompts if trainer.accelerator.is_main_process or not server else []
+    most = wave.most.tolist()
+    with setting(generation, max_completion_length=max(most), logprobs=2 if margins else 0), capped(generation, most):
+        _, tokens, logprobs, ids = generation.generate(
+            prompts=prompts, images=None, num_generations=1, profiler=profiling_context(trainer, "vLLM.generate")
+        )
+    told = [
+        [_number(each[at.index(token)]) for token, each, at in zip(*row, strict=True)]
+        for row in zip(tokens, logprobs, ids, strict=True)
+    ]
+    gaps = [[_margin(each) for each in row] for row in logprobs] if margins else None
+    made = ([list(map(int, row)) for row in tokens], told, gaps)
+    return broadcast_object_list([made])[0] if server else made  # type: ignore[no-any-return, unused-ignore]
+
+
+@contextmanager
+def capped(generation: Any, most: Sequence[int]) -> Iterator[None]:
+    """Within the block TRL's object asks vLLM for at most so many tokens of each request, instead of equally many.
+
+    Args:
+        generation: ``trl.generation.vllm_generation.VLLMGeneration``.
+        most: of the requests, in their order.
+    """
+    engine = generation.llm if generation.mode == "colocate" else getattr(generation, "vllm_client", None)
+    if engine is None or len(set(most)) == 1:
+        yield
+        return
+    generate = engine.generate
+
+    def each(prompts: Any, sampling_params: Any, **more: Any) -> Any:
+        params = [sampling_params.clone() for _ in most]
+        for own, cap in zip(params, most, strict=True):
+            own.max_tokens = cap
+        return generate(prompts, sampling_params=params, **more)
+
+    def by_cap(prompts: list[Any], **more: Any) -> dict[str, Any]:
+        caps = sorted(set(most))
+        rows = [[i for i, own in enumerate(most) if own == cap] for cap in caps]
+        with ThreadPoolExecutor(min(len(caps), AT_ONCE)) as pool:
+            parts = list(
+                pool.map(
+                    lambda own, cap: generate(prompts=[prompts[i] for i in own], **{**more, "max_tokens": cap}),
+                    rows,
+                    caps,
+                )
+            )
+        order = {i: place for place, i in enumerate(i for own in rows for i in own)}
+        joined = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+        return {name: [values[order[i]] for i in range(len(most))] for name, values in joined.items()}
+
+    with setting(engine, generate=each if generation.mode == "colocate" else by_cap):
+        yield
+
+
+def _number(logprob: float | None) -> float:
+    return math.nan if logprob is None else logprob
+
+
+def _margin(logprobs: Sequence[float | None]) -> float:
+    """p(1st) - p(2nd) of the most probable tokens of a distribution."""
+    top = sorted((math.exp(_number(each)) for each in logprobs), reverse=True)
+    return top[0] - top[1] if len(top) > 1 else 1.0
