@@ -440,3 +440,31 @@ def test_tree_shows_who_was_given_spent_and_holds_what(tmp_path: Path, capsys: p
     assert "nothing of the kind 'all' was reserved at 'nobody'" in capsys.readouterr().err
     assert cli.main(["ledger", "tree", "--ledger", path, "--kind", "money"]) == 0
     assert capsys.readouterr().out == "nothing yet\n"
+
+
+def test_a_watched_tree_is_a_page_that_follows_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from budgeteer.metering.agents import AgentBudget
+
+    path, page = str(tmp_path / "l.db"), tmp_path / "run.html"
+    with SqliteLedger(path) as ledger:
+        budget = AgentBudget.parse("tool:search:20", ledger=ledger, path="run")
+        seen = []
+
+        def sleep(seconds: float) -> None:
+            seen.append((seconds, page.read_text()))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            budget.use("search", lambda: "found")
+
+        monkeypatch.setattr("time.sleep", sleep)
+        command = ["ledger", "tree", "run", "--ledger", path, "--kind", "tool:search"]
+        assert cli.main([*command, "--out", str(page), "--watch", "2"]) == 0
+    assert [seconds for seconds, _ in seen] == [2.0] * 3
+    assert ["run: 1 spent" in text for _, text in seen] == [False, True, False]
+    assert "run: 2 spent" in seen[2][1]
+    assert all('<meta http-equiv="refresh" content="2">' in text for _, text in seen)
+    assert capsys.readouterr().out.splitlines()[1].split()[:5] == ["run", "tool:search", "1", "2", "20"]
+    assert cli.main([*command, "--out", str(page)]) == 0
+    assert "refresh" not in page.read_text()  # a page that nobody writes anew

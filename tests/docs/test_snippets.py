@@ -22,6 +22,8 @@ FRAMEWORKS = ("langchain_openai", "litellm")
 AGENTS = (
     "agents",
     "autogen_agentchat",
+    "crewai",
+    "dspy",
     "inspect_ai",
     "langchain",
     "llama_index.core",

@@ -39,7 +39,7 @@ class Brain:
         said = " ".join(_text(message.get("content")) for message in messages if message["role"] != "tool")
         found = sum(message["role"] == "tool" for message in messages)
         self.calls += 1
-        message = _say(said, tools, found, self.calls)
+        message = _fields(said, self.calls) or _say(said, tools, found, self.calls)
         read = len(json.dumps([messages, body.get("tools")], ensure_ascii=False).encode()) // 4 + 1
         words = json.dumps([message["content"], message.get("tool_calls")]).split()
         made = min(len(words), body.get("max_completion_tokens") or body.get("max_tokens") or 10**6)
@@ -84,6 +84,22 @@ def _say(said: str, tools: dict[str, Any], found: int, n: int) -> dict[str, Any]
         return {"role": "assistant", "content": None, "tool_calls": [
             {"id": f"call_{n}", "type": "function", "function": call}]}  # fmt: skip
     return {"role": "assistant", "content": text}
+
+
+def _fields(said: str, n: int) -> dict[str, Any] | None:
+    """The same for DSPy, whose agents ask for fields between marks, one call of a tool at a time; None: it is not asked
+    for them."""
+    if "[[ ## completed ## ]]" not in said:
+        return None
+    order, tools = _DO.search(said), re.findall(r"\(\d+\) (\w+), whose description", said)
+    tool = order[1] if order is not None and order[1] in tools else "finish"
+    name = "query" if tool == "search" else "question"
+    arguments = {} if tool == "finish" else {name: _argument(name, tool, str(n))}
+    found = said.count("[[ ## observation_")
+    step = {"next_thought": "Go on.", "next_tool_name": tool, "next_tool_args": json.dumps(arguments)}
+    told = step if tools else {"reasoning": "So.", "answer": f"Done with {found} findings."}
+    text = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in told.items())
+    return {"role": "assistant", "content": f"{text}\n\n[[ ## completed ## ]]"}
 
 
 def _argument(name: str, tool: str, nth: str) -> str:

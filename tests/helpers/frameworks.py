@@ -88,6 +88,9 @@ FRAMEWORKS = (
     Framework("llamaindex", "llama-index-core", "LlamaIndex", "`max_iterations=6`"),
     Framework("autogen", "autogen-agentchat", "AutoGen", "`max_tool_iterations=6`"),
     Framework("inspect-ai", "inspect-ai", "inspect_ai", "`token_limit(12_000)`"),
+    Framework("dspy", "dspy", "DSPy", "`max_iters=6`"),
+    Framework("crewai", "crewai", "CrewAI", "`max_iter=6`"),
+    Framework("ag2", "ag2", "AG2", "none: `TokenMonitor` warns"),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from budgeteer import cli
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.forecast import PENALTY, Runs, evaluate, features, forecast, read
+from budgeteer.lab.forecast import PENALTY, Runs, evaluate, features, forecast, least, read
 
 
 def made_up(n, seed=0, told=1.0):
@@ -28,14 +28,39 @@ def made_up(n, seed=0, told=1.0):
 
 def test_features_by_hand():
     runs = Runs(("a",), ("a",), (np.array([1.0, 3.0, 99.0]),), {"tokens": (np.array([2.0, 2.0, 9.0]),)})
-    np.testing.assert_allclose(features(runs, 2), [[1, math.log(4), math.log(1.5), math.log(4), 0]], atol=1e-9)
-    assert features(runs, 0).tolist() == [[1.0]]
+    np.testing.assert_allclose(features(runs, 2, [1, 1]), [[1, math.log(4), math.log(1.5), math.log(4), 0]], atol=1e-9)
+    assert features(runs, 0, [1, 1]).tolist() == [[1.0]]
+
+
+def test_a_turn_that_costs_nothing_counts_as_the_smallest_that_costs_something():
+    runs = Runs(("a", "b"), ("a", "b"), (np.array([0.0, 0.0, 9.0]), np.array([2.0, 0.0, 4.0])), {})
+    assert least(runs) == [2.0]
+    ln = math.log
+    np.testing.assert_allclose(features(runs, 2, [2.0]), [[1, ln(2), 0], [1, ln(2), 0]], atol=1e-9)
+
+
+def test_runs_that_end_with_free_turns_do_not_take_the_forecast_with_them():
+    """Every fourth run costs nothing after its fifth turn; the others go on as they began."""
+    costs, rng = [], np.random.default_rng(0)
+    for i in range(80):
+        cost = np.exp(rng.normal()) * np.exp(0.1 * rng.normal(size=20))
+        costs.append(np.concatenate([cost[:5], np.zeros(15)]) if i % 4 == 0 else cost)
+    keys = tuple(f"r{i}" for i in range(80))
+    runs = Runs(keys, keys, tuple(costs), {})
+    known, new = runs.take(range(60)), runs.take(range(60, 80))
+    found = forecast(known, new, 5, level=0.9)
+    whole = [cost.sum() for cost in new.cost]
+    assert sum(one.low <= cost <= one.high for one, cost in zip(found, whole, strict=True)) >= 16
+    for one, cost in zip(found, new.cost, strict=True):
+        assert one.low == pytest.approx(cost[:5].sum())  # it may be over
+        assert one.high < 100 * cost[:5].sum()
+        assert one.cost > cost[:5].sum()
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9])
 def test_the_interval_is_the_jackknife_plus(level):
     known, new, turns = made_up(25), made_up(4, seed=1), 5
-    x, y = features(known, turns), np.array([math.log(cost[turns:].sum()) for cost in known.cost])
+    x, y = features(known, turns, least(known)), np.array([math.log(cost[turns:].sum()) for cost in known.cost])
     mean, deviation = x[:, 1:].mean(0), x[:, 1:].std(0)
 
     def scaled(given):
@@ -46,7 +71,7 @@ def test_the_interval_is_the_jackknife_plus(level):
         a = scaled(x)[rows]
         return np.linalg.solve(a.T @ a + weights, a.T @ y[rows])
 
-    z = scaled(features(new, turns))
+    z = scaled(features(new, turns, least(known)))
     found = forecast(known, new, turns, level=level)
     for k in range(4):
         low, high = [], []

@@ -10,16 +10,20 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.agent._bats import bats
     from budgeteer.agent._bavt import bavt
+    from budgeteer.agent._composer import composer
     from budgeteer.agent._one_prompt import one_prompt
     from budgeteer.agent._react import react
+    from budgeteer.agent._tree_planner import tree_planner
     from budgeteer.agent._turn_control import turn_control
     from budgeteer.agent._voi import voi
 
 __all__ = [
     "bats",
     "bavt",
+    "composer",
     "one_prompt",
     "react",
+    "tree_planner",
     "turn_control",
     "voi",
 ]
@@ -29,8 +33,10 @@ __getattr__ = lazy(
     {
         "bats": "_bats",
         "bavt": "_bavt",
+        "composer": "_composer",
         "one_prompt": "_one_prompt",
         "react": "_react",
+        "tree_planner": "_tree_planner",
         "turn_control": "_turn_control",
         "voi": "_voi",
     },

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from budgeteer.core.bisection import largest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.models.chat import Message, Prompt, ToolCall, calls_in, continued
+from budgeteer.models.chat import Message, Prompt, ToolCall, call_of, calls_in, continued
 from budgeteer.models.model import CALLS, continuing
 from budgeteer.solve import Answer, StoppedBy, Task
+from budgeteer.solve.tool import written
 from budgeteer.strategies.kit.trace import Piece, ask, conclude
 
 LAST = "Answer now with what you have, without calling tools."
@@ -172,6 +173,15 @@ class Agent:
         turn = Turn(piece.text, calls, tuple(results))
         noted = replace(turn, note=note(turn)) if note is not None else turn
         return self._fitted(turns, noted)
+
+    async def act(self, turns: Turns, call: ToolCall) -> Turn | None:
+        """One call of a tool that a plan asks for, without asking the model.
+
+        Returns:
+            The turn; None if a last answer could not read what it added.
+        """
+        text = call_of(call.name, written(call.arguments or {}))
+        return self._fitted(turns, Turn(text, (call,), (await self._called(call),)))
 
     async def conclude(self, turns: Turns, by: StoppedBy, trace: str = "") -> Answer:
         """The last answer, without tools; never raises for lack of budget.

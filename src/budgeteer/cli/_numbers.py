@@ -87,6 +87,7 @@ RANGES = {
     "tokens_a_day": _TOKENS,
     "train_items": Range(1, 10_000_000),
     "trials": Range(1, 100_000),
+    "watch": Range(0.1, 86_400),
     "watts": Range(0, 1_000_000, above=True),
     "width": Range(1, 100_000),
     "window": Range(1, 2**62),

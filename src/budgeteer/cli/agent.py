@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.agent.plan import advised, lines, read
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.files import write_text
 
     budget = Budget.parse(args.budget)
     if budget.kind != "all" or not budget.amount or budget.window is not None:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     if args.out is not None:
-        args.out.write_text(json.dumps(_plain(asdict(advice)), indent=1) + "\n", encoding="utf-8")
+        write_text(json.dumps(_plain(asdict(advice)), indent=1) + "\n", args.out)
     sys.stdout.write("\n".join(lines(advice, budget.amount)) + "\n")
     return 0
 

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.core import registry
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.files import write_text
     from budgeteer.core.plan import require_plan
     from budgeteer.core.spec import parse
 
@@ -81,10 +82,7 @@ def run(args: argparse.Namespace) -> int:
         _print(table(items, plan, budget.amount, reasons) + "\n")
     if args.plot is not None:
         drawn = plot(items, plan, budget.amount, args.method, margin)
-        try:
-            args.plot.write_text(drawn, encoding="utf-8")
-        except OSError as error:
-            raise InvalidInput(f"cannot write {args.plot}: {error}") from error
+        write_text(drawn, args.plot)
         sys.stderr.write(f"written: {args.plot}\n")
     return 0
 

@@ -173,6 +173,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from budgeteer.cache import selection
     from budgeteer.core import registry
     from budgeteer.core.errors import InvalidInput, UnknownName
+    from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
     from budgeteer.lab.needles import TASKS, samples
 
@@ -202,7 +203,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         sys.stdout.write(_printed([row for row in rows if row["known"] == knows], tasks, knows))
     if args.out:
         settings = {name: value for name, value in vars(args).items() if name not in ("out", "action")}
-        args.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", args.out)
     return 0
 
 

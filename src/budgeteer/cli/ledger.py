@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgeteer.ledger import Ledger
+    from budgeteer.ledger.tree import Node
 
 DEFAULT = "budgeteer-ledger.db"
 
@@ -65,7 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = action("tree", "which agent was given, spent and holds what, as a tree", rows=True)
     sub.add_argument("path", nargs="?", default="", help="only this account and those below")
     sub.add_argument("--kind", default="all", help="kind of units (default all)")
-    sub.add_argument("--out", type=Path, default=None, help="file of a picture, in SVG")
+    sub.add_argument("--out", type=Path, default=None, help="file of a picture: .svg, or .html for a page")
+    sub.add_argument(
+        "--watch",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="write the page of --out anew every so often, until Ctrl-C; it reloads itself in a browser",
+    )
     sub = action("export", "the journal, one JSON object a line with text and hash, or as CSV")
     sub.add_argument("--csv", action="store_true", help="settlements as CSV")
     sub.add_argument("--out", type=Path, default=None, help="file (default: standard output)")
@@ -191,20 +200,21 @@ def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
 
 def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
     from budgeteer.core.errors import InvalidInput
-    from budgeteer.draw.tree import Branch, tree_chart
-    from budgeteer.ledger.tree import Node, tree
 
-    def walk(nodes: list[Node], depth: int) -> Iterator[tuple[Node, int]]:
-        for node in nodes:
-            yield node, depth
-            yield from walk(node.children, depth + 1)
-
-    found = list(walk(tree(ledger.lines(), args.kind), 0))
-    if args.path:
-        top = next((depth for node, depth in found if node.path == args.path), None)
-        if top is None:
-            raise InvalidInput(f"nothing of the kind {args.kind!r} was reserved at {args.path!r}; see ledger tree")
-        found = [(node, depth - top) for node, depth in found if f"{node.path}/".startswith(f"{args.path}/")]
+    if args.watch is not None and (args.out is None or args.out.suffix != ".html"):
+        raise InvalidInput("--watch writes a page; give it a name, such as --out tree.html")
+    found = _nodes(ledger, args)
+    while args.watch is not None:
+        _draw(found, args)
+        try:
+            time.sleep(args.watch)
+        except KeyboardInterrupt:
+            break
+        found = _nodes(ledger, args)
+    if args.path and not found:
+        raise InvalidInput(f"nothing of the kind {args.kind!r} was reserved at {args.path!r}; see ledger tree")
+    if args.out is not None:
+        _draw(found, args)
     told = args.json or args.csv
     rows = [
         {
@@ -214,16 +224,43 @@ def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
         }
         for node, depth in found
     ]  # fmt: skip
-    if args.out is not None:
-        shown = [_cell("spent", node.spent, {"kind": args.kind}) for node, _ in found]
-        given = [f" of {_cell('given', node.given, {'kind': args.kind})}" if node.parts else "" for node, _ in found]
-        branches = [
-            Branch(node.path.rpartition("/")[2], depth, (node.spent, node.held, node.back or 0), spent + of)
-            for (node, depth), spent, of in zip(found, shown, given, strict=True)
-        ]
-        args.out.write_text(tree_chart(branches, f"{args.path or 'all accounts'}: {args.kind}"), encoding="utf-8")
     _emit(rows, args)
     return 0
+
+
+def _nodes(ledger: Ledger, args: argparse.Namespace) -> list[tuple[Node, int]]:
+    """The accounts at the path and below it, each with its depth."""
+    from budgeteer.ledger.tree import tree
+
+    def walk(nodes: list[Node], depth: int) -> Iterator[tuple[Node, int]]:
+        for node in nodes:
+            yield node, depth
+            yield from walk(node.children, depth + 1)
+
+    found = list(walk(tree(ledger.lines(), args.kind), 0))
+    if args.path:
+        top = next((depth for node, depth in found if node.path == args.path), 0)
+        found = [(node, depth - top) for node, depth in found if f"{node.path}/".startswith(f"{args.path}/")]
+    return found
+
+
+def _draw(found: list[tuple[Node, int]], args: argparse.Namespace) -> None:
+    """Write the picture, or the page with it."""
+    from budgeteer.core.files import write_text
+    from budgeteer.draw.tree import Branch, tree_chart, tree_page
+
+    row = {"kind": args.kind}
+    branches = [
+        Branch(
+            node.path.rpartition("/")[2], depth, (node.spent, node.held, node.back or 0),
+            _cell("spent", node.spent, row) + (f" of {_cell('given', node.given, row)}" if node.parts else ""),
+        )
+        for node, depth in found
+    ]  # fmt: skip
+    title = f"{args.path or 'all accounts'}: {args.kind}"
+    chart = tree_chart(branches, title)
+    note = f"as of {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    write_text(chart if args.out.suffix != ".html" else tree_page(chart, title, note, args.watch), args.out)
 
 
 def _export(ledger: Ledger, args: argparse.Namespace) -> int:

@@ -67,6 +67,7 @@ def _eval(args: argparse.Namespace, table: Table) -> int:
 
     from budgeteer.core import registry
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.files import write_text
     from budgeteer.lab.routing import Row, measure
 
     if args.splits < 2:
@@ -98,5 +99,5 @@ def _eval(args: argparse.Namespace, table: Table) -> int:
     if args.out is not None:
         about = {"table": Path(args.table).name, "splits": args.splits, "group": args.group, "seed": args.seed}
         text = json.dumps({"about": about, "rows": [row.to_json() for row in found]}, indent=1)
-        args.out.write_text(text + "\n", encoding="utf-8")
+        write_text(text + "\n", args.out)
     return 0

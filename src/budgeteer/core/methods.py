@@ -64,6 +64,7 @@ BAVT = _paper("BAVT")
 BATS = _paper("BATS")
 VOI_CONTROL = _paper("VOI-control")
 TURN_CONTROL = _paper("TurnControl")
+TREE_PLANNER = _paper("Tree-Planner")
 REACT = Citation("ReAct: Synergizing Reasoning and Acting in Language Models", "2210.03629")
 SCALE = _paper("SCALE")
 CROWD_LABELING = Citation("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080")
@@ -545,6 +546,22 @@ METHODS: tuple[Method, ...] = (
         _AN("voi"),
         "search, decompose or answer: the best gain for its share",
         VOI_CONTROL,
+        traits=("tools",),
+    ),
+    Method(
+        "tree-planner",
+        "strategy",
+        _AN("tree_planner"),
+        "which calls to make: plans sampled once, choices only where they part",
+        TREE_PLANNER,
+        traits=("tools",),
+    ),
+    Method(
+        "composer",
+        "strategy",
+        _AN("composer"),
+        "which tools are kept in the prompt: tested, judged and bought by their price",
+        AGENT_KNAPSACK,
         traits=("tools",),
     ),
     Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),

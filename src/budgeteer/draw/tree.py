@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from budgeteer.draw.svg import STYLE, clean
 
-__all__ = ["Branch", "tree_chart"]
+__all__ = ["Branch", "tree_chart", "tree_page"]
 _WIDTH, _LEFT, _BAR, _ROW = 760, 220, 400, 26
 _FILLS = ("#2563a8", "#c2571a", "#cfe0f0", "#2d8a4e")
 _NAMES = ("spent", "held", "given back or left")
@@ -61,3 +61,13 @@ def tree_chart(branches: Sequence[Branch], title: str, names: Sequence[str] = _N
         drawn.append(f'<text x="{x + 6:.1f}" y="{y + 12}">{clean(branch.label)}</text>')
     size = f'width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{STYLE}{"".join(drawn)}</svg>\n'
+
+
+def tree_page(chart: str, title: str, note: str, seconds: float | None = None) -> str:
+    """The picture as a page of its own, which loads itself anew every so many seconds; None: never."""
+    again = "" if seconds is None else f'<meta http-equiv="refresh" content="{seconds:g}">'
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}<title>{clean(title)}</title>'
+        '<meta name="viewport" content="width=device-width"><style>body{font:14px system-ui,sans-serif;margin:24px}'
+        f"svg{{max-width:100%;height:auto}}</style></head><body>{chart}<p>{clean(note)}</p></body></html>\n"
+    )

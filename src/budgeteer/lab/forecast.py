@@ -100,16 +100,26 @@ def _number(row: Mapping[str, object], column: str, where: str) -> float:
     return value
 
 
-def features(runs: Runs, turns: int) -> F64:
-    """What the first turns show, [n, d]: 1, then ln sum and ln(last / mean) of every column.
+def least(runs: Runs) -> list[float]:
+    """The smallest number above 0 of each column: what nothing at all counts as, where a logarithm is taken.
+
+    A turn may be free, such as one that was answered from a cache. A smaller stand-in would lie so far below all
+    other logarithms that the regression followed it alone.
+    """
+    columns = (np.concatenate(values) if values else np.zeros(0) for values in (runs.cost, *runs.more.values()))
+    return [float(column[column > 0].min(initial=math.inf)) if (column > 0).any() else 1.0 for column in columns]
+
+
+def features(runs: Runs, turns: int, floors: Sequence[float]) -> F64:
+    """What the first turns show, [n, d]: 1, then ln sum and ln(last / mean) of every column, each at least its floor.
 
     With 0 turns there is nothing but the 1: the forecast is the mean of the runs.
     """
     columns = [np.ones(len(runs.keys))]
-    for values in (runs.cost, *runs.more.values()) if turns else ():
-        first = [each[:turns] for each in values]
-        columns.append(np.array([math.log(max(float(each.sum()), 1e-12)) for each in first]))
-        columns.append(np.array([math.log((float(each[-1]) + 1e-12) / (float(each.mean()) + 1e-12)) for each in first]))
+    for values, floor in zip((runs.cost, *runs.more.values()), floors, strict=True) if turns else ():
+        shown = [(each[:turns].sum(), each[turns - 1], each[:turns].mean()) for each in values]
+        total, last, mean = np.log(np.maximum(np.array(shown).T, floor))
+        columns += [total, last - mean]
     return np.stack(columns, axis=1)
 
 
@@ -130,6 +140,9 @@ def forecast(known: Runs, new: Runs, turns: int, *, level: float = 0.9, blind: b
     alpha)(n + 1))-th smallest mu_-g(i)(x) + R_i, alpha = 1 - level. For exchangeable groups of one run it covers at
     least 1 - 2 alpha of new runs, and in practice about ``level``.
 
+    Turns that cost nothing count as :func:`least`. Where a share alpha of the known runs or more cost nothing after
+    their first turns, the lower limit is what is spent.
+
     Args:
         known: whole runs.
         new: runs that have made ``turns`` turns or more; later ones are not looked at.
@@ -149,10 +162,11 @@ def forecast(known: Runs, new: Runs, turns: int, *, level: float = 0.9, blind: b
             f"{len(groups)} known runs or groups have more than {turns} turns; give {FEWEST} or more, or look at fewer"
         )
     seen = 0 if blind else turns
-    x, y = features(known, seen), np.array([math.log(max(float(cost[seen:].sum()), 1e-12)) for cost in known.cost])
+    floors = least(known)
+    x, y = features(known, seen, floors), np.log([max(float(cost[seen:].sum()), floors[0]) for cost in known.cost])
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     mean[0], deviation = 0.0, np.where(deviation > 0, deviation, 1.0)
-    x, z = (x - mean) / deviation, (features(new, seen) - mean) / deviation
+    x, z = (x - mean) / deviation, (features(new, seen, floors) - mean) / deviation
     left, right = np.zeros((len(known.keys), len(z))), np.zeros((len(known.keys), len(z)))
     owner = np.array([groups[group] for group in known.group])
     for number in range(len(groups)):
@@ -166,6 +180,8 @@ def forecast(known: Runs, new: Runs, turns: int, *, level: float = 0.9, blind: b
     low = np.sort(left, axis=0)[below - 1] if below >= 1 else np.full(len(z), -np.inf)
     high = np.sort(right, axis=0)[above - 1] if above <= n else np.full(len(z), np.inf)
     spent = np.array([float(cost[:seen].sum()) for cost in new.cost])
+    if 1 <= below <= sum(not cost[seen:].any() for cost in known.cost):
+        low = np.full(len(z), -np.inf)  # so many known runs cost nothing more that a new one may not, either
     limits = [(spent + np.exp(value)).tolist() for value in (middle, low, high)]
     return [Interval(*row) for row in zip(*limits, strict=True)]
 

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.files import write_text as write_text
 from budgeteer.core.plan import RUNNING, Status
 from budgeteer.lab.stats import paired
 
@@ -231,31 +231,6 @@ def to_json(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return to_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_text(text: str, path: Path | str) -> Path:
-    """Write a file atomically: a reader sees the old text or the new one, never a part.
-
-    Raises:
-        InvalidInput: the folder cannot be made or written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from a web server
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from error
-    return path
 
 
 def require_writable(folder: Path) -> None:

@@ -201,9 +201,33 @@ def calls_in(text: str) -> list[ToolCall]:
     return found
 
 
+def split_calls(text: str, most: int) -> tuple[str, list[str]]:
+    r"""What stands before the last ``most`` calls of a text, and these calls, each as it is written.
+
+    >>> split_calls("So.\n<tool_call>\n1\n</tool_call>\n<tool_call>\n2\n</tool_call>", 1)
+    ('So.\n<tool_call>\n1\n</tool_call>', ['<tool_call>\n2\n</tool_call>'])
+    """
+    found = list(_CALLED.finditer(text))[-most:]
+    return (text[: found[0].start()].rstrip() if found else text), [call[0] for call in found]
+
+
 def call_of(name: str, arguments: str) -> str:
-    """A call of a tool as text; ``arguments`` is JSON."""
-    return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments or "{}"}}}\n</tool_call>'
+    """A call of a tool as text that :func:`calls_in` reads.
+
+    Args:
+        name: of the tool.
+        arguments: a JSON object; anything else is written so that it is read as arguments that are none.
+
+    >>> calls_in(call_of("look", '{"at": "</tool_call>"}')), calls_in(call_of("look", "{oops"))
+    ([ToolCall(name='look', arguments={'at': '</tool_call>'})], [ToolCall(name='look', arguments=None)])
+    """
+    arguments = arguments.strip() or "{}"
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        arguments = json.dumps(arguments)
+    arguments = arguments.replace("</", "<\\/")  # in JSON the same text, and no end of the call
+    return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments}}}\n</tool_call>'
 
 
 def traced(prompt: Prompt, thought: str, text: str, *, stopped: bool) -> str:

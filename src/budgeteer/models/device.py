@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
+from budgeteer.core.files import write_text
 from budgeteer.models.latency import Decode, Latency
 
 SCHEMA = 1
@@ -175,11 +176,7 @@ def save(device: Device, path: Path) -> None:
     Raises:
         InvalidInput: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"schema": SCHEMA, **asdict(device)}, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(f"cannot write {path}: {error}") from error
+    write_text(json.dumps({"schema": SCHEMA, **asdict(device)}, indent=1) + "\n", path)
 
 
 def load(path: Path) -> Device:

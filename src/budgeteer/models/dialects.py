@@ -17,7 +17,7 @@ from budgeteer.models.chat import Chat, Thinking
 Fields = dict[str, Any]
 Post = Callable[[str, Fields], Awaitable[Any]]
 """(path on the server, body) -> the JSON that it answers."""
-Render = Callable[[Post, str, list[dict[str, str]], Fields], Awaitable[str]]
+Render = Callable[[Post, str, list[dict[str, Any]], Fields], Awaitable[str]]
 """(post, model, messages, variables of the chat template) -> the text that the model would read."""
 
 
@@ -47,11 +47,11 @@ class Dialect:
         return self.prefill is not None or self.render is not None
 
 
-async def _apply_template(post: Post, model: str, messages: list[dict[str, str]], options: Fields) -> str:
+async def _apply_template(post: Post, model: str, messages: list[dict[str, Any]], options: Fields) -> str:
     return str((await post("/apply-template", {"messages": messages, "chat_template_kwargs": options}))["prompt"])
 
 
-async def _tokenize(post: Post, model: str, messages: list[dict[str, str]], options: Fields) -> str:
+async def _tokenize(post: Post, model: str, messages: list[dict[str, Any]], options: Fields) -> str:
     chat = {"model": model, "messages": messages, "add_generation_prompt": True, "chat_template_kwargs": options}
     tokens = (await post("/tokenize", chat))["tokens"]
     return str((await post("/detokenize", {"model": model, "tokens": tokens}))["prompt"])

@@ -32,9 +32,10 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Tellings, usages_in
-from budgeteer.models.chat import Chat, Message, Prompt, contents, traced, written
+from budgeteer.models.calls import Calls, api_messages
+from budgeteer.models.chat import Chat, Message, Prompt, calls_in, contents, traced, written
 from budgeteer.models.dialects import dialect_of, fields, refuses_temperature, variables
-from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
+from budgeteer.models.model import CALLS, LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
 
 try:
     import httpx2
@@ -45,6 +46,9 @@ except ImportError as error:
 _TEXT_BYTES = 8
 """Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed."""
 _TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_CALL_IT = "What time is it? Call the tool clock."
+_TOOL = {"type": "function", "function": {"name": "clock", "description": "The time of day.", "parameters": {
+    "type": "object", "properties": {"zone": {"type": "string"}}, "required": ["zone"]}}}  # fmt: skip
 _LONGEST_ANSWER = 1 << 26
 """Most bytes of an answer that is not streamed."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
@@ -63,7 +67,7 @@ class OpenAI:
         base_url: such as ``"http://127.0.0.1:8080/v1"``.
         model: the endpoint's name of the model.
         api_key: None = the environment variable OPENAI_API_KEY, or no key.
-        capabilities: those of PREFIX, LOGPROBS and SEED that the endpoint has; see ``probe``.
+        capabilities: those of PREFIX, LOGPROBS, SEED and CALLS that the endpoint has; see ``probe``.
         bounds: how the input tokens of a prompt are bounded; with a tokenizer (``Bounds(tokens=...)``) text is counted.
         extra: further fields of every request.
         max_concurrency: calls at a time; further ones wait.
@@ -120,7 +124,7 @@ class OpenAI:
         """Input tokens of a prompt: counted, or bounded so that no byte-level tokenizer exceeds it."""
         if isinstance(prompt, str):  # one more for a beginning-of-sequence token
             return count_text(prompt, self._bounds.tokens) + 1
-        return input_bound({"messages": _messages(prompt)}, self._bounds)
+        return input_bound({"messages": _messages(prompt), **_tools(prompt)}, self._bounds)
 
     async def generate(self, request: Request) -> Response:
         """All choices of a request. After a cut stream they hold the text that came, with finish ``"cut"``.
@@ -181,6 +185,7 @@ class OpenAI:
         needs = {
             PREFIX: isinstance(request.prompt, str) and "continue raw text; give messages",
             LOGPROBS: request.logprobs and "report log-probabilities",
+            CALLS: not isinstance(request.prompt, str) and request.prompt.tools and "call tools",
         }
         for capability, lacking in needs.items():
             if lacking and capability not in self.capabilities:
@@ -198,7 +203,7 @@ class OpenAI:
         if isinstance(prompt, str) or not prompt.begun or render is None:
             return prompt
         fields(self.dialect, prompt)  # what the engine cannot do is an error here, too
-        messages = [message._asdict() for message in prompt.messages]
+        messages = api_messages(prompt.messages)
         try:
             rendered = await render(self._post, self._model, messages, variables(prompt.thinking))
         except (openai.APIError, httpx2.HTTPError, KeyError, TypeError, ValueError) as error:
@@ -228,7 +233,7 @@ class OpenAI:
             if request.logprobs:
                 body["logprobs"] = True
             messages: Any = _messages(request.prompt)
-            body[self._cap_name] = request.max_tokens
+            body |= {self._cap_name: request.max_tokens, **_tools(request.prompt)}
             body["extra_body"] = {**fields(self.dialect, request.prompt), **self._extra}
             return await self._client.chat.completions.create(messages=messages, **body)
         except UnicodeEncodeError as error:  # while the request was written, so it was not sent
@@ -274,25 +279,29 @@ class OpenAI:
         return ModelError(said, billed=True, again=not isinstance(error, _NoAnswer))
 
     async def probe(self) -> Usage:
-        """Test with two requests of one token each whether the endpoint has PREFIX and LOGPROBS, and declare those.
+        """Test with two requests of one token, and one that asks for a call, whether the endpoint has PREFIX, LOGPROBS
+        and CALLS, and declare those.
 
         Returns:
             The tokens that this used, which are not reserved in any budget; unknown parts are None.
         """
         declared, used = self.capabilities, Usage(input=0, output=0)
-        self.capabilities = declared | {PREFIX, LOGPROBS}
+        self.capabilities = declared | {PREFIX, LOGPROBS, CALLS}
         capabilities = set(declared)
         try:
             for capability, request in (
                 (PREFIX, Request("1, 2, 3,", 1, temperature=0.0)),
                 (LOGPROBS, Request(Chat((Message("user", "Say yes."),)), 1, temperature=0.0, logprobs=True)),
+                (CALLS, Request(Chat((Message("user", _CALL_IT),), tools=(json.dumps(_TOOL),)), 256, temperature=0.0)),
             ):
                 try:
                     response = await self.generate(request)
                 except (ModelError, InvalidInput):
                     continue
                 used += Usage(input=response.usage.input, output=response.usage.output)
-                if capability == PREFIX or response.choices[0].logprobs is not None:
+                made = response.choices[0]
+                called = any(call.name == "clock" for call in calls_in(made.text))
+                if {PREFIX: True, LOGPROBS: made.logprobs is not None, CALLS: called}[capability]:
                     capabilities.add(capability)
         finally:
             self.capabilities = frozenset(capabilities)
@@ -303,10 +312,15 @@ class OpenAI:
         await self._client.close()
 
 
-def _messages(chat: Chat) -> list[dict[str, str]]:
+def _messages(chat: Chat) -> list[dict[str, Any]]:
     """The messages of a chat as the API has them; what the model has written so far is the last one."""
     begun = [Message("assistant", chat.begun)] if chat.begun else []
-    return [message._asdict() for message in (*chat.messages, *begun)]
+    return api_messages((*chat.messages, *begun))
+
+
+def _tools(chat: Chat) -> dict[str, Any]:
+    """The field with the tools of a chat, if it has any."""
+    return {"tools": [json.loads(tool) for tool in chat.tools]} if chat.tools else {}
 
 
 def _key(given: str | None) -> str:
@@ -408,7 +422,7 @@ class _Reply:
         thinks: whether the model was seen to think without showing it.
 
     Attributes:
-        texts, hidden: [n] answer and thinking of each choice.
+        texts, hidden, calls: [n] answer, thinking and calls of tools of each choice.
         pieces: [n] number of pieces of each choice.
         finish: [n] how each choice ended; None = not yet.
         exact: [n] tokens of each choice as the server counts them; None = it does not.
@@ -420,6 +434,7 @@ class _Reply:
         n = request.n
         self.request, self.counter, self.thinks = request, bounds.tokens, thinks
         self.texts, self.hidden, self.pieces = [""] * n, [""] * n, [0] * n
+        self.calls = [Calls() for _ in range(n)]
         self.finish: list[Finish | None] = [None] * n
         self.exact: list[int | None] = [None] * n
         self.logprobs: list[list[float]] = [[] for _ in range(n)]
@@ -444,7 +459,9 @@ class _Reply:
             before, shown = self._tokens(i), len(self._trace(i))
             self.texts[i] += text
             self.hidden[i] += thought if isinstance(thought, str) else ""
-            self.pieces[i] += bool(text or thought)
+            called = [_plain(call) for call in getattr(delta, "tool_calls", None) or ()]
+            self.calls[i].take(called)
+            self.pieces[i] += bool(text or thought or called)
             self.logprobs[i] += _logprobs(choice.logprobs)
             if isinstance(sampled, int) and len(choices) == 1:
                 self.exact[i] = max(sampled, self.exact[i] or 0)
@@ -452,7 +469,7 @@ class _Reply:
                 self.finish[i] = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP
             self.beyond |= self.pieces[i] > self.request.max_tokens
             new = self._tokens(i) - before
-            if text or new > 0:
+            if text or new > 0 or (choice.finish_reason and self.calls[i].text):  # which the trace has from now on
                 self.seen = True
                 chunks.append(Chunk(i, self._trace(i)[shown:], max(0, new)))
         told = {
@@ -466,21 +483,30 @@ class _Reply:
             self.usage = None
         else:
             if usages:
-                size = sum(len(text.encode()) for text in (*self.texts, *self.hidden))
+                size = sum(len(self._written(i).encode()) for i in range(self.request.n))
                 self.usage = self.told.so_far(usages, sum(self.pieces), size)
         return chunks
 
     def _trace(self, i: int) -> str:
-        """The text of choice i so far: the answer, with the thinking before it if the chat names tags for that."""
-        return traced(self.request.prompt, self.hidden[i], self.texts[i], stopped=self.finish[i] == Finish.STOP)
+        """The text of choice i so far: the answer, with the thinking before it if the chat names tags for that, and its
+        calls of tools behind it once it has ended."""
+        calls = self.calls[i].text if self.finish[i] else ""
+        text = "\n".join(filter(None, (self.texts[i], calls)))
+        return traced(self.request.prompt, self.hidden[i], text, stopped=self.finish[i] == Finish.STOP)
+
+    def _written(self, i: int) -> str:
+        """All that came of choice i."""
+        return self.texts[i] + self.hidden[i] + self.calls[i].text
 
     def _tokens(self, i: int) -> int:
         """Tokens of choice i so far: exact, or counted or bounded, but at least its pieces and at most its cap."""
         exact = self.exact[i]
         if exact is not None:
             return exact
-        text = self.texts[i] + self.hidden[i]
-        bound = max(count_text(text, self.counter) if text else 0, self.pieces[i])
+        text = self._written(i)
+        # around calls servers write tokens that no counter of texts sees, so their bytes bound them
+        counter = None if self.calls[i].text else self.counter
+        bound = max(count_text(text, counter) if text else 0, self.pieces[i])
         return min(bound, self.request.max_tokens)
 
     def response(self) -> Response:
@@ -493,7 +519,7 @@ class _Reply:
             tokens.append(min(request.max_tokens, self._tokens(i) + ending))
             if finish[i] == Finish.LENGTH:
                 tokens[i] = request.max_tokens if self.exact[i] is None else self.exact[i]
-        if usage.input is not None and too_few(usage.input, [" ".join(contents(request.prompt))]):
+        if usage.input is not None and too_few(usage.input, [" ".join(_texts(request.prompt))]):
             usage = Usage(output=usage.output, reasoning=usage.reasoning)
         counted = [t for t in self.exact if t is not None]
         if len(counted) == request.n:
@@ -514,15 +540,20 @@ class _Reply:
         """The fewest tokens that all choices can have together, by which a usage is judged."""
         least = 0
         for i, how in enumerate(finish):
-            text = self.texts[i] + self.hidden[i]
+            text = self.texts[i] + self.hidden[i]  # without calls, whose names and brackets are few tokens
             shown = max(self.pieces[i], -(-len(text.encode("utf-8", "surrogatepass")) // _TEXT_BYTES))
             least += self.request.max_tokens if how == Finish.LENGTH and len(finish) > 1 else shown
         return least
 
 
+def _texts(prompt: Prompt) -> list[str]:
+    """The texts of a prompt; without its tools, which a provider may write in fewer tokens."""
+    return contents(prompt if isinstance(prompt, str) else replace(prompt, tools=()))
+
+
 def _plain(value: Any) -> Any:
     """A part of an event as JSON has it."""
-    return value.to_dict() if isinstance(value, openai.BaseModel) else value
+    return value.to_dict(warnings=False) if isinstance(value, openai.BaseModel) else value
 
 
 def _logprobs(given: Any) -> list[float]:

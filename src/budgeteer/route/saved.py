@@ -13,6 +13,7 @@ import numpy as np
 from budgeteer.core import registry
 from budgeteer.core.allocator import State, dump_state, load_state
 from budgeteer.core.errors import BudgeteerError, InvalidInput
+from budgeteer.core.files import write_text
 from budgeteer.core.plan import F64, I64
 from budgeteer.route.evaluate import outcomes_of, prices_of
 from budgeteer.route.features import PROMPT, Features, learnt
@@ -90,7 +91,7 @@ def save(router: Router, path: Path) -> None:
         "state": dump_state(router.state),
         "price": router.price,
     }
-    path.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    write_text(json.dumps(data) + "\n", path)
 
 
 def load(path: str | Path) -> Router:

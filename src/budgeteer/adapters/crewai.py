@@ -1,0 +1,213 @@
+"""Budgets for CrewAI 1.x: ``agent = spending(Agent(...), budget)``, also for a Crew with all of its agents.
+
+Every call of an agent's model is one that the budget covers; the last one is asked without tools, and what it says is
+the agent's answer. Calls of its tools are counted and cut; see :mod:`budgeteer.metering.agents`. The model must not
+retry by itself: ``LLM(..., max_retries=0)``; CrewAI's own retries, after a refusal for too many requests, are free.
+Answers come whole, not in pieces.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from budgeteer.adapters.wrapped import refuse_retries
+from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.core.usage import Usage
+from budgeteer.metering.agents import AgentBudget
+from budgeteer.metering.results import text_of
+from budgeteer.metering.settlement import Answer
+from budgeteer.metering.shown import answer_of, credible
+from budgeteer.metering.turn import Turn
+
+try:
+    from crewai import Agent, Crew
+    from crewai.llms.base_llm import BaseLLM
+except ImportError as error:
+    raise MissingExtra("crewai", "crewai") from error
+
+_OBSERVATION = "Observation:"
+"""Among the stop texts of a step of an agent whose model has no calls of tools of its own."""
+_FINAL = "Thought: I now can give a great answer\nFinal Answer: "
+_CAPS = ("max_completion_tokens", "max_tokens")
+_USED = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens")
+
+
+def spending(agent: Any, budget: AgentBudget) -> Any:
+    """The same agent or crew, from now on within a budget.
+
+    Args:
+        agent: an Agent, or a Crew: all of its agents, its manager included; no other crew may use them.
+        budget: shared by all agents of a run.
+
+    Raises:
+        InvalidInput: its model retries where no attempt can be metered, or it is no agent.
+    """
+    if isinstance(agent, Crew):
+        for one in [*agent.agents, *([agent.manager_agent] if agent.manager_agent else [])]:
+            spending(one, budget)
+        if agent.manager_llm is not None:
+            raise InvalidInput("a crew makes its manager of manager_llm later; give manager_agent=Agent(...) instead")
+        return agent
+    if not isinstance(agent, Agent):
+        raise InvalidInput(f"{type(agent).__name__} is neither an Agent nor a Crew of CrewAI")
+    if not isinstance(agent.llm, AgentLLM):
+        agent.llm = budgeted(agent.llm, budget)
+        if isinstance(agent.function_calling_llm, BaseLLM):
+            agent.function_calling_llm = budgeted(agent.function_calling_llm, budget)
+        agent.tools = [_metered(tool, budget) for tool in agent.tools or ()]
+    return agent
+
+
+def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
+    """A model whose calls spend from a budget.
+
+    Raises:
+        InvalidInput: it retries where no attempt can be metered.
+    """
+    refuse_retries(llm)
+    return AgentLLM(model=llm.model, provider=llm.provider, stop=list(llm.stop), asked=llm, budget=budget)
+
+
+def _metered(tool: Any, budget: AgentBudget) -> Any:
+    """A copy of a tool whose calls are counted, and whose results are cut."""
+    copied, call, acall = copy.copy(tool), tool._run, tool._arun
+    object.__setattr__(copied, "_run", lambda *given, **named: budget.use(tool.name, lambda: call(*given, **named)))
+    object.__setattr__(copied, "_arun", lambda *given, **named: budget.ause(tool.name, lambda: acall(*given, **named)))
+    return copied
+
+
+class AgentLLM(BaseLLM):  # type: ignore[misc]
+    """A model whose calls are what an agent's budget covers.
+
+    Attributes:
+        asked: the model.
+        budget: of the run.
+    """
+
+    asked: Any
+    budget: Any
+
+    def call(
+        self,
+        messages: str | list[Any],
+        tools: list[Any] | None = None,
+        callbacks: list[Any] | None = None,
+        available_functions: dict[str, Any] | None = None,
+        from_task: Any = None,
+        from_agent: Any = None,
+        response_model: Any = None,
+    ) -> Any:
+        more = {"callbacks": callbacks, "available_functions": available_functions, "from_task": from_task,
+                "from_agent": from_agent, "response_model": response_model}  # fmt: skip
+        model = self._fresh()
+
+        def send(turn: Turn) -> Any:
+            found = model.call(*self._limited(model, messages, tools, turn), **more)
+            return self._ending(found, turn)
+
+        return self.budget.answer(send=send, **self._about(model, messages, tools, response_model))
+
+    async def acall(
+        self,
+        messages: str | list[Any],
+        tools: list[Any] | None = None,
+        callbacks: list[Any] | None = None,
+        available_functions: dict[str, Any] | None = None,
+        from_task: Any = None,
+        from_agent: Any = None,
+        response_model: Any = None,
+    ) -> Any:
+        more = {"callbacks": callbacks, "available_functions": available_functions, "from_task": from_task,
+                "from_agent": from_agent, "response_model": response_model}  # fmt: skip
+        model = self._fresh()
+
+        async def send(turn: Turn) -> Any:
+            found = await model.acall(*self._limited(model, messages, tools, turn), **more)
+            return self._ending(found, turn)
+
+        return await self.budget.aanswer(send=send, **self._about(model, messages, tools, response_model))
+
+    def _fresh(self) -> Any:
+        """A copy of the model for one call, which counts that call alone."""
+        model = self.asked.model_copy()
+        model._token_usage = dict.fromkeys(self.asked._token_usage, 0)
+        model.stop, model.stream = list(self.stop_sequences), False
+        return model
+
+    def _textual(self) -> bool:
+        """Whether this is a step of an agent that writes its calls of tools as text."""
+        return any(_OBSERVATION in text for text in self.stop_sequences)
+
+    def _about(self, model: Any, messages: Any, tools: Sequence[Any] | None, schema: Any) -> dict[str, Any]:
+        """What the budget has to know of the call."""
+        cap = model._effective_max_tokens() or self.budget.metering.bounds.max_output
+        body = {
+            "messages": [_shown(message) for message in _listed(messages)], "tools": list(tools or ()),
+            "response_format": "" if schema is None else str(schema.model_json_schema()), "max_tokens": cap,
+        }  # fmt: skip
+
+        def stop(text: str) -> str:
+            return _FINAL + text if self._textual() else text
+
+        def read(found: Any) -> Answer:
+            return self._read(model, found)
+
+        return {"request": body, "tools": bool(tools) or self._textual(), "stop": stop, "read": read,
+                "model": str(model.model)}  # fmt: skip
+
+    def _limited(self, model: Any, messages: Any, tools: Any, turn: Turn) -> tuple[list[Any], Any]:
+        """Messages and tools as the turn allows them; the cap is put into the field that is set already."""
+        caps = [name for name in _CAPS if getattr(model, name, None)] or ["max_tokens"]
+        for name in caps:
+            setattr(model, name, turn.cap)
+        said = _listed(messages)
+        if turn.note:
+            said = [*said, {"role": "user", "content": turn.note}]
+        return said, tools if turn.tools else None
+
+    def _ending(self, found: Any, turn: Turn) -> Any:
+        """The answer of an agent, if this is its last turn: a text in which no tool is called."""
+        if turn.tools or not turn.note:
+            return found
+        text = found if isinstance(found, str) and found else turn.stopped
+        return text if not self._textual() or "Final Answer:" in text else _FINAL + text
+
+    def _read(self, model: Any, found: Any) -> Answer:
+        """What is known of a call: the usage that its model counted."""
+        used = {name: model._token_usage.get(name, 0) for name in _USED}
+        for name, tokens in model._token_usage.items():
+            self.asked._token_usage[name] = self.asked._token_usage.get(name, 0) + tokens
+        told = Usage(input=used[_USED[0]], output=used[_USED[1]], cached=used[_USED[2]], reasoning=used[_USED[3]])
+        calls = not isinstance(found, str)
+        text = text_of(found) if isinstance(found, str | bytes) else str(found)
+        return answer_of(
+            credible(told, "" if calls else text), text, self.budget.metering.bounds, calls=calls
+        )  # a call that is written as an object of Python is no text that was billed
+
+    def supports_function_calling(self) -> bool:
+        known = getattr(self.asked, "supports_function_calling", None)
+        return bool(known()) if callable(known) else False
+
+    def supports_stop_words(self) -> bool:
+        return bool(self.asked.supports_stop_words())
+
+    def supports_multimodal(self) -> bool:
+        return bool(self.asked.supports_multimodal())
+
+    def get_context_window_size(self) -> int:
+        return int(self.asked.get_context_window_size())
+
+    def get_token_usage_summary(self) -> Any:
+        return self.asked.get_token_usage_summary()
+
+
+def _listed(messages: Any) -> list[Any]:
+    return [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+
+
+def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as far as its cost goes."""
+    fields = ("role", "content", "name", "tool_calls", "tool_call_id")
+    return {name: message[name] for name in fields if message.get(name) is not None}

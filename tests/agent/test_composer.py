@@ -1,0 +1,124 @@
+"""The composer: what is bought on numbers worked by hand, and the strategy that tests, buys and runs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from budgeteer.agent import composer
+from budgeteer.agent._composer import Component, Skill, Verdict, compose, skills_of
+from budgeteer.check.scripted import Scripted
+from budgeteer.core.errors import InvalidInput
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models.chat import call_of
+from budgeteer.solve import Budgeted, Question, Style, Task
+from budgeteer.solve.tool import Tool
+
+FIND, SUM, DRAW = Skill("find", 3.0, ("f1", "f2")), Skill("sum", 2.0, ("s1",)), Skill("draw", 1.0, ("d1",))
+
+
+def bought(skills: Any, components: Any, budget: float, good: Mapping[str, str], broken: str = "", **more: Any) -> Any:
+    """What is bought where ``good`` says which requests a component answers, and the requests that were tried."""
+    tried = []
+
+    async def trial(name: str, skill: Skill, query: str) -> Verdict:
+        tried.append((name, query))
+        if name in broken.split():
+            return Verdict.BROKEN
+        return Verdict.HELPFUL if query in good.get(name, "").split() else Verdict.USELESS
+
+    return asyncio.run(compose(skills, components, budget, trial, **more)), tried
+
+
+def test_what_is_bought_follows_the_threshold_worked_by_hand() -> None:
+    """L = 1/40, U = 6/10, B = 50. a is worth 3 for 40: 0.075 >= Psi(0) = L/e = 0.0092. After it z = 0.8 and Psi(0.8) =
+    (24 e)^0.8 L/e = 0.26; b is worth 2 for 10: 0.2 is below it, although the rest would cover it."""
+    psi = (0.6 * math.e / 0.025) ** 0.8 * 0.025 / math.e
+    assert 0.2 < psi == pytest.approx(0.2602, abs=1e-4)
+    components = [Component("a", "find", 40), Component("b", "sum", 10)]
+    found, _ = bought([FIND, SUM, DRAW], components, 50, {"a": "f1 f2", "b": "s1"})
+    assert (found.chosen, found.spent, found.covered) == (["a"], 40, ["find"])
+    cheaper = [Component("a", "find", 20), Component("b", "sum", 10)]  # z = 0.4, L = 1/20: Psi = (12 e)^0.4 L/e = 0.074
+    found, _ = bought([FIND, SUM, DRAW], cheaper, 50, {"a": "f1 f2", "b": "s1"})
+    assert (found.chosen, found.spent, found.covered) == (["a", "b"], 30, ["find", "sum"])
+
+
+def test_only_what_a_component_adds_counts_and_covered_skills_are_tested_no_more() -> None:
+    components = [Component("a", "find sum", 10), Component("b", "find sum", 10), Component("c", "draw", 10)]
+    good = {"a": "f1 f2 s1", "b": "f1 f2 s1", "c": "d1"}
+    found, tried = bought([FIND, SUM, DRAW], components, 1000, good)
+    assert found.chosen == ["a", "c"]
+    assert [name for name, _ in tried] == ["a", "a", "a", "a", "c"]  # b has nothing to add
+    assert found.verdicts["a", "find"] == [Verdict.HELPFUL] * 2
+
+
+def test_half_of_the_tests_is_not_enough_and_what_is_broken_is_tried_no_more() -> None:
+    components = [Component("a", "find", 10), Component("b", "find sum", 10)]
+    found, tried = bought([FIND, SUM], components, 1000, {"a": "f1 s1", "b": "f1 f2 s1"}, broken="b")
+    assert found.chosen == ["a"]  # for sum alone
+    assert found.covered == ["sum"]
+    assert [query for name, query in tried if name == "b"] == ["f1"]
+
+
+def test_few_candidates_come_for_a_skill_and_bad_prices_are_refused() -> None:
+    components = [Component("a", "draw a picture", 1), Component("b", "find a page", 1)]
+    _, tried = bought([FIND], components, 10, {}, candidates=1)
+    assert {name for name, _ in tried} == {"b"}
+    assert bought([], components, 10, {})[0].chosen == []
+    with pytest.raises(InvalidInput, match="above 0"):
+        bought([FIND], [Component("a", "", 0)], 10, {})
+    with pytest.raises(InvalidInput, match="room=0"):
+        composer(room=0)
+
+
+def test_the_model_names_skills_tests_judges_and_answers_with_what_was_bought() -> None:
+    style = Style(lambda text: f"{text}\n", lambda text: text.strip().split("\n")[0] or None, "", answer_tokens=10)
+    used: list[str] = []
+
+    def tool(name: str, about: str, answer: str) -> Tool:
+        async def call(arguments: Mapping[str, Any]) -> str:
+            used.append(name)
+            return answer
+
+        return Tool(name, about, {"of": {"type": "string"}}, call)
+
+    def write(prompt: str, rng: Any) -> str:
+        if prompt.endswith("Skills:\n"):
+            return "capitals | 3 | Capital of Norway? | Capital of Peru?\n"
+        if prompt.endswith("Verdict:"):
+            return "helpful" if "Oslo" in prompt else "useless"
+        if "</tool_response>" in prompt or "Answer now" in prompt:
+            return "Oslo\n" if "Oslo" in prompt else "?\n"
+        name = "atlas" if '"name": "atlas"' in prompt else "liar" if '"name": "liar"' in prompt else ""
+        return call_of(name, '{"of": "Norway"}') if name else "?\n"
+
+    def solved(tools: tuple[Tool, ...], budget: int) -> tuple[Any, int, list[str]]:
+        model, ledger = Scripted(write), MemoryLedger()
+        used.clear()
+        ledger.open("q", [Limit("all", budget)])
+        task = Task(
+            Question("q", "Capital of Norway?"), Budgeted(model, Allowance(ledger, "q", {"all": budget})), style, 0,
+            tools=tools,
+        )  # fmt: skip
+        answer = asyncio.run(composer(room=400).solve(task))
+        return answer.answer, task.model.spend.units["all"], [str(request.prompt) for request in model.requests]
+
+    liar, atlas = tool("liar", "Knows every capital of Norway and Peru.", "no idea"), tool("atlas", "An atlas.", "Oslo")
+    answer, _, prompts = solved((liar, atlas), 90_000)
+    assert answer == "Oslo"
+    assert used == ["liar", "liar", "atlas", "atlas", "atlas"]  # tests of both, and the run
+    assert '"name": "liar"' not in prompts[-1]
+    assert solved((liar,), 90_000)[0] == "?"  # nothing helps: answered without tools
+    for budget in (300, 1200, 2500):
+        answer, spent, _ = solved((liar, atlas), budget)
+        assert spent <= budget
+
+
+def test_skills_are_read_as_they_are_written() -> None:
+    text = "- find | 2.5 | a? | b? | c? | d?\nfind | 1 | e?\nno weight | x | a?\nno test | 2\n | 2 | a?\nsum | 0 | f?"
+    assert skills_of(text, 9) == (Skill("find", 2.5, ("a?", "b?", "c?")), Skill("sum", 1.0, ("f?",)))
+    assert len(skills_of(text, 1)) == 1
