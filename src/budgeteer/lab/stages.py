@@ -38,7 +38,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.joint.kit import Propose, Space, Trial
 from budgeteer.models.chat import Chat, Message
-from budgeteer.models.model import PREFIX, Model, Request
+from budgeteer.models.model import PREFIX, Model, Request, Response
 from budgeteer.solve import Style, derive
 from budgeteer.solve.styles import TaskInfo, choose, style_of
 from budgeteer.strategies.aggregator import majority
@@ -303,7 +303,8 @@ def agent(
     def told(lines: Sequence[str]) -> str:
         text = "\n".join(lines)
         prompt = text if PREFIX in model.capabilities else Chat((Message("user", text),))
-        return run(model.generate(Request(prompt, max_tokens, temperature=0.0))).choices[0].text.strip()
+        answered: Response = run(model.generate(Request(prompt, max_tokens, temperature=0.0)))
+        return answered.choices[0].text.strip()
 
     return propose
 

@@ -196,13 +196,14 @@ class Agent:
     async def _answer(self, prompt: Chat, day: int) -> str | None:
         """The model's answer, from the run before if it has one; None if the call does not fit the day."""
         while self._earlier:
-            call = self._earlier.popleft()
-            self._spend(call["spent"])
-            if "text" in call:
-                return call["text"]  # type: ignore[no-any-return]
+            before = self._earlier.popleft()
+            self._spend(before["spent"])
+            if "text" in before:
+                return before["text"]  # type: ignore[no-any-return]
         ledger = MemoryLedger()
         ledger.open("day", [Limit("all", self._left)])
-        charged, call = Budgeted(self.model, Allowance(ledger, "day", {"all": self._left})), {}
+        charged = Budgeted(self.model, Allowance(ledger, "day", {"all": self._left}))
+        call: dict[str, Any] = {}
         try:
             if cap := charged.afford(prompt, most=_ANSWER):
                 request = Request(prompt, cap, seed=derive(self.seed, day, self.used))
@@ -215,7 +216,7 @@ class Agent:
             call["spent"] = charged.spend.units["all"]
             self._spend(call["spent"])
             self._keep(call)
-        return call["text"]
+        return call["text"]  # type: ignore[no-any-return]
 
     def _spend(self, tokens: int) -> None:
         self._left, self.used = max(0, self._left - tokens), self.used + tokens
