@@ -167,21 +167,8 @@ def test_what_cannot_be_checked_is_not_ok(installed, capsys, monkeypatch):
 def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(installed, strategy, options, tmp_path):
     out = tmp_path / "answers.jsonl"
     needs.reasoning_gym()
-    solved = budgeteer(
-        installed,
-        "solve",
-        "chains",
-        "--limit",
-        "1",
-        "--strategy",
-        strategy,
-        "--budget",
-        "4000",
-        "--out",
-        str(out),
-        *options,
-    )
-    assert solved.returncode == 0, solved.stderr
+    asked = ["chains", "--limit", "1", "--strategy", strategy, "--budget", "4000", "--out", str(out), *options]
+    assert cli.main(["solve", *asked]) == 0
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert row["calls"] > 0
 
@@ -190,59 +177,50 @@ def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(in
 def test_solve_and_frontier_ask_their_task_in_their_style(installed, tmp_path):
     out = tmp_path / "answers.jsonl"
     asked = ["their-sums:most=4", "--style", 'their-plain:lead=""', "--limit", "3"]
-    solved = budgeteer(installed, "solve", *asked, "--strategy", "direct", "--budget", "200", "--out", str(out))
-    assert solved.returncode == 0, solved.stderr
+    assert cli.main(["solve", *asked, "--strategy", "direct", "--budget", "200", "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == 3
     assert all(row["calls"] > 0 and max(map(int, row["id"].split("+"))) <= 4 for row in rows)
     assert all(row["correct"] == (row["answer"] == str(sum(map(int, row["id"].split("+"))) % 11)) for row in rows)
     folder = tmp_path / "frontier"
-    measured = budgeteer(
-        installed, "frontier", "direct", *asked, "--budgets", "150", "--seeds", "1", "--out", str(folder)
-    )
-    assert measured.returncode == 0, measured.stderr
+    assert cli.main(["frontier", "direct", *asked, "--budgets", "150", "--seeds", "1", "--out", str(folder)]) == 0
     config = json.loads((folder / "frontier.json").read_text())["config"]
     assert (config["task"], config["style"]) == ("their-sums:most=4", 'their-plain:lead=""')
 
 
 @needs_reasoner
-def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_path):
+def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_path, capsys):
     needs.reasoning_gym()
     small = ["--task", "their-sums", *SMALL[2:]]
-    trained = budgeteer(installed, "train", "grpo", "--budget", "600", "--out", str(tmp_path / "one"), *small)
-    assert trained.returncode == 0, trained.stderr
-    refused = budgeteer(installed, "solve", "their-sums:mots=4", "--strategy", "direct", "--budget", "200")
-    assert refused.returncode == 2
-    assert "unknown option of their-sums 'mots'; did you mean 'most'?" in refused.stderr
+    assert cli.main(["train", "grpo", "--budget", "600", "--out", str(tmp_path / "one"), *small]) == 0
+    assert cli.main(["solve", "their-sums:mots=4", "--strategy", "direct", "--budget", "200"]) == 2
+    assert "unknown option of their-sums 'mots'; did you mean 'most'?" in capsys.readouterr().err
 
 
 @needs_reasoner
-def test_train_fills_every_slot_of_a_recipe_with_theirs(installed, tmp_path):
+def test_train_fills_every_slot_of_a_recipe_with_theirs(installed, tmp_path, capsys):
     needs.reasoning_gym()
     text = (
         "grpo:steer=their-steer,reward=their-short,advantage=their-signs,importance=their-first,ratio=their-unclipped,"
         "stream=their-order,carry=their-nothing,lr=their-half,token_weight=their-rows"
     )
     out = tmp_path / "one"
-    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(out), *SMALL)
-    assert trained.returncode == 0, trained.stderr
-    assert trained.stdout.splitlines()[-1] == f"trained policy: {out / 'policy'}"
+    assert cli.main(["train", text, "--budget", "600", "--out", str(out), *SMALL]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"trained policy: {out / 'policy'}"
 
 
 @needs_reasoner
 def test_their_reward_and_weight_read_a_column_of_their_own_and_one_of_their_task(installed, tmp_path):
     text = "theirs:reward=their-thrift,token_weight=their-late,variant=their-words"
     small = ["--task", "their-sums", *SMALL[2:]]
-    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *small)
-    assert trained.returncode == 0, trained.stderr
+    assert cli.main(["train", text, "--budget", "600", "--out", str(tmp_path / "one"), *small]) == 0
 
 
 @needs_reasoner
 def test_solve_counts_a_budget_by_their_meter(installed, tmp_path):
     out = tmp_path / "answers.jsonl"
     asked = ["their-sums", "--style", "their-plain", "--limit", "1", "--strategy", "direct"]
-    solved = budgeteer(installed, "solve", *asked, "--budget", "letters:400", "--out", str(out))
-    assert solved.returncode == 0, solved.stderr
+    assert cli.main(["solve", *asked, "--budget", "letters:400", "--out", str(out)]) == 0
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert row["budget"] == {"letters": 400}
     assert 0 < row["units"]["letters"] == 4 * row["tokens"]["output"] <= 400
