@@ -89,12 +89,16 @@ def test_the_same_command_again_trains_nothing_and_another_one_is_refused(whole,
 
 
 def test_no_folder_of_somebody_else_is_replaced_by_the_model(model, task, tmp_path) -> None:
-    """Such as that of the model itself, which --save-model may name."""
-    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(InvalidInput, match="is not empty; choose another --save-model"):
-        posttrain(settings(model, task), tmp_path, model)
+        posttrain(settings(model, task), tmp_path / "out", tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    with pytest.raises(InvalidInput, match="is the folder of the model that is trained"):
+        posttrain(settings(model, task), tmp_path / "out", model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
-    assert not (tmp_path / "heldout.json").exists()
+    assert not (tmp_path / "out" / "heldout.json").exists()
 
 
 def test_a_run_that_has_ended_is_not_trained_again_for_a_model_that_lies_elsewhere(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.metering.commitment import Tree, audit, caught, fitted, holds
+from budgeteer.metering.commitment import Commitment, Tree, audit, caught, fitted, holds
 
 D = 24
 
@@ -51,6 +51,12 @@ def test_one_root_does_not_serve_two_counts():
     tree = Tree(*trace(5), block=8)
     for count in (4, 6, 7, 8):
         assert not any(holds(replace(tree.commitment, count=count), tree.prove(i)) for i in range(5))
+
+
+@pytest.mark.parametrize(("count", "block"), [(-1, 8), (1 << 64, 8), (20, 0)])
+def test_a_commitment_that_no_trace_has_is_refused(count, block):
+    with pytest.raises(InvalidInput, match="a commitment has 0 or more"):
+        Commitment("00", count, block)
 
 
 def test_the_last_bits_of_floats_do_not_matter():

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("budgeteer.cli.agent", "one agent, many or none: what pays, from your own runs"),
     "cache": ("budgeteer.cli.cache", "budgets of the KV cache: what they cost in quality and free in bytes"),
     "bench": ("budgeteer.cli.bench", "published benchmarks, built anew: overflow, schedules, a vending machine"),
-    "lab": ("budgeteer.cli.lab", "rebuild the embedded models, profile a pool"),
+    "lab": ("budgeteer.cli.lab", "where agents' tokens go, forecasts, audits; rebuild the embedded models"),
 }
 """Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
 

@@ -36,11 +36,20 @@ class Commitment:
         root: of the tree, in hexadecimal digits.
         count: number of hidden tokens; it is hashed into every leaf and into the root.
         block: tokens of a block; the last one may have fewer.
+
+    Raises:
+        InvalidInput: a count or a block that no trace has.
     """
 
     root: str
     count: int
     block: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.count < 1 << 63 or self.block < 1:
+            raise InvalidInput(
+                f"{self.count} tokens in blocks of {self.block}; a commitment has 0 or more, in 1 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)

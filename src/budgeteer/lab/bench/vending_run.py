@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from collections import Counter, deque
@@ -202,21 +203,19 @@ class Agent:
                 return before["text"]  # type: ignore[no-any-return]
         ledger = MemoryLedger()
         ledger.open("day", [Limit("all", self._left)])
-        charged = Budgeted(self.model, Allowance(ledger, "day", {"all": self._left}))
-        call: dict[str, Any] = {}
+        charged, known = Budgeted(self.model, Allowance(ledger, "day", {"all": self._left})), dict[str, Any]()
+        text: str | None = None
         try:
             if cap := charged.afford(prompt, most=_ANSWER):
                 request = Request(prompt, cap, seed=derive(self.seed, day, self.used))
-                call["text"] = (await charged.generate(request, stage="act")).choices[0].text
-            else:
-                call["text"] = None
-        except BudgetExceeded:
-            call["text"] = None
+                with contextlib.suppress(BudgetExceeded):
+                    text = (await charged.generate(request, stage="act")).choices[0].text
+            known = {"text": text}
         finally:
-            call["spent"] = charged.spend.units["all"]
-            self._spend(call["spent"])
-            self._keep(call)
-        return call["text"]  # type: ignore[no-any-return]
+            spent = charged.spend.units["all"]
+            self._spend(spent)
+            self._keep({**known, "spent": spent})
+        return text
 
     def _spend(self, tokens: int) -> None:
         self._left, self.used = max(0, self._left - tokens), self.used + tokens

@@ -53,6 +53,8 @@ def posttrain(
             a folder for the model that holds something else.
     """
     policy = policy.resolve()  # a link, or `.`, is no name of a folder to put in its place
+    if policy == Path(settings.model).resolve():
+        raise InvalidInput(f"{policy} is the folder of the model that is trained; choose another --save-model")
     built = build(settings, folder, say, save_every)
     log: RunLog | None = None
     try:
