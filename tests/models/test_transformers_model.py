@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from contextlib import aclosing
 
 import numpy as np
@@ -27,6 +28,14 @@ def model(loop):
     found = Transformers(REASONER)
     yield found
     loop.run(found.aclose())
+
+
+def test_nothing_is_asked_in_a_way_that_transformers_gives_up(model, loop) -> None:
+    long = PROMPT * 20  # so long that whole blocks of it are kept
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        loop.run(model.generate(Request(long, 3, temperature=0.0)))
+    assert not [warning for warning in said if issubclass(warning.category, FutureWarning)]
 
 
 def test_greedy_is_the_reasoners(model, loop) -> None:
