@@ -18,14 +18,13 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import attach, frequencies_of, updated
+from budgeteer.cache.attend import argument_of, attach, frequencies_of, updated
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
 from budgeteer.cache.storage import held
-from budgeteer.models.inside import argument_of
 
 
 @dataclass(frozen=True, slots=True)
