@@ -169,3 +169,16 @@ def test_what_cannot_be_is_a_clear_error(model, loop, tmp_path, monkeypatch) -> 
     with pytest.raises(ModelError, match="ZeroDivisionError") as caught:
         loop.run(failing())
     assert caught.value.billed
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no system messages') }}", "no system messages"),
+        ("{% for m in messages %}", "end of template"),
+    ],
+)
+def test_a_chat_that_the_template_does_not_write_is_refused(model, monkeypatch, template: str, said: str) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    with pytest.raises(InvalidInput, match=f"does not write this chat .*{said}.*take another style"):
+        model.count(Chat((Message("user", "Hi"),)))

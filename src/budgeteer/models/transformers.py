@@ -52,6 +52,7 @@ from budgeteer.models.model import (
 
 try:
     import transformers
+    from jinja2 import TemplateError
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 except ImportError as error:
@@ -146,13 +147,17 @@ class Transformers:
         template = self.tokenizer.chat_template
         if template is None:
             raise InvalidInput(f"the tokenizer of {self.name} has no chat template; give the prompt as raw text")
-        text: Any = self.tokenizer.apply_chat_template(
-            [message._asdict() for message in prompt.messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            tools=[json.loads(tool) for tool in prompt.tools] or None,
-            **template_options(prompt.thinking, template, self.name),
-        )
+        options = template_options(prompt.thinking, template, self.name)
+        tools = [json.loads(tool) for tool in prompt.tools] or None
+        messages = [message._asdict() for message in prompt.messages]
+        try:
+            text: Any = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, tools=tools, **options
+            )
+        except TemplateError as error:  # its own refusal, such as Gemma's of a system message, or a fault in it
+            raise InvalidInput(
+                f"the chat template of {self.name} does not write this chat ({error}); take another style, or mend it"
+            ) from error
         return list(self.tokenizer(written(text, prompt.begun, self.tags), add_special_tokens=False)["input_ids"])
 
     @cached_property
