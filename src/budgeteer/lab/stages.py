@@ -303,7 +303,7 @@ def agent(
     def told(lines: Sequence[str]) -> str:
         text = "\n".join(lines)
         prompt = text if PREFIX in model.capabilities else Chat((Message("user", text),))
-        return run(model.generate(Request(prompt, max_tokens, temperature=0.0))).choices[0].text.strip()
+        return str(run(model.generate(Request(prompt, max_tokens, temperature=0.0))).choices[0].text).strip()
 
     return propose
 
