@@ -315,6 +315,10 @@ def test_what_is_no_thinking_model_is_not_exported(parrot, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="no Qwen3"):
         write_gguf(tmp_path, tmp_path / "x.gguf")
     assert cli.main(["lab", "export", "--model", str(tmp_path), "--gguf", str(tmp_path / "x.gguf")]) != 0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no chat template"):
+        write_gguf(tmp_path, tmp_path / "x.gguf")
 
 
 def test_the_benchmark_writes_accuracy_with_intervals(folder, tmp_path, monkeypatch) -> None:

@@ -259,6 +259,22 @@ def test_what_may_have_run_is_left_to_who_pays(act: Act) -> None:
     assert (failure.billed, failure.again, sent) == (True, True, 1)
 
 
+@pytest.mark.parametrize("said", [[1, 2], {"choices": [{"index": 0, "delta": {"content": [{"text": "4"}]}}]}])
+def test_an_event_that_is_no_part_of_a_chat_is_a_clear_error_and_charged(said) -> None:
+    async def speaks(server, writer, path, body):
+        await begin(writer)
+        await event(writer, said)
+        await end(writer)
+
+    async def body(model, upstream):
+        budgeted = purse(model, 1000)
+        with pytest.raises(ModelError, match="which is no part of a chat") as caught:
+            await budgeted.generate(Request(Chat((Message("user", "4?"),)), 9))
+        return caught.value.billed, len(upstream.bodies), budgeted.spend.output
+
+    assert serve(speaks, body=body) == (True, 1, 9)
+
+
 def test_every_attempt_that_may_have_run_is_charged() -> None:
     async def body(model, upstream):
         budgeted = purse(model, 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from contextlib import aclosing
 
 import numpy as np
@@ -27,6 +28,14 @@ def model(loop):
     found = Transformers(REASONER)
     yield found
     loop.run(found.aclose())
+
+
+def test_nothing_is_asked_in_a_way_that_transformers_gives_up(model, loop) -> None:
+    long = PROMPT * 20  # so long that whole blocks of it are kept
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        loop.run(model.generate(Request(long, 3, temperature=0.0)))
+    assert not [warning for warning in said if issubclass(warning.category, FutureWarning)]
 
 
 def test_greedy_is_the_reasoners(model, loop) -> None:
@@ -160,3 +169,16 @@ def test_what_cannot_be_is_a_clear_error(model, loop, tmp_path, monkeypatch) -> 
     with pytest.raises(ModelError, match="ZeroDivisionError") as caught:
         loop.run(failing())
     assert caught.value.billed
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('no system messages') }}", "no system messages"),
+        ("{% for m in messages %}", "end of template"),
+    ],
+)
+def test_a_chat_that_the_template_does_not_write_is_refused(model, monkeypatch, template: str, said: str) -> None:
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    with pytest.raises(InvalidInput, match=f"does not write this chat .*{said}.*take another style"):
+        model.count(Chat((Message("user", "Hi"),)))

@@ -199,6 +199,21 @@ def test_a_strategy_that_needs_more_is_refused_before_anything_is_asked(monkeypa
     assert model.requests == []
 
 
+def test_how_the_style_asks_is_refused_before_anything_is_asked(tmp_path):
+    class NoChats(Scripted):
+        def count(self, prompt):
+            if isinstance(prompt, Chat):
+                raise InvalidInput("it does not chat")
+            return super().count(prompt)
+
+    model, out = NoChats(right), tmp_path / "out.jsonl"
+    chats = replace(STYLE, prompt=lambda text: Chat((Message("user", text),)))
+    with pytest.raises(InvalidInput, match="does not chat"):
+        asyncio.run(run(QUESTIONS, once(), model, chats, "100", Settings(out=out)))
+    assert not model.requests
+    assert not out.exists()
+
+
 def test_what_style_and_task_lack_is_refused_before_anything_is_asked():
     chat = replace(STYLE, prompt=lambda text: Chat((Message("user", text),)))
     model = Scripted(right)

@@ -16,7 +16,7 @@ from budgeteer.models.model import PREFIX
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Pause, Settings, run
-from budgeteer.strategies import self_consistency
+from budgeteer.strategies import direct, self_consistency
 from helpers.upstream import Act, Upstream
 
 STYLE = Style(lambda text: text, lambda text: text.strip() or None, "", answer_tokens=4)
@@ -35,6 +35,25 @@ WORDS = Bounds(tokens=lambda text: len(text.split()), overhead=0)
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr(endpoint, "_FIRST_WAIT", 0.001)
+
+
+def test_a_page_instead_of_an_answer_is_told_as_the_reason_where_no_retry_fits():
+    async def page(server, writer, path, body):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 5\r\n\r\n<html")
+        await writer.drain()
+
+    async def whole():
+        async with Upstream(page) as upstream:
+            model = OpenAI(upstream.url, "m", capabilities=frozenset({PREFIX}))
+            try:
+                return await run(QUESTIONS[:2], direct(), model, STYLE, "output:20", Settings())
+            finally:
+                await model.aclose()
+
+    for row in asyncio.run(whole()).rows:
+        assert row["stopped_by"].startswith("error: ModelError: m answered without a choice")
+        assert row["stopped_by"].endswith("the budget has no room for another attempt")
+        assert (row["units"], row["wasted"]) == ({"output": 20}, {"output": 20})
 
 
 @pytest.mark.parametrize("seed", range(3))

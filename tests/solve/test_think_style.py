@@ -22,6 +22,8 @@ def chat_of(style: str, task: TaskInfo) -> Chat:
     [
         ("The answer is \\boxed{42}.", "42", "42"),
         ("\\boxed{7} no, \\boxed{42}", "42", "42"),
+        ("The answer is \\boxed{4", None, None),
+        ("I put it in \\boxed{}.\nAnswer: 42", "42", "42"),
         ("It is $\\boxed{\\frac{1}{2}}$", "0.5", "\\frac{1}{2}"),
         ("**Answer:** 42\n\nI hope this helps!", "42", "42"),
         ("So the final answer is 1,042 apples.\nBye.", "1042", "1,042 apples"),

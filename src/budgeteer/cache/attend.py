@@ -8,7 +8,6 @@ to the implementation that the model had. Nothing is replaced for other models.
 from __future__ import annotations
 
 import copy
-import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from budgeteer.cache.layer import BudgetedLayer, Call, readable
 from budgeteer.cache.storage import Ragged, held
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.inside import argument_of as argument_of
 
 try:
     from budgeteer.cache import kernels
@@ -79,11 +79,6 @@ def frequencies_of(model: Any) -> Tensor | None:
         return None
     found: Tensor = rotary[0].inv_freq
     return found
-
-
-def argument_of(model: Any) -> str:
-    """The name of a model's argument for its cache: ``cache`` in the newest transformers, else ``past_key_values``."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _is_layer(module: nn.Module) -> bool:

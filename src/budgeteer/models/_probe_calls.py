@@ -64,7 +64,7 @@ class Seen:
 
     def _counted(self, name: str) -> int | None:
         count = (self.usage or {}).get(name)
-        return count if isinstance(count, int) else None
+        return count if isinstance(count, int) and count >= 0 else None
 
     def thought(self) -> str:
         """The thinking of the first choice, whether it came apart or between tags."""

@@ -79,9 +79,18 @@ class Anthropic:
         )
 
     def count(self, prompt: Prompt) -> int:
-        """Input tokens of a prompt, bounded so that no byte-level tokenizer exceeds it."""
+        """Input tokens of a prompt, bounded so that no byte-level tokenizer exceeds it.
+
+        Raises:
+            InvalidInput: a thinking budget that is too small.
+        """
         if isinstance(prompt, str):
             return count_text(prompt, self._bounds.tokens) + 1
+        tokens = prompt.thinking.tokens
+        if tokens is not None and tokens < LEAST:
+            raise InvalidInput(
+                f"a thinking budget of {tokens} tokens; {self.name} takes {LEAST} or more; on=false is none"
+            )
         system, messages = _split(prompt)
         return input_bound(
             {"messages": [{"role": "system", "content": system}] * bool(system) + messages}, self._bounds
@@ -100,6 +109,7 @@ class Anthropic:
             EndpointDown: nothing listens there.
         """
         chat = self._checked(request)
+        self.count(chat)  # what cannot be asked has no length
         body = self._body(request, chat)
         text, thought, trace, ended, bound = "", "", "", None, 0
         usages: list[Any] = []
@@ -155,10 +165,6 @@ class Anthropic:
             body["system"] = system
         if request.stop:
             body["stop_sequences"] = list(request.stop)
-        if thinking.tokens is not None and thinking.tokens < LEAST:
-            raise InvalidInput(
-                f"a thinking budget of {thinking.tokens} tokens; {self.name} takes {LEAST} or more; on=false is none"
-            )
         if thinking.tokens is not None and thinking.tokens >= request.max_tokens:
             raise InvalidInput(
                 f"a thinking budget of {thinking.tokens} of {request.max_tokens} tokens in all leaves none for the "

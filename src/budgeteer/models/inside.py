@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -25,6 +26,11 @@ def never_of(model: Any) -> tuple[int, ...]:
 def positions_of(model: Any, cap: int) -> int:
     """How many numbers of a seed's random stream each row owns: one for each position, at least ``cap``."""
     return max(int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0), cap)
+
+
+def argument_of(model: Any) -> str:
+    """The name of a model's argument for its cache: ``cache`` in the newest transformers, else ``past_key_values``."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:

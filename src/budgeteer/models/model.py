@@ -165,7 +165,12 @@ class Model(Protocol):
     def capabilities(self) -> frozenset[str]: ...
 
     def count(self, prompt: Prompt) -> int:
-        """Input tokens of a prompt: exact, or never less than what is billed."""
+        """Input tokens of a prompt: exact, or never less than what is billed.
+
+        Raises:
+            InvalidInput: it cannot be asked, such as a chat whose template does not read how it is to think. A run asks
+                this before it spends anything.
+        """
         ...
 
     async def generate(self, request: Request) -> Response:

@@ -121,9 +121,14 @@ class OpenAI:
         self._cap_name = "max_completion_tokens" if official else "max_tokens"
 
     def count(self, prompt: Prompt) -> int:
-        """Input tokens of a prompt: counted, or bounded so that no byte-level tokenizer exceeds it."""
+        """Input tokens of a prompt: counted, or bounded so that no byte-level tokenizer exceeds it.
+
+        Raises:
+            InvalidInput: the dialect has no field for how the chat is to think.
+        """
         if isinstance(prompt, str):  # one more for a beginning-of-sequence token
             return count_text(prompt, self._bounds.tokens) + 1
+        fields(self.dialect, prompt)  # what cannot be asked has no length
         return input_bound({"messages": _messages(prompt), **_tools(prompt)}, self._bounds)
 
     async def generate(self, request: Request) -> Response:
@@ -168,7 +173,14 @@ class OpenAI:
                             except (openai.APIError, httpx2.HTTPError, TimeoutError, ValueError) as error:
                                 failure = error
                                 break
-                            for chunk in reply.take(event):
+                            try:
+                                chunks = reply.take(event)
+                            except (AttributeError, TypeError) as error:
+                                failure = _NoAnswer(
+                                    f"it sent {str(event)[:60]!r}, which is no part of a chat ({error})"
+                                )
+                                break
+                            for chunk in chunks:
                                 yield chunk
                     finally:
                         await upstream.close()

@@ -73,7 +73,10 @@ class Reasoner:
     def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt, with the beginning-of-sequence token."""
         if not isinstance(prompt, str):
-            raise InvalidInput(f"{self.name} continues raw text; give the prompt as a string, not as messages")
+            raise InvalidInput(
+                f"{self.name} continues raw text; give the prompt as a string, not as messages (a style of "
+                "raw text, such as reasoner or few-shot)"
+            )
         return len(self._encoded(prompt))
 
     async def generate(self, request: Request) -> Response:

@@ -34,7 +34,7 @@ from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import whole
 from budgeteer.models.chat import Prompt, Tags, reads, tags_of, template_options, written
-from budgeteer.models.inside import ends_of, internals, never_of, positions_of
+from budgeteer.models.inside import argument_of, ends_of, internals, never_of, positions_of
 from budgeteer.models.model import (
     CALLS,
     INTERNALS,
@@ -52,6 +52,7 @@ from budgeteer.models.model import (
 
 try:
     import transformers
+    from jinja2 import TemplateError
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 except ImportError as error:
@@ -126,6 +127,7 @@ class Transformers:
             self.capabilities |= {PREFILL, CALLS} if reads(template, "tools") else {PREFILL}
         self.folder = path if path.is_dir() else path.parent if is_gguf else None
         self.ends, self.never = ends_of(self.model), never_of(self.model)
+        self._cache = argument_of(self.model)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
         self._encoded = lru_cache(4096)(self._encode)
@@ -145,13 +147,17 @@ class Transformers:
         template = self.tokenizer.chat_template
         if template is None:
             raise InvalidInput(f"the tokenizer of {self.name} has no chat template; give the prompt as raw text")
-        text: Any = self.tokenizer.apply_chat_template(
-            [message._asdict() for message in prompt.messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            tools=[json.loads(tool) for tool in prompt.tools] or None,
-            **template_options(prompt.thinking, template, self.name),
-        )
+        options = template_options(prompt.thinking, template, self.name)
+        tools = [json.loads(tool) for tool in prompt.tools] or None
+        messages = [message._asdict() for message in prompt.messages]
+        try:
+            text: Any = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, tools=tools, **options
+            )
+        except TemplateError as error:  # its own refusal, such as Gemma's of a system message, or a fault in it
+            raise InvalidInput(
+                f"the chat template of {self.name} does not write this chat ({error}); take another style, or mend it"
+            ) from error
         return list(self.tokenizer(written(text, prompt.begun, self.tags), add_special_tokens=False)["input_ids"])
 
     @cached_property
@@ -242,10 +248,9 @@ class Transformers:
                     cache.batch_select_indices(at)
                     fed = {name: values[at] for name, values in fed.items()}
             watched = steering.wants_hidden(live)
-            out = self.model(
-                **fed, past_key_values=cache, use_cache=True, logits_to_keep=1, output_hidden_states=watched
-            )
-            cache, logits = out.past_key_values, out.logits[:, -1].float().cpu()
+            held = {self._cache: cache}
+            out = self.model(**fed, **held, use_cache=True, logits_to_keep=1, output_hidden_states=watched)
+            cache, logits = getattr(out, self._cache), out.logits[:, -1].float().cpu()
             states = torch.stack([s[:, -1].float().cpu() for s in out.hidden_states], 1) if watched else None
             if first:  # after the prompt: one copy for each choice
                 logits = logits.expand(len(live), -1)
@@ -285,7 +290,8 @@ class Transformers:
             kept.crop(same - len(before))
         for begin in range(same, whole, _BLOCK):
             block = torch.tensor([prompt[begin : begin + _BLOCK]], device=self.model.device)
-            cache = self.model(input_ids=block, past_key_values=cache, use_cache=True, logits_to_keep=1).past_key_values
+            out = self.model(input_ids=block, **{self._cache: cache}, use_cache=True, logits_to_keep=1)
+            cache = getattr(out, self._cache)
             if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
                 return 0, None
         if cache is None:

@@ -66,6 +66,10 @@ class Budgeted:
         prices: for an allowance of money.
         retries: most further attempts at a call that failed and may have been billed, if the model says that another
             attempt may succeed. Each is reserved and charged like a call of its own.
+
+    Attributes:
+        spend: what it has spent so far.
+        failure: of the newest attempt that ended; None = it brought an answer.
     """
 
     def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None, retries: int = 2) -> None:
@@ -74,6 +78,7 @@ class Budgeted:
         counts = {kind: int(kind == "turns") for kind in kinds if used_by_agents(kind)}
         self._metering = Metering(allowance, kinds, prices, on_settle=self._book, counts=counts)
         self.spend = Spend(dict.fromkeys(kinds, 0))
+        self.failure: ModelError | None = None
 
     @property
     def name(self) -> str:
@@ -196,6 +201,7 @@ class Budgeted:
                 attempt += 1
                 continue
             await call.afinish(_answered(response, self._hides))
+            self.failure = None
             return response
 
     async def use(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
@@ -250,7 +256,7 @@ class Budgeted:
                 async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
                     async for piece in pieces:
                         if isinstance(piece, Response):
-                            answer = _answered(piece, self._hides)
+                            answer, self.failure = _answered(piece, self._hides), None
                         else:
                             seen += piece.tokens
                             answer = Answer(seen=seen, outcome=Outcome.CUT, hides=self._hides)
@@ -267,7 +273,9 @@ class Budgeted:
                 await call.afinish(answer)
 
     def _again(self, error: BaseException, attempt: int) -> bool:
-        return isinstance(error, ModelError) and error.again and attempt < self.retries
+        """Whether a failed call is tried again, if the budget has room for it."""
+        self.failure = error if isinstance(error, ModelError) else None
+        return self.failure is not None and self.failure.again and attempt < self.retries
 
     async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if request.logprobs and LOGPROBS not in self.capabilities:

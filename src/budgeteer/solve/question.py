@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from budgeteer.core.errors import BudgetExceeded, EndpointDown, InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Allowance, Limit
@@ -130,11 +131,11 @@ class Answering:
                 answer = await strategy.solve(self._task(question, model))
             if not isinstance(answer, Answer) or not isinstance(answer.answer, str | None):
                 raise InvalidInput(f"the strategy returned {str(answer)[:80]!r}, no Answer")
-            return answer
+            return _blamed(answer, model)
         except LedgerUnavailable:
             raise
         except BudgetExceeded:
-            return Answer(None, StoppedBy.BUDGET)
+            return _blamed(Answer(None, StoppedBy.BUDGET), model)
         except EndpointDown as error:
             if not self._books.total["calls"] and not any(running.spend.calls for running in self._under_way):
                 raise  # it never answered: no other question will fare better
@@ -159,6 +160,14 @@ class Answering:
         if grade is None or grade(question, None) is None:
             return None
         return any((grade(question, text) or 0.0) >= 1 for text in answer.submitted(k))
+
+
+def _blamed(answer: Answer, model: Named) -> Answer:
+    """The answer; where there is none, since the last call failed and the budget had no room for another, with that."""
+    if answer.answer is not None or answer.stopped_by != StoppedBy.BUDGET or model.failure is None:
+        return answer
+    error = f"{_text(model.failure)}; the budget has no room for another attempt"
+    return replace(answer, stopped_by=StoppedBy.ERROR, error=error)
 
 
 def _text(error: Exception) -> str:

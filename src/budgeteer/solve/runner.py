@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from budgeteer.core.amounts import MONEY
 from budgeteer.core.budget import Budgets
-from budgeteer.core.errors import BudgeteerError, InvalidInput
+from budgeteer.core.errors import BudgeteerError, InvalidInput, ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.models.model import INTERNALS, PREFIX, Model, continuing
 from budgeteer.solve.books import Books
@@ -85,6 +85,8 @@ async def run(
             "this strategy answers all questions together: give it a total budget, and no output file where the calls "
             "are billed, since it keeps no record of them"
         )
+    with contextlib.suppress(ModelError):  # a server that is down is found out by the first call
+        model.count(style.prompt("1 + 1"))  # how the style asks: what the model cannot do is refused here
     _check(questions, settings)
     amounts = _amounts(budget)
     if MONEY in amounts and prices is None:

@@ -45,7 +45,7 @@ def write_gguf(folder: Path, file: Path) -> None:
     """Write the thinking model of ``folder`` to ``file``: matrices in float16, tokenizer and chat template as metadata.
 
     Raises:
-        CheckpointError: a file is missing, or the model is not a Qwen3 with tied embeddings.
+        CheckpointError: a file or the chat template is missing, or the model is not a Qwen3 with tied embeddings.
         MissingExtra: without gguf.
     """
     try:
@@ -104,4 +104,9 @@ def _add_tokenizer(writer: Any, folder: Path, size: int) -> None:
     writer.add_pad_token_id(ids[CONTROL[0]])
     writer.add_eos_token_id(ids[CONTROL[2]])
     writer.add_add_bos_token(False)
-    writer.add_chat_template(json.loads((folder / "tokenizer_config.json").read_text())["chat_template"])
+    template = json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template")
+    if not template:
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'} has no chat template; put the thinking model's there"
+        )
+    writer.add_chat_template(template)

@@ -42,7 +42,7 @@ def think(
     r"""Chat messages for a model that thinks between tags; the answer stands behind them.
 
     The answer is what the last ``\boxed{}`` holds; without one the last line that says ``answer is`` or ``Answer:``;
-    without one the last line.
+    without one the last line. A box that is open at the end holds none.
 
     Args:
         task: what is asked, with the tags of the model.
@@ -60,8 +60,10 @@ def think(
 
     Raises:
         InvalidInput: the model's chat template has no tags, or ``said`` has no place for an effort, or no effort is
-            given.
+            given, or no token for an answer.
     """
+    if answer_tokens < 1:
+        raise InvalidInput(f"think:answer_tokens={answer_tokens}; give 1 or more, 48 are usual")
     tags, thinking = task.tags, Thinking(on, "" if said else effort, tokens)
     lead_in = _said(said, effort) if said else ""
     if tags is None:
@@ -126,9 +128,16 @@ def stated(text: str) -> str | None:
     ('7', 'The answer is 7.', '**Answer:** 7', '7')
     >>> stated(" \n") is None
     True
+
+    A box that is the only one and open was cut, so that nobody knows what it would hold.
+
+    >>> stated("The answer is \\boxed{4") is None
+    True
     """
     box = boxed(text)
     if box is not None:
         return box
+    if "\\boxed{" in text and not boxes(text):
+        return None
     lines = [line for part in text.splitlines() if (line := part.strip())]
     return next((line for line in reversed(lines) if _SAYS.search(line)), lines[-1] if lines else None)
