@@ -184,10 +184,11 @@ def experiments(seeds: int = SEEDS) -> list[Evidence]:
     }
     played = {name: [play(strategy, seed) for seed in range(seeds)] for name, strategy in strategies.items()}
     budgets = [int(0.4 * own.output * len(traces().read)) for own in played[VOTES]]
-    for name, options in {
+    splits: dict[str, dict[str, Any]] = {
         "split": {"show": gains},
         "split with uniform": {"show": agreement, "allocator": uniform(), "risk": 0.0},
-    }.items():
+    }
+    for name, options in splits.items():
         played[name] = [spread(seed, budget, **options) for seed, budget in enumerate(budgets)]
 
     def beside(name: str, ours: str, theirs: str, region: Region = ABOVE_ZERO) -> Evidence:
