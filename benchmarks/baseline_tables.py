@@ -166,7 +166,8 @@ def cut_of(results: Mapping[str, Any]) -> list[str]:
         "", "## Thinking under a tight budget", "",
         "`think_cut.json` (`benchmarks/think_cut.py`), the thinking model, 300 questions. Budgets of 64 to 192 are of "
         "sampled tokens, so the prompt is free; those of 96 to 384 below count it. No strategy here scores traces, so "
-        "there is no check to give to both sides.",
+        "there is no check to give to both sides. A table without the columns of one request and of a choice at random "
+        "was measured before the command had them.",
     ]  # fmt: skip
     for kind, column in (("output", COLUMNS[2]), ("all", COLUMNS[1])):
         references = {"greedy": "greedy", "greedy, low effort": "greedy, low effort"}
@@ -246,7 +247,8 @@ def page() -> str:
         lines += [
             "", f"## {'SmolLM2-135M' if name == 'smollm2' else 'Gemma 3 270M'}: steers and searches by steps", "",
             f"`think_small.json` (`benchmarks/think_small.py`), {results['model']}, {results['questions']} sums, "
-            f"{results['seeds']} seeds; a number behind a name is its budget of sampled tokens.", "",
+            f"seeds: {results['seeds']}; a number behind a name is its budget of sampled tokens. "
+            "With so few questions no difference below some 30 points can be seen.", "",
             *small(results["table"]),
         ]  # fmt: skip
     return "\n".join(lines) + "\n"

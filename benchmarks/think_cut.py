@@ -199,15 +199,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/think_cut"), help="rows so far (%(default)s)")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
-    results, model = {}, Drawn()
+    out, model = args.out or (None if args.quick else OUT), Drawn()
+    results = json.loads(out.read_text(encoding="utf-8")) if out is not None and out.is_file() else {}
     n, seeds, samples = (10, 2, 8) if args.quick else (300, SEEDS, 32)
     rows = pool(questions_of(n), range(seeds), samples, args.pool / "quick" if args.quick else args.pool)
     for kind in BUDGETS:
         results[kind] = measure(kind, n, seeds, model, rows, args.folder / ("quick" if args.quick else "") / kind)
         print(table(results[kind]), flush=True)
-    out = args.out or (None if args.quick else OUT)
-    if out is not None:
-        write_text(json.dumps(results, indent=1) + "\n", out)
+        if out is not None:
+            write_text(json.dumps(results, indent=1) + "\n", out)
     return 0
 
 

@@ -444,7 +444,7 @@ METHODS: tuple[Method, ...] = (
         _T("self_consistency"),
         "n samples, their majority",
         SELF_CONSISTENCY,
-        evidence="adaptive_vote",
+        evidence="thinking_samples",
     ),
     Method(
         "adaptive-vote",
@@ -459,7 +459,7 @@ METHODS: tuple[Method, ...] = (
         "strategy",
         _T("best_of_n"),
         "n samples, the one with the best score",
-        evidence="best_of_majority",
+        evidence="thinking_samples",
         arguments={"scorer": "self-evaluation"},
     ),
     Method(

@@ -27,9 +27,9 @@ Role = Literal["claim", "control", "must fail"]
 """What a row is for. A claim says what the method does. A control has nothing to gain (alike items, predictions that
 say nothing, a case in which the method should lose), and its region is what no gain looks like. A row that must fail is
 a control, too: a method that was broken on purpose, or a case outside its conditions, is held to the claim's region."""
-Data = Literal["simulation", "embedded reasoner", "real model"]
+Data = Literal["simulation", "embedded reasoner", "thinking model", "real model"]
 """What a row was measured on: numbers drawn by the experiment itself; the embedded reasoner of 0.15 million parameters
-on made-up tasks; a language model that was not trained here."""
+on made-up tasks; the embedded thinking model of 1.3 million; a language model that was not trained here."""
 Verdict = Literal["shown", "not shown", "refuted here", "control holds", "control unclear", "control broken"]
 Region = tuple[float, float]
 BELOW_ONE: Region = (-math.inf, 1.0)
@@ -258,8 +258,9 @@ def page(folder: Path) -> str:
         f"{len(every)} rows. " + count(every) + ".",
         "",
         f"{models} of the {len(every)} rows use a language model: the embedded reasoner of 0.15 million parameters in"
-        f" {data['embedded reasoner']}, a model that was not trained here in {data['real model']}. The other"
-        f" {data['simulation']} are simulations: what they show, they show about a world that was made up for them.",
+        f" {data['embedded reasoner']}, the embedded thinking model of 1.3 million in {data['thinking model']}, a model"
+        f" that was not trained here in {data['real model']}. The other {data['simulation']} are simulations: what they"
+        " show, they show about a world that was made up for them.",
     ]
     for name, rows in files.items():
         lines += ["", f"## {name}", ""]

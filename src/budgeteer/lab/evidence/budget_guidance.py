@@ -218,6 +218,7 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
             outcomes[name].append((float(asked.right.mean()), float(asked.output.mean()), float(whole)))
     means = {name: np.mean(rows, 0) for name, rows in outcomes.items()}
     details = [{"side": name, "accuracy": a, "tokens": t, "ended by itself": w} for name, (a, t, w) in means.items()]
+    warm = " at temperature 1"
     claims: list[tuple[str, str, str, Region, str]] = [
         ("against truncation", "guidance", "truncation", (0.10, 1.0), "is higher by more than 10 points"),
         ("against forcing", "guidance", "forcing", ABOVE_ZERO, "is higher"),
@@ -231,8 +232,8 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
             f"reasoner, {name}",
             [a[0] - b[0] for a, b in zip(outcomes[ours], outcomes[theirs], strict=True)],
             region,
-            claim=f"On the embedded reasoner, accuracy of {ours} {effect} (difference)",
-            baseline=theirs,
+            claim=f"On the embedded reasoner, accuracy of {ours}{'' if ours == greedy else warm} {effect} (difference)",
+            baseline=theirs if theirs.startswith("greedy") else theirs + warm,
             budget=f"{OUTPUT} tokens a question; used {means[ours][1]:.1f} against {means[theirs][1]:.1f}",
             details=details,
         )
