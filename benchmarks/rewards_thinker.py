@@ -1,4 +1,4 @@
-"""Rewards on the thinking model through TRL: accuracy and tokens from one checkpoint at equal training tokens.
+"""Rewards on the thinking model through TRL: accuracy and tokens from one checkpoint under one budget.
 
     python benchmarks/rewards_thinker.py                       # resumable: a file a run
     python benchmarks/rewards_thinker.py --rewards none kimi --seeds 2
@@ -6,11 +6,12 @@
     python benchmarks/rewards_thinker.py --quick               # smoke test: writes nothing without --out
 
 The embedded thinking model (Qwen3 architecture, ``reasoning_effort`` high, where it thinks longest) is trained by
-``BudgetedGRPOTrainer`` with the recipe ``grpo:reward=NAME``: all runs of a seed see the same problems in the same order
-and sample the same number of tokens; shorter rollouts buy more of them. All weights are trained. Rollouts are drawn by
-``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``; loss, advantages and budget
-are the adapter's and TRL's. Held-out problems are of the trained families and of none of the training's questions,
-one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind each question.
+``BudgetedGRPOTrainer`` with the recipe ``grpo:reward=NAME``: all runs of a seed see the same problems in one order,
+under the same budget of tokens and with as many generations. TRL's generation batch bounds the rollouts of one, so that
+shorter ones buy more only where the budget binds: ``used`` of each run says what it took. All weights are trained.
+Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``; loss,
+advantages and budget are the adapter's and TRL's. Held-out problems are of the trained families and of none of the
+training's questions, one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind a question.
 """
 
 from __future__ import annotations
@@ -199,6 +200,11 @@ def summary(content: dict[str, Any]) -> str:
         f"learning rate {c['lr']:g}"
     )
     lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
+    took: dict[str, list[int]] = {}
+    for run in content["runs"]:
+        took.setdefault(run["reward"], []).append(run["used"])
+    said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if name != START)
+    lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
     return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
 
 
