@@ -42,13 +42,12 @@ from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.lab.run import level_of
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
-from rewards_report import NONE, START, by_difficulty, main_table
+from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
 from rlvr import between
 from thinker_pool import Drawer, paid
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
-BEGIN, END = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
 ARMS = (START, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong")
 FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
@@ -192,22 +191,6 @@ def measured(
     }  # fmt: skip
 
 
-def summary(content: dict[str, Any]) -> str:
-    """All tables, as Markdown."""
-    c = content["config"]
-    how = (
-        f"{c['tokens']:,} tokens of training in at most {c['steps']} generations, {c['heldout']} held-out problems, "
-        f"learning rate {c['lr']:g}"
-    )
-    lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
-    took: dict[str, list[int]] = {}
-    for run in content["runs"]:
-        took.setdefault(run["reward"], []).append(run["used"])
-    said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if name != START)
-    lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
-    return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
-
-
 def main() -> int:
     """Run what is missing, then write and print the summary of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,8 +241,8 @@ def main() -> int:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:
         page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), summary(content), BEGIN, END), page)
-    print(summary(content))
+        results.write_text(between(page.read_text(), thinker_summary(content), *THINKER_MARKS), page)
+    print(thinker_summary(content))
     return 0
 
 
