@@ -16,6 +16,8 @@ SHUFFLED = ", tags shuffled"
 """Behind the name of a reward: it is trained with what other prompts were asked."""
 ONLY = ", supervised only"
 """Behind the name of a reward: the policy that its training would begin with."""
+THINKER_MARKS = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
+"""Between which the page has the tables of benchmarks/rewards_thinker.py."""
 BANDS = ("easy", "medium", "hard")
 
 
@@ -270,3 +272,19 @@ def picture(runs: Sequence[Row], title: str, least: float = 0.5) -> str:
 def e3_of(mine: Mapping[int, Row]) -> float:
     """Mean E3 over the seeds."""
     return float(np.mean([e3(ask) for ask in mine.values()]))
+
+
+def thinker_summary(content: Row) -> str:
+    """The tables of benchmarks/rewards_thinker.py, as Markdown."""
+    c = content["config"]
+    how = (
+        f"{c['tokens']:,} tokens of training in at most {c['steps']} generations, {c['heldout']} held-out problems, "
+        f"learning rate {c['lr']:g}"
+    )
+    lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
+    took: dict[str, list[int]] = {}
+    for run in content["runs"]:
+        took.setdefault(run["reward"], []).append(run["used"])
+    said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if name != START)
+    lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
+    return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])

@@ -1,4 +1,4 @@
-"""Rewards on the thinking model through TRL: accuracy and tokens from one checkpoint at equal training tokens.
+"""Rewards on the thinking model through TRL: accuracy and tokens from one checkpoint under one budget.
 
     python benchmarks/rewards_thinker.py                       # resumable: a file a run
     python benchmarks/rewards_thinker.py --rewards none kimi --seeds 2
@@ -6,11 +6,12 @@
     python benchmarks/rewards_thinker.py --quick               # smoke test: writes nothing without --out
 
 The embedded thinking model (Qwen3 architecture, ``reasoning_effort`` high, where it thinks longest) is trained by
-``BudgetedGRPOTrainer`` with the recipe ``grpo:reward=NAME``: all runs of a seed see the same problems in the same order
-and sample the same number of tokens; shorter rollouts buy more of them. All weights are trained. Rollouts are drawn by
-``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``; loss, advantages and budget
-are the adapter's and TRL's. Held-out problems are of the trained families and of none of the training's questions,
-one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind each question.
+``BudgetedGRPOTrainer`` with the recipe ``grpo:reward=NAME``: all runs of a seed see the same problems in one order,
+under the same budget of tokens and with as many generations. TRL's generation batch bounds the rollouts of one, so that
+shorter ones buy more only where the budget binds: ``used`` of each run says what it took. All weights are trained.
+Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``; loss,
+advantages and budget are the adapter's and TRL's. Held-out problems are of the trained families and of none of the
+training's questions, one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind a question.
 """
 
 from __future__ import annotations
@@ -41,13 +42,12 @@ from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.lab.run import level_of
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
-from rewards_report import NONE, START, by_difficulty, main_table
+from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
 from rlvr import between
 from thinker_pool import Drawer, paid
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
-BEGIN, END = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
 ARMS = (START, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong")
 FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
@@ -191,17 +191,6 @@ def measured(
     }  # fmt: skip
 
 
-def summary(content: dict[str, Any]) -> str:
-    """All tables, as Markdown."""
-    c = content["config"]
-    how = (
-        f"{c['tokens']:,} tokens of training in at most {c['steps']} generations, {c['heldout']} held-out problems, "
-        f"learning rate {c['lr']:g}"
-    )
-    lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
-    return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
-
-
 def main() -> int:
     """Run what is missing, then write and print the summary of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,8 +241,8 @@ def main() -> int:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:
         page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), summary(content), BEGIN, END), page)
-    print(summary(content))
+        results.write_text(between(page.read_text(), thinker_summary(content), *THINKER_MARKS), page)
+    print(thinker_summary(content))
     return 0
 
 

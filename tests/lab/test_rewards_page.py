@@ -50,6 +50,12 @@ def test_the_page_holds_the_numbers_of_the_file(script):
     assert script.between(page, script.short(content), *script.SHORT) == page
 
 
+def test_the_page_holds_the_numbers_of_the_thinking_model(script, report):
+    content = json.loads((ROOT / "benchmarks" / "results" / "rewards_thinker.json").read_text())
+    page = (ROOT / "docs" / "rewards.md").read_text()
+    assert script.between(page, report.thinker_summary(content), *report.THINKER_MARKS) == page
+
+
 def test_the_drawing_holds_the_numbers_of_the_file(script, report):
     runs = json.loads(script.TARGET.read_text())["parts"]["main"]["runs"]
     drawn = report.picture(runs, "Rewards at equal training tokens")
