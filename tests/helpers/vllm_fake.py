@@ -31,7 +31,6 @@ class Engine:
 
     def __init__(self, folder: str) -> None:
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self.model.eval()
         ends = self.model.generation_config.eos_token_id
         self.ends = ends if isinstance(ends, list) else [ends]
         self.random = torch.Generator().manual_seed(0)
