@@ -104,8 +104,7 @@ class VLLMServer:
 
 
 class NoWeightTransfer:
-    """``weight_transfer`` of ``AsyncGRPOTrainer`` that moves no weights: for tests, and rollouts by the trainer's own
-    model in its process."""
+    """``weight_transfer`` of ``AsyncGRPOTrainer`` that moves no weights, for tests."""
 
     def init_weight_transfer(self) -> None: ...
 
@@ -170,9 +169,7 @@ class BudgetedRolloutWorker:
     ) -> None:
         self._functions = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
         if any(inspect.iscoroutinefunction(function) for function in self._functions):
-            raise InvalidInput(
-                "a reward function is a coroutine function, which this worker does not await; give others"
-            )
+            raise InvalidInput("a reward function is a coroutine function, which is not awaited here; give others")
         if len(dataset) < prompts:
             raise InvalidInput(f"{len(dataset)} prompts in the data set, {prompts} a step asked; lower prompts")
         self._rows, self._tokenizer, self._complete, self._at_once = dataset, tokenizer, complete, at_once
