@@ -88,6 +88,22 @@ def test_the_same_command_again_trains_nothing_and_another_one_is_refused(whole,
         posttrain(settings(model, task, kl=0.5), whole, whole / "policy")
 
 
+def test_no_folder_of_somebody_else_is_replaced_by_the_model(model, task, tmp_path) -> None:
+    """Such as that of the model itself, which --save-model may name."""
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    with pytest.raises(InvalidInput, match="is not empty; choose another --save-model"):
+        posttrain(settings(model, task), tmp_path, model)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert not (tmp_path / "heldout.json").exists()
+
+
+def test_a_run_that_has_ended_is_not_trained_again_for_a_model_that_lies_elsewhere(
+    whole, model, task, tmp_path
+) -> None:
+    with pytest.raises(InvalidInput, match="give the --save-model of that run, or another --out"):
+        posttrain(settings(model, task), whole, tmp_path / "elsewhere")
+
+
 def test_a_paused_run_goes_on_to_the_same_weights(whole, model, task, tmp_path) -> None:
     paused = posttrain(
         settings(model, task), tmp_path, tmp_path / "policy", on_step=lambda progress, accuracy: progress.step < 2
@@ -243,24 +259,3 @@ def test_killed_and_resumed_it_has_the_weights_of_an_unbroken_run(model, tmp_pat
     subprocess.run(command(tmp_path / "killed"), env=environment, check=True)
     mine, theirs = policy_of(tmp_path / "killed"), policy_of(tmp_path / "whole")
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-
-
-@pytest.mark.slow
-def test_two_processes_of_the_command_train_as_one(model, task, tmp_path) -> None:
-    """Over gloo: one of them writes. Rollouts draw by their number, so tokens are those of one process, and the weights
-    differ by the order of sums alone."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "tests"]), "OMP_NUM_THREADS": "1"}
-    asked = (
-        f"train duet --model hf:{model} --task {task} --budget 90k --steps 3 --prompts 4 --group 4 --max-tokens 12 "
-        "--lr 1e-2 --device cpu --style direct --heldout-items 8"
-    )
-    for processes in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29519"]
-        command = [*launch, "-m", "budgeteer", *asked.split(), "--out", str(tmp_path / str(processes))]
-        subprocess.run(command, env=environment, check=True)
-    one, two = (results.read(tmp_path / name / "results.json")["runs"][0] for name in "12")
-    assert one["tokens"] == two["tokens"]
-    assert len(lines(tmp_path / "2" / "metrics.jsonl")) == 3
-    assert len(json.loads((tmp_path / "2" / "heldout.json").read_text())["after"]["scores"]) == 8
-    mine, theirs = policy_of(tmp_path / "1"), policy_of(tmp_path / "2")
-    assert all(torch.allclose(mine[name], theirs[name], atol=1e-5) for name in theirs)
