@@ -31,6 +31,7 @@ class Engine:
 
     def __init__(self, folder: str) -> None:
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model.train(False)
         ends = self.model.generation_config.eos_token_id
         self.ends = ends if isinstance(ends, list) else [ends]
         self.random = torch.Generator().manual_seed(0)
