@@ -52,9 +52,9 @@ def steps(folder, tmp_path_factory):
     seen = []
     learn = Control.learn
 
-    def spy(self, rollouts, view):
+    def spy(self, rollouts, view, lost=0):
         seen.append(rollouts)
-        return learn(self, rollouts, view)
+        return learn(self, rollouts, view, lost)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Control, "learn", spy)

@@ -149,7 +149,7 @@ def run(folder, out, monkeypatch, mode, *, recipe="grpo", budget=None, settings=
     return made, engine_of(mode)
 
 
-@pytest.mark.parametrize("mode", ["server", "colocate"])
+@pytest.mark.parametrize("mode", ["server", pytest.param("colocate", marks=pytest.mark.slow)])
 def test_the_engine_generates_what_is_counted_with_the_weights_of_the_step(folder, tmp_path, monkeypatch, mode) -> None:
     """Several rounds of ragged groups under a budget: every token that the engine generated is on the bill."""
     made, engine = run(folder, tmp_path, monkeypatch, mode, recipe="reinforce-ada-balance", budget=140)
@@ -163,7 +163,7 @@ def test_the_engine_generates_what_is_counted_with_the_weights_of_the_step(folde
     assert all(row["sampling/sampling_logp_difference/max"] < 1e-4 for row in history)  # of the same weights
 
 
-@pytest.mark.parametrize("mode", ["server", "colocate"])
+@pytest.mark.parametrize("mode", [pytest.param("server", marks=pytest.mark.slow), "colocate"])
 def test_caps_of_requests_differ(folder, tmp_path, monkeypatch, mode) -> None:
     """Each prompt's own cap reaches the engine, in one call a wave, and outputs come back in order."""
     base = recipes.get("grpo").allocator
@@ -220,6 +220,7 @@ def test_what_vllm_cannot_do_is_refused(folder, tmp_path, monkeypatch, more, set
         run(folder, tmp_path, monkeypatch, "colocate", settings=settings, **more)
 
 
+@pytest.mark.slow
 def test_an_engine_that_passes_its_caps_ends_the_run(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Engine, "more", 1)
     with pytest.raises(ModelError, match="look for a setting of the engine"):

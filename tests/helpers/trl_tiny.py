@@ -22,13 +22,13 @@ THINKER = Path(budgeteer.models.__file__).parent / "assets" / "thinker"
 DATA = Dataset.from_list([{"prompt": f"What is {a} plus {b}?", "n": a} for a in range(4) for b in range(3)])
 
 
-def tiny(folder: Path) -> Path:
+def tiny(folder: Path, positions: int = 256) -> Path:
     """A model that ends after about nine tokens, with the tokenizer of the thinking model."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, eos_token_id=1017, pad_token_id=1015, bos_token_id=None,
-        initializer_range=0.3,
+        num_key_value_heads=2, max_position_embeddings=positions, eos_token_id=1017, pad_token_id=1015,
+        bos_token_id=None, initializer_range=0.3,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     model.generation_config.eos_token_id = [1017, *range(0, 1000, 9)]

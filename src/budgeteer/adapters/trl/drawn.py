@@ -64,6 +64,7 @@ class Drawn:
         completions: as reward functions see them.
         rewards: [n, f] in parts, one a round.
         extra: columns that reward functions log, None where there is no value.
+        calls, failures: of tools.
     """
 
     inputs: list[dict[str, Any]] = field(default_factory=list)
@@ -72,6 +73,8 @@ class Drawn:
     completions: list[Any] = field(default_factory=list)
     rewards: list[Tensor] = field(default_factory=list)
     extra: dict[str, list[Any]] = field(default_factory=dict)
+    calls: int = 0
+    failures: int = 0
 
     def add(
         self,
@@ -107,8 +110,8 @@ class Drawn:
         kept = [self.rows[i] if i >= 0 else None for i in numbers]
         ids = [row.tokens if row and row.tokens else [blank.token] for row in kept]
         mask = None
-        if any(any(self.rows[i].forced) for i in rows.tolist()):
-            mask = [[int(not forced) for forced in row.forced] if row and row.tokens else [1] for row in kept]
+        if any(any(self.rows[i].forced) or any(self.rows[i].read) for i in rows.tolist()):
+            mask = [row.mask if row and row.tokens else [1] for row in kept]
         empty: Any = [{"role": "assistant", "content": ""}] if is_conversational(blank.inputs) else ""
         completions = [self.completions[i] if i >= 0 else empty for i in numbers]
         of_rows = rewards.new_full((count, rewards.shape[1]), float("nan"))
@@ -119,18 +122,21 @@ class Drawn:
         return Ready([self.inputs[i] if i >= 0 else blank.inputs for i in numbers], generated, of_rows, kept)
 
 
-def completions_of(tokenizer: Any, prompt: Any, prompt_ids: list[list[int]], ids: list[list[int]]) -> list[Any]:
+def completions_of(
+    tokenizer: Any, prompt: Any, prompt_ids: list[list[int]], ids: list[list[int]], tools: list[Any] | None = None
+) -> list[Any]:
     """Completions as TRL gives them to reward functions: texts, or messages where prompts are conversations.
 
     Args:
         tokenizer: of the model.
         prompt: one of the prompts.
         prompt_ids, ids: token ids of prompts and completions.
+        tools: of each prompt; None = there are none.
     """
     if not is_conversational({"prompt": prompt}):
         return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
     if any(getattr(tokenizer, name, None) is not None for name in ("response_template", "response_schema")):
-        pairs = zip(ids, prompt_ids, strict=True)
-        return [[parse_response(tokenizer, row, prefix=before, tools=[])] for row, before in pairs]
+        rows = zip(ids, prompt_ids, tools or [[]] * len(ids), strict=True)
+        return [[parse_response(tokenizer, row, prefix=before, tools=own)] for row, before, own in rows]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     return [[{"role": "assistant", "content": text}] for text in texts]

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
+from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 
-from budgeteer.adapters.trl.sampling import Row, Sampling, chunks, generating_with, setting
+from budgeteer.adapters.trl.sampling import Capped, Row, Sampling, chunks, generating_with, setting
 from budgeteer.adapters.trl.slices import Wave
 from budgeteer.core.plan import I64
 from budgeteer.core.steer import Need
@@ -55,6 +56,31 @@ def generated(trainer: Any, sampling: Sampling, work: Round, group: I64, prompts
         slices.add(wave, *by_vllm(trainer, wave, margins))
     rows = sampling.rows(slices, numbers, [])
     return rows if trainer.vllm_mode == "server" else list(gather_object(rows))
+
+
+def turn(
+    trainer: Any, sampling: Sampling, prompts: list[list[int]], caps: I64, budget: int | None
+) -> tuple[list[list[int]], Any, list[list[float]] | None]:
+    """One turn of rows that no steer looks at: tokens, how each ended (a status), and log-probabilities if vLLM tells.
+
+    Args:
+        trainer: TRL's.
+        sampling: what ends rows.
+        prompts: token ids of each.
+        caps: [n] most tokens of each.
+        budget: of all together, at least one for each; None = no limit.
+    """
+    if not trainer.use_vllm:
+        model, watch = trainer.accelerator.unwrap_model(trainer.model_wrapped), Capped(caps, sampling.ends, budget)
+        with generating_with(model, watch.kwargs):
+            tokens, _ = GRPOTrainer._generate_single_turn(trainer, prompts, None, {}, 1)
+        made = [row[:n] for row, n in zip(tokens, watch.length.tolist(), strict=True)]
+        return made, watch.status, None
+    slices = sampling.plain(prompts, caps, budget)
+    while (wave := slices.next()) is not None:
+        slices.add(wave, *by_vllm(trainer, wave, False))
+    rows = sampling.rows(slices, np.arange(len(prompts)), [])
+    return [row.tokens for row in rows], slices.table.status, [row.logprob or [] for row in rows]
 
 
 def _by_transformers(

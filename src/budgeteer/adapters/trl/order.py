@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from budgeteer.core.allocator import Allocator
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64, Outcomes, Plan
 from budgeteer.rl.recipe import Stream
 
@@ -19,6 +20,20 @@ class Taken:
     """State of the order of prompts: how many were taken."""
 
     prompts: int
+
+
+def keys_of(rows: Any) -> list[str]:
+    """The key of each row of a data set: its column ``key``, or the row's number.
+
+    Raises:
+        InvalidInput: a key repeats.
+    """
+    if "key" not in rows.column_names:
+        return [str(i) for i in range(len(rows))]
+    keys = [str(key) for key in rows["key"]]
+    if len(set(keys)) < len(keys):
+        raise InvalidInput("the column 'key' of the data set repeats; give each row a key of its own")
+    return keys
 
 
 def trl_order(size: int, shuffle: bool) -> Stream:

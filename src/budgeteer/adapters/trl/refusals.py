@@ -14,8 +14,9 @@ from budgeteer.adapters.trl.update import TOKEN_MEANS
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import require_offered
 from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
-from budgeteer.rl.recipe import Recipe, Schedules, View
+from budgeteer.rl.recipe import ENTROPY, Recipe, Schedules, View
 from budgeteer.rl.weight import prompt_mean, token_mean
 
 _POINTS = np.linspace(0, 1, 41).tolist()
@@ -32,8 +33,6 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
     """
     args = given.get("args")
     asked = {
-        "tools": given.get("tools"),
-        "environment_factory": given.get("environment_factory"),
         "rollout_func": given.get("rollout_func"),
         "use_transformers_continuous_batching": getattr(args, "use_transformers_continuous_batching", False),
         "deepspeed": getattr(args, "deepspeed", None),
@@ -120,6 +119,22 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
             f"{name} has a steer, which draws from the model's own distribution; leave {', '.join(changed)} at the "
             "default"
         )
+
+
+def refuse_tools(recipe: Recipe, processes: int) -> None:
+    """Refuse what does not go with tools or environments."""
+    if recipe.steer is not None:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} has a steer, which would see one turn of a rollout with tools; choose one without"
+        )
+    read = {column.name for column in recipe.columns()} & {"closed", "answered"}
+    if read or ENTROPY in recipe.needs or recipe.memory.std == Std.SCORE:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} reads what is not computed of rollouts with tools (entropies, log-probabilities, "
+            "or where thinking and answer end); choose one without"
+        )
+    if processes > 1:
+        raise InvalidInput(f"tools and environments live in one process, and there are {processes}; train with one")
 
 
 def refuse_steer(recipe: Recipe, view: View, vllm: bool) -> None:

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from trl.trainer.utils import nanstd
 
-from budgeteer.core.plan import CUT, I64
+from budgeteer.adapters.trl.drawn import Drawn
+from budgeteer.core.plan import ABORTED, CUT, I64
+from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.step import Update
 
 
 def total_of(rewards: Tensor, weights: Tensor) -> Tensor:
@@ -61,3 +64,40 @@ def replace_content(log: Any, values: Sequence[Any]) -> None:
     """Let one of TRL's logs of completions hold these values alone, as far as they fit."""
     log.clear()
     log.extend(values)
+
+
+def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, scored: I64, no_spread: float) -> None:
+    """Log all rollouts of a generation, where TRL's own code has logged those that are trained on.
+
+    Args:
+        trainer: ours.
+        drawn, rollouts: what was generated.
+        update: what is learnt.
+        scored: [k] rows of the rollouts that the update is about.
+        no_spread: share of rollouts whose group has equal rewards.
+    """
+    metrics, rewards = trainer._metrics["train"], torch.cat(drawn.rewards)
+    trainer.state.num_input_tokens_seen += sum(map(len, drawn.prompt_ids)) + rollouts.used
+    metrics["num_tokens"] = [trainer.state.num_input_tokens_seen]
+    new = of_lengths(rollouts.billed, rollouts.status)
+    if trainer.tools:
+        new["tools/call_frequency"] = drawn.calls / len(rollouts)
+        new["tools/failure_frequency"] = drawn.failures / max(drawn.calls, 1)
+    new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
+    new |= {f"budget/reward/{name}": mean for name, mean in trainer.spending.terms.items()}
+    again = of_rewards(rewards, trainer.reward_weights, trainer.reward_func_names)
+    again["frac_reward_zero_std"] = no_spread
+    for name, value in new.items():
+        metrics[name].append(value)
+    for name, value in again.items():
+        metrics[name][-1:] = [value]
+    advantage = np.zeros(len(rollouts))
+    advantage[scored] = update.advantage if update.advantage.ndim == 1 else update.advantage.mean(1)
+    logs = trainer._logs
+    replace_content(logs["prompt"], [row["prompt"] for row in drawn.inputs])
+    replace_content(logs["completion"], drawn.completions)
+    replace_content(logs["advantages"], advantage.tolist())
+    for name, column in zip(trainer.reward_func_names, rewards.T, strict=True):
+        replace_content(logs["rewards"][name], column.tolist())
+    for name, values in drawn.extra.items():
+        replace_content(logs["extra"][name], values)

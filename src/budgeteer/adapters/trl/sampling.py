@@ -40,6 +40,7 @@ class Row(NamedTuple):
         closed, answered: length at which the thinking was closed and the answer complete, -1 = never.
         weight: importance weight, 1 unless a gate kept the row by chance.
         lost: tokens that were generated behind its end.
+        read: [length] which tokens the model was given between its turns; ``()`` = none.
     """
 
     number: int
@@ -51,6 +52,17 @@ class Row(NamedTuple):
     forced: list[bool]
     weight: float
     lost: int = 0
+    read: Sequence[bool] = ()
+
+    @property
+    def mask(self) -> list[int]:
+        """[length] 1 for tokens that may carry gradient, 0 for those that were forced or read."""
+        return [int(not (forced or read)) for forced, read in zip(self.forced, self.given, strict=True)]
+
+    @property
+    def given(self) -> Sequence[bool]:
+        """[length] as ``read``, of any row."""
+        return self.read or [False] * len(self.tokens)
 
 
 class Capped(StoppingCriteria):  # type: ignore[misc, unused-ignore]
@@ -117,12 +129,21 @@ class Sampling:
         """
         caps = work.max_tokens[group[rows]]
         if work.steer is None:
-            ends = np.zeros(self._of[1], np.uint8)
-            ends[self.ends] = ENDS
-            return Slices(prompts, caps, Marks(ends, ()), self.temperature, budget)
+            return self.plain(prompts, caps, budget)
         inside, marks = self.inside()
         told = Told(work.steer, inside, _part(work, group, rows))
         return Slices(prompts, caps, marks, self.temperature, budget, told)
+
+    def plain(self, prompts: list[list[int]], caps: I64, budget: int | None) -> Slices:
+        """The same without a steer.
+
+        Args:
+            prompts, budget: as in :meth:`slices`.
+            caps: [n] most tokens of each row.
+        """
+        ends = np.zeros(self._of[1], np.uint8)
+        ends[self.ends] = ENDS
+        return Slices(prompts, caps, Marks(ends, ()), self.temperature, budget)
 
     def watch(self, model: Any, work: Round, group: I64, rows: I64, budget: int | None) -> Capped | Steered:
         """What ends the rows of one call of ``generate``.
@@ -205,7 +226,9 @@ def rollouts_of(
     within = np.arange(tokens.shape[1]) < length[:, None]
     forced = _padded([row.forced for row in rows], False, np.bool_)
     known = [row.logprob if row.logprob is not None else [float("nan")] * len(row.tokens) for row in rows]
-    role = np.where(within, np.where(forced, Role.FORCED, Role.SAMPLED), Role.NONE).astype(np.int8)
+    read = _padded([row.given for row in rows], False, np.bool_)
+    made = np.where(read, Role.HINT, np.where(forced, Role.FORCED, Role.SAMPLED))
+    role = np.where(within, made, Role.NONE).astype(np.int8)
     asked = [tuple(prompts[i]) for i in work.picked.tolist()]
     ones = np.ones(len(rows))
 

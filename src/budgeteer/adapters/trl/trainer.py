@@ -25,17 +25,19 @@ except ImportError as error:
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
 from budgeteer.adapters.trl.generating import generated
 from budgeteer.adapters.trl.measure import measured
-from budgeteer.adapters.trl.order import on_one_process, trl_order
+from budgeteer.adapters.trl.order import keys_of, on_one_process, trl_order
 from budgeteer.adapters.trl.refusals import (
     refuse_arguments,
     refuse_prompts,
     refuse_recipe,
     refuse_steer,
+    refuse_tools,
 )
-from budgeteer.adapters.trl.report import of_lengths, of_rewards, replace_content, total_of
+from budgeteer.adapters.trl.report import report, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of, setting
+from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
-from budgeteer.core.plan import ABORTED, CUT, F64, I64, Plan
+from budgeteer.core.plan import CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import checkpoint, recipes
 from budgeteer.rl.advantage import grpo_advantage
@@ -46,7 +48,7 @@ from budgeteer.rl.identity import digest, fingerprint
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
 from budgeteer.rl.reward import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
-from budgeteer.rl.step import Round, Update
+from budgeteer.rl.step import Round
 
 REWARD = "reward of function {}"
 """Name of the column of rollouts with the rewards of one function."""
@@ -86,9 +88,12 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
     ) -> None:
         refuse_arguments(inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments)
         self._ready: Ready | None = None
+        self.preparing = False
         super().__init__(*args, **kwargs)
         chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
         refuse_recipe(chosen, self.args)
+        if self.tools or self.environment_factories:
+            refuse_tools(chosen, self.accelerator.num_processes)
         if verifier is not None and verifier not in self.reward_func_names:
             raise InvalidInput(f"verifier={verifier!r}; the reward functions are {', '.join(self.reward_func_names)}")
         self._verifier = None if verifier is None else self.reward_func_names.index(verifier)
@@ -121,6 +126,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             raise InvalidInput(f"the data set has no column 'prompt', only {', '.join(self._rows.column_names)}")
         prompts, ids = self._rows["prompt"], []
         for first in range(0, len(prompts), 1000):
+            if self.environment_factories is not None:
+                names = self._rows["environment"] if self._multi_environment else [None] * len(prompts)
+                self._batch_environments = names[first : first + 1000]
             ids += [list(map(int, row)) for row in self._tokenize_prompts(list(prompts[first : first + 1000]))[0]]
         return ids
 
@@ -132,11 +140,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             steps=math.ceil(steps / every), prompts=self._size, group=self.num_generations, seed=a.seed,
             max_tokens=self.max_completion_length, temperature=self.temperature, eval_every=0,
         )  # fmt: skip
-        keys = [str(i) for i in range(len(self._rows))]
-        if "key" in self._rows.column_names:
-            keys = [str(key) for key in self._rows["key"]]
-            if len(set(keys)) < len(keys):
-                raise InvalidInput("the column 'key' of the data set repeats; give each row a key of its own")
+        keys = keys_of(self._rows)
         self._own_rewards = recipe.reward is not None
         parts = replace(recipe, allocator=on_one_process(recipe.allocator))
         if recipe.stream is None:
@@ -185,7 +189,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             loss_tokens -= int(update.rollouts.sampled[cut].sum())
         batch = self._batch(drawn, scored[chosen.rows], chosen.advantage, loss_tokens)
         self.spending.done(view, update)
-        self._report(drawn, rollouts, update, scored)
+        no_spread = float(self._advantages(rollouts).no_spread.float().mean())
+        report(self, drawn, rollouts, update, scored, no_spread)
         return batch
 
     def _multiple(self) -> int:
@@ -195,6 +200,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         """Generate and score a round; None: the budget pays no token of it."""
         units = work.view.plan.units
         group = np.repeat(np.arange(len(units)), units)
+        if self.tools or self.environment_factories:
+            return self._talked(work, group, drawn)
         rows = generated(self, self._sampling, work, group, [self._ids[i] for i in work.picked[group].tolist()])
         if not rows:
             return None
@@ -204,15 +211,35 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
             part = measured(self, part, logprobs)
-        return self._scored(part, work.picked[part.group], rows, drawn)
-
-    def _scored(self, part: Rollouts, index: I64, rows: list[Row], drawn: Drawn) -> Rollouts:
-        """The rollouts with their rewards; each process scores an equal number of rows."""
-        n, mine = len(part), self.accelerator.process_index
-        inputs = [dict(self._rows[i]) for i in index.tolist()]
+        picked = work.picked[part.group].tolist()
+        inputs, prompt_ids = [dict(self._rows[i]) for i in picked], [self._ids[i] for i in picked]
         ids = [row.tokens for row in rows]
-        prompt_ids = [self._ids[i] for i in index.tolist()]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
+        return self._scored(part, inputs, prompt_ids, rows, completions, drawn)
+
+    def _talked(self, work: Round, group: I64, drawn: Drawn) -> Rollouts | None:
+        """The same with tools, whose results stand between the turns of a rollout."""
+        numbers = np.arange(len(group))[: work.budget]
+        if not len(numbers):
+            return None
+        inputs = [dict(self._rows[i]) for i in work.picked[group[numbers]].tolist()]
+        made = talked(self, self._sampling, inputs, work.max_tokens[group[numbers]], numbers, work.budget)
+        drawn.calls, drawn.failures = drawn.calls + made.calls, drawn.failures + made.failures
+        inputs = [{**row, "prompt": prompt} for row, prompt in zip(inputs, made.prompts, strict=True)]
+        part = rollouts_of(made.rows, work, group, self._ids)
+        return self._scored(part, inputs, made.prompt_ids, made.rows, made.completions, drawn)
+
+    def _scored(
+        self,
+        part: Rollouts,
+        inputs: list[dict[str, Any]],
+        prompt_ids: list[list[int]],
+        rows: list[Row],
+        completions: list[Any],
+        drawn: Drawn,
+    ) -> Rollouts:
+        """The rollouts with their rewards; each process scores an equal number of rows."""
+        n, mine, ids = len(part), self.accelerator.process_index, [row.tokens for row in rows]
         each = -(-n // self.accelerator.num_processes)
         own = np.minimum(np.arange(mine * each, (mine + 1) * each), n - 1).tolist()
         written, tokens = [completions[i] for i in own], [ids[i] for i in own]
@@ -266,7 +293,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         blank = Blank(dict(self._rows[0]), self._ids[0], self.eos_token_ids[0])
         self._ready = ready = drawn.ready(rows, count, own, blank, rewards, self.use_vllm)
         try:
-            with setting(self, num_generations=1, mask_truncated_completions=False):
+            again: dict[str, Any] = {"tools": [], "environment_factories": None, "environments": None}  # they are done
+            with setting(self, num_generations=1, mask_truncated_completions=False, **again):
                 batch: dict[str, Any] = super()._generate_and_score_completions(ready.inputs)
         finally:
             self._ready = None
@@ -282,6 +310,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         return batch
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        if self.preparing:
+            raise Prepared(prompts)
         return super()._generate(prompts) if self._ready is None else self._ready.generated
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
@@ -291,31 +321,6 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         return rewards
 
     # -- what is logged -------------------------------------------------------------------------------------------
-
-    def _report(self, drawn: Drawn, rollouts: Rollouts, update: Update, scored: I64) -> None:
-        """Log all rollouts of a generation, where TRL's own code has logged those that are trained on."""
-        metrics, rewards = self._metrics["train"], torch.cat(drawn.rewards)
-        lost = sum(row.lost for row in drawn.rows)
-        self.state.num_input_tokens_seen += sum(map(len, drawn.prompt_ids)) + rollouts.used + lost
-        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
-        new = of_lengths(rollouts.length, rollouts.status)
-        new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
-        new |= {f"budget/reward/{name}": mean for name, mean in self.spending.terms.items()}
-        again = of_rewards(rewards, self.reward_weights, self.reward_func_names)
-        again["frac_reward_zero_std"] = float(self._advantages(rollouts).no_spread.float().mean())
-        for name, value in new.items():
-            metrics[name].append(value)
-        for name, value in again.items():
-            metrics[name][-1:] = [value]
-        advantage = np.zeros(len(rollouts))
-        advantage[scored] = update.advantage if update.advantage.ndim == 1 else update.advantage.mean(1)
-        replace_content(self._logs["prompt"], [row["prompt"] for row in drawn.inputs])
-        replace_content(self._logs["completion"], drawn.completions)
-        replace_content(self._logs["advantages"], advantage.tolist())
-        for name, column in zip(self.reward_func_names, rewards.T, strict=True):
-            replace_content(self._logs["rewards"][name], column.tolist())
-        for name, values in drawn.extra.items():
-            replace_content(self._logs["extra"][name], values)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log what TRL does, and the run's tokens so far: planned, used, trained, wasted, and left of the budget."""

@@ -1,0 +1,398 @@
+"""Rollouts for TRL's experimental ``AsyncGRPOTrainer`` as a recipe allots them, within a budget.
+
+    worker = BudgetedRolloutWorker(data, reward, tokenizer, VLLMServer("http://localhost:8000", "qwen3"), recipe="duet",
+                                   budget="2m", steps=200, prompts=8, num_generations=8, max_tokens=1024)
+    trainer = AsyncGRPOTrainer("qwen3", reward, args, data, rollout_worker=worker, callbacks=[worker.callback()])
+
+The worker is a thread of the trainer's first process. A step of its recipe is ``prompts`` prompts: each group is closed
+when it has the number of rollouts that the allocator gave it, the step's rollouts are weighed as in
+:class:`budgeteer.adapters.trl.BudgetedGRPOTrainer`, and the next step begins while the trainer learns from them. It
+runs ahead of the trainer by one step at most.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import queue
+import secrets
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+from trl.data_utils import is_conversational
+from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
+
+from budgeteer.adapters.trl.drawn import completions_of
+from budgeteer.adapters.trl.order import keys_of
+from budgeteer.adapters.trl.refusals import refuse_prompts, refuse_recipe, refuse_steer
+from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of
+from budgeteer.adapters.trl.update import weighted
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64, I64, Plan
+from budgeteer.models.chat import tags_of
+from budgeteer.rl import recipes
+from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.config import TrainConfig, tokens_of
+from budgeteer.rl.control import Control
+from budgeteer.rl.recipe import TEXT, Recipe, View
+from budgeteer.rl.reward import ALWAYS
+from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
+from budgeteer.rl.step import Round
+
+_SETTINGS = SimpleNamespace(
+    loss_type="dapo", scale_rewards="group", multi_objective_aggregation="sum_then_normalize", top_p=1.0, top_k=0,
+    min_p=None, repetition_penalty=1.0, generation_kwargs=None,
+)  # fmt: skip
+"""What ``AsyncGRPOTrainer`` computes, in the names of ``GRPOConfig``: a mean over tokens, groups scaled."""
+
+
+class Completed(NamedTuple):
+    """What a request gave.
+
+    Attributes:
+        tokens: ids, the end of the sequence included.
+        logprobs: of each under the distribution that it was drawn from.
+        margins: p(1st) - p(2nd) of each of these distributions; NaN where nobody told.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    margins: list[float]
+
+
+class VLLMServer:
+    """Requests to ``vllm serve --logprobs-mode processed_logprobs``, as TRL's own worker makes them.
+
+    Args:
+        url: of the server.
+        model: its name there.
+        temperature: of the draws.
+        timeout: seconds that a request may take.
+    """
+
+    def __init__(self, url: str, model: str, temperature: float = 1.0, timeout: float = 600.0) -> None:
+        self.url, self.model, self.temperature, self.timeout = url.rstrip("/"), model, temperature, timeout
+
+    def __call__(self, prompt: Sequence[int], most: int) -> Completed:
+        """At most ``most`` tokens behind the prompt."""
+        body = {
+            "model": self.model, "prompt": list(prompt), "max_tokens": most, "temperature": self.temperature, "n": 1,
+            "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logprobs": 2, "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            # as in TRL: engines of a data-parallel server would otherwise draw alike
+            "seed": secrets.randbits(63),
+        }  # fmt: skip
+        request = urllib.request.Request(
+            f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            (choice,) = json.load(answer)["choices"]
+        told = choice["logprobs"]
+        tops = [sorted((math.exp(value) for value in top.values()), reverse=True) for top in told["top_logprobs"]]
+        margins = [top[0] - top[1] if len(top) > 1 else math.nan for top in tops]
+        return Completed(choice["token_ids"], told["token_logprobs"], margins)
+
+
+class NoWeightTransfer:
+    """``weight_transfer`` of ``AsyncGRPOTrainer`` that moves no weights, for tests."""
+
+    def init_weight_transfer(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def send_weights(self, iterator: Iterator[tuple[str, Any]]) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def destroy(self) -> None: ...
+
+
+class BudgetedRolloutWorker:
+    """``rollout_worker`` of ``AsyncGRPOTrainer``.
+
+    Args:
+        dataset: with a column ``prompt``, texts or conversations; perhaps with ``key``.
+        reward_funcs: as TRL's; the sum of their rewards counts, in [0, 1] for allocators.
+        tokenizer: of the model.
+        complete: makes a request; called from several threads.
+        recipe: a recipe or its name.
+        budget: most tokens that are generated, such as ``"2m"``; None = no limit.
+        steps: of the recipe, among which the budget is spread.
+        prompts: of a step.
+        num_generations: rollouts of a prompt that the uniform allocator gives.
+        max_tokens: of a rollout.
+        ends: ids of the tokens that end a sequence; None = the tokenizer's one.
+        temperature: of ``complete``.
+        seed: of the order of prompts and the recipe's own draws.
+        at_once: requests at once.
+        answer, close: as in :class:`budgeteer.adapters.trl.BudgetedGRPOTrainer`.
+
+    Attributes:
+        rollout_buffer, metrics_queue: what the trainer reads.
+        spending: the decisions and their state.
+        ended: set when there will be no more rollouts.
+
+    Raises:
+        InvalidInput: something that the trainer cannot do.
+        BudgetExceeded: a budget that buys no rollout in the first step.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        reward_funcs: Callable[..., Any] | Sequence[Callable[..., Any]],
+        tokenizer: Any,
+        complete: Callable[[Sequence[int], int], Completed],
+        *,
+        recipe: str | Recipe = "grpo",
+        budget: int | str | None = None,
+        steps: int,
+        prompts: int,
+        num_generations: int,
+        max_tokens: int,
+        ends: Sequence[int] | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        at_once: int = 64,
+        answer: str = ANSWER,
+        close: str | None = None,
+    ) -> None:
+        self._functions = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
+        if any(inspect.iscoroutinefunction(function) for function in self._functions):
+            raise InvalidInput("a reward function is a coroutine function, which is not awaited here; give others")
+        if len(dataset) < prompts:
+            raise InvalidInput(f"{len(dataset)} prompts in the data set, {prompts} a step asked; lower prompts")
+        self._rows, self._tokenizer, self._complete, self._at_once = dataset, tokenizer, complete, at_once
+        self._ids = [self._encoded(prompt) for prompt in dataset["prompt"]]
+        refuse_prompts(self._ids, max_tokens, None)
+        tags = tags_of(str(getattr(tokenizer, "chat_template", None) or ""))
+        close = (tags.close if tags else "") if close is None else close
+        ends = [int(tokenizer.eos_token_id)] if ends is None else list(ends)
+        self._sampling = Sampling(tokenizer, len(tokenizer), ends, close, answer, temperature)
+        self.spending = self._control(
+            recipes.get(recipe) if isinstance(recipe, str) else recipe, tokens_of("budget", budget),
+            TrainConfig(
+                steps=steps, prompts=prompts, group=num_generations, max_tokens=max_tokens, temperature=temperature,
+                seed=seed, eval_every=0,
+            ),
+        )  # fmt: skip
+        self.rollout_buffer: queue.Queue[RolloutSample] = queue.Queue(prompts * num_generations)
+        self.metrics_queue: queue.Queue[dict[str, float]] = queue.Queue()
+        self.ended, self._stop = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._beat, self._version = time.time(), 0
+
+    def _encoded(self, prompt: Any) -> list[int]:
+        if is_conversational({"prompt": prompt}):
+            ids = self._tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        else:
+            ids = self._tokenizer(prompt)["input_ids"]
+        return list(map(int, ids))
+
+    def _control(self, recipe: Recipe, budget: int | None, config: TrainConfig) -> Control:
+        refuse_recipe(recipe, _SETTINGS)
+        keys = keys_of(self._rows)
+        if recipe.advantage is grpo_advantage:
+            recipe = replace(recipe, advantage=_advantage)
+        asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, TEXT}
+        columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
+        made = Control(recipe, config, self._ids, keys, budget=budget, offers=[TEXT], columns=columns, bounded=True)
+        _, _, items = made.candidates()
+        refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), True)
+        if budget is not None:
+            made.check()
+        return made
+
+    # -- what the trainer calls -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to generate."""
+        self._beat = time.time()
+        self._thread = threading.Thread(target=self._run, name="budgeteer-rollouts", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Generate nothing more; requests that run are waited for."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def update_model_version(self, model_version: int) -> None:
+        """Which weights rollouts are made with from now on."""
+        self._version = int(model_version)
+
+    def check_health(self, stale_after_s: float) -> None:
+        """Raise what stopped the worker, if something has.
+
+        Raises:
+            RuntimeError: a fault, no sign of life, or no more rollouts although the trainer waits for some.
+        """
+        if self._error is not None:
+            raise RuntimeError(f"the rollout worker failed: {self._error}") from self._error
+        if self.ended.is_set() and self.rollout_buffer.empty():
+            raise RuntimeError(
+                f"there are no more rollouts ({self.spending.progress.used:,} tokens used), and the trainer waits for "
+                "some; give it worker.callback(), which ends the training"
+            )
+        age = time.time() - self._beat
+        if not self.ended.is_set() and age > stale_after_s:
+            raise RuntimeError(f"the rollout worker has done nothing for {age:.0f} seconds; is the server alive?")
+
+    def callback(self) -> TrainerCallback:
+        """Ends the training when there are no more rollouts for an optimiser step."""
+        return _End(self)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            with ThreadPoolExecutor(self._at_once) as pool:
+                while not self._stop.is_set() and self.spending.progress.step < self.spending.config.steps:
+                    if not self._step(pool):
+                        break
+        except BaseException as error:  # told to the trainer, which raises it
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def _step(self, pool: ThreadPoolExecutor) -> bool:
+        """Generate, score and hand over one step of the recipe; False: the budget buys none."""
+        control, version = self.spending, self._version
+        step, rewards, told = control.begin(), [], []
+        drawn: list[Row] = []
+        while (work := step.next()) is not None:
+            units = work.view.plan.units
+            group = np.repeat(np.arange(len(units)), units)
+            rows = self._generated(pool, work, group)
+            if self._stop.is_set():
+                return False
+            if not rows:
+                break
+            part = rollouts_of(rows, work, group, self._ids)
+            part, scores, written = self._scored(part, work.picked[part.group])
+            rewards.append(scores)
+            told += written
+            drawn += rows
+            step.add(part, sum(row.lost for row in rows))
+        if (collected := step.collected()) is None:
+            return False
+        rollouts, view = collected
+        update = control.learn(rollouts, view, sum(row.lost for row in drawn))
+        if update.advantage.ndim == 2:
+            raise InvalidInput(
+                f"recipe {control.recipe.name!r} has an advantage for each token; here a rollout has one"
+            )
+        control.done(view, update)
+        chosen = weighted(update, control.recipe, "dapo", 1)
+        scored = np.flatnonzero(~np.isnan(rollouts.verified))[chosen.rows]
+        self._hand_over(rollouts, scored, chosen.advantage, np.concatenate(rewards), told, version)
+        return True
+
+    def _generated(self, pool: ThreadPoolExecutor, work: Round, group: I64) -> list[Row]:
+        numbers = np.arange(len(group))[: work.budget]
+        if not len(numbers):
+            return []
+        prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
+        slices = self._sampling.slices(prompts, work, group, numbers, work.budget)
+        while not self._stop.is_set() and (wave := slices.next()) is not None:
+            done = []
+            for each in pool.map(self._complete, wave.prompts, wave.most.tolist()):
+                self._beat = time.time()
+                done.append(each)
+            slices.add(wave, *([getattr(each, name) for each in done] for name in Completed._fields))
+        return self._sampling.rows(slices, numbers, [])
+
+    def _scored(self, part: Rollouts, index: I64) -> tuple[Rollouts, F64, list[tuple[Any, Any]]]:
+        """The rollouts with their rewards, [n, f] of each function, and (prompt, completion) of each."""
+        inputs = [self._rows[i] for i in index.tolist()]
+        ids = [row[:n].tolist() for row, n in zip(part.tokens, part.length, strict=True)]
+        prompts = [each["prompt"] for each in inputs]
+        written = completions_of(self._tokenizer, prompts[0], [self._ids[i] for i in index.tolist()], ids)
+        columns = {
+            name: [each[name] for each in inputs]
+            for name in self._rows.column_names
+            if name not in ("prompt", "completion", "completion_ids")
+        }
+        given = [
+            function(prompts=prompts, completions=written, completion_ids=ids, **columns)
+            for function in self._functions
+        ]
+        rewards = np.array([[np.nan if value is None else value for value in own] for own in given], np.float64).T
+        if np.isinf(rewards).any():
+            raise InvalidInput("a reward function returned an infinite reward; return a number or None")
+        total = np.where(np.isnan(rewards).all(1), np.nan, np.nansum(rewards, 1))
+        texts = np.array([*self._tokenizer.batch_decode(ids, skip_special_tokens=True), ""], object)[:-1]
+        part = replace(part.scored(np.clip(total, 0, 1)), reward=total, more={TEXT: texts})
+        return part, rewards, list(zip(prompts, written, strict=True))
+
+    def _hand_over(
+        self, rollouts: Rollouts, rows: I64, advantage: F64, rewards: F64, told: list[tuple[Any, Any]], version: int
+    ) -> None:
+        """Put the rows that are learnt from where the trainer takes them, as it makes room."""
+        names = [getattr(function, "__name__", type(function).__name__) for function in self._functions]
+        p, left = self.spending.progress, self.spending.left()
+        now = {"planned": p.planned, "used": p.used, "trained": p.trained, "wasted": p.wasted}
+        now |= {} if left is None else {"left": left}
+        self.metrics_queue.put({f"budget/{name}": float(value) for name, value in now.items()})
+        prompts = rollouts.prompts_of(rows)
+        for i, prompt, own in zip(rows.tolist(), prompts, advantage.tolist(), strict=True):
+            peers = rollouts.reward[rollouts.group == rollouts.group[i]]
+            n, first = int(rollouts.length[i]), len(prompt)
+            learnt = np.concatenate([np.zeros(first, np.int64), rollouts.sampled[i, :n].astype(np.int64)])
+            logprob = np.concatenate([np.zeros(first), np.nan_to_num(rollouts.logprob[i, :n])]).astype(np.float32)
+            metrics = {"reward": float(rollouts.reward[i]), "reward_std": float(np.nanstd(peers))}
+            metrics |= {f"rewards/{name}": float(x) for name, x in zip(names, rewards[i], strict=True)}
+            sample = RolloutSample(
+                prompt=told[i][0], completion=told[i][1],
+                input_ids=np.concatenate([np.array(prompt, np.int64), rollouts.tokens[i, :n]]),
+                completion_mask=learnt, old_log_probs=logprob, advantage=own, model_version=version,
+                group_id=p.step * len(self._ids) + int(rollouts.group[i]), metrics=metrics, enqueued_at=time.time(),
+            )  # fmt: skip
+            while not self._stop.is_set():
+                self._beat = time.time()
+                try:
+                    self.rollout_buffer.put(sample, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+
+
+def _advantage(rollouts: Rollouts, view: View) -> F64:
+    """[n] as TRL's own worker computes it: by the population's standard deviation of the group."""
+    made = np.zeros(len(rollouts))
+    for g in np.unique(rollouts.group):
+        mine = rollouts.group == g
+        reward = rollouts.reward[mine]
+        made[mine] = (reward - reward.mean()) / (reward.std() + 1e-8)
+    return made
+
+
+class _End(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Ends the training when there are no more rollouts for a step."""
+
+    def __init__(self, worker: BudgetedRolloutWorker) -> None:
+        self.worker = worker
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        worker, buffer = self.worker, self.worker.rollout_buffer
+        needed = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        over = [False]
+        if state.is_world_process_zero:  # the others have no rollouts
+            while buffer.qsize() < min(needed, buffer.maxsize) and not worker.ended.wait(0.05):
+                pass
+            over = [worker.ended.is_set() and buffer.qsize() < needed]
+        if args.world_size > 1:
+            broadcast_object_list(over)
+        control.should_training_stop |= over[0]
+        return control

@@ -1,0 +1,209 @@
+"""TRL's AsyncGRPOTrainer with rollouts of a recipe: groups of their own numbers, within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import math
+import queue
+import threading
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+pytest.importorskip("aiohttp")
+
+import transformers  # noqa: E402
+from accelerate import PartialState  # noqa: E402
+
+from budgeteer.core.errors import BudgetExceeded, InvalidInput  # noqa: E402
+from helpers.trl_tiny import DATA, letters, tiny  # noqa: E402
+from helpers.vllm_fake import Engine  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.set_num_threads(1)
+    return tiny(tmp_path_factory.mktemp("tiny"))
+
+
+class Asked:
+    """Requests to a tiny model, one at a time."""
+
+    def __init__(self, folder) -> None:
+        self.engine, self.lock = Engine(str(folder)), threading.Lock()
+
+    def __call__(self, prompt, most):
+        from budgeteer.adapters.trl.async_worker import Completed
+
+        with self.lock:
+            tokens, told = self.engine.answer(list(prompt), most, 1.0, 2)
+        margins = []
+        for each in told:
+            best = sorted(each.values(), reverse=True)[:2]
+            margins.append(math.exp(best[0]) - math.exp(best[1]))
+        return Completed(tokens, [each[token] for token, each in zip(tokens, told, strict=True)], margins)
+
+
+def worker_of(folder, **more):
+    from budgeteer.adapters.trl.async_worker import BudgetedRolloutWorker
+
+    asked = Asked(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    settings = {"steps": 3, "prompts": 2, "num_generations": 4, "max_tokens": 12, "at_once": 2, **more}
+    funcs = settings.pop("reward_funcs", letters)
+    made = BudgetedRolloutWorker(
+        settings.pop("dataset", DATA), funcs, tokenizer, asked, ends=asked.engine.ends, **settings
+    )
+    return made, asked.engine
+
+
+def drained(worker) -> list:
+    worker.start()
+    samples = []
+    while not (worker.ended.is_set() and worker.rollout_buffer.empty()):
+        with contextlib.suppress(queue.Empty):
+            samples.append(worker.rollout_buffer.get(timeout=0.05))
+    worker.stop()
+    assert worker._error is None
+    return samples
+
+
+def test_groups_have_the_allocators_numbers_and_the_budget_holds(folder) -> None:
+    worker, engine = worker_of(folder, recipe="knapsack", budget=250, steps=5)
+    samples = drained(worker)
+    progress = worker.spending.progress
+    assert progress.used == engine.given <= 250
+    groups = defaultdict(list)
+    for sample in samples:
+        groups[sample.group_id].append(sample)
+        n = len(sample.input_ids)
+        assert len(sample.completion_mask) == len(sample.old_log_probs) == n
+        assert (sample.old_log_probs[sample.completion_mask == 1] < 0).all()
+        assert (sample.old_log_probs[sample.completion_mask == 0] == 0).all()
+    assert len({len(group) for group in groups.values()}) > 1  # ragged
+    told = list(worker.metrics_queue.queue)
+    assert told[-1]["budget/used"] == progress.used
+    assert sum(int(s.completion_mask.sum()) for s in samples) <= progress.used
+
+
+def spread(completion_ids, **columns):
+    """Rewards that hardly ever are equal."""
+    return [sum(ids) % 97 / 97 for ids in completion_ids]
+
+
+def test_grpo_gives_the_advantages_of_trls_own_worker(folder) -> None:
+    from trl.experimental.async_grpo.async_rollout_worker import RolloutGroup, TrainingSequence, _AsyncRolloutLoop
+
+    worker, _ = worker_of(folder, steps=2, reward_funcs=spread)
+    samples = drained(worker)
+    assert len(samples) == 2 * 2 * 4
+    groups = defaultdict(list)
+    for sample in samples:
+        groups[sample.group_id].append(sample)
+    PartialState()  # TRL's log asks for it
+    theirs = SimpleNamespace(
+        reward_funcs=[spread], reward_func_names=["spread"], _env_reward_types=[], _provides_rollout_reward=False
+    )
+    for group in groups.values():
+        n = len(group)
+        given = RolloutGroup(
+            prompts=[s.prompt for s in group], reward_kwargs={}, completions=[s.completion for s in group],
+            completions_ids=[s.input_ids[s.completion_mask == 1].tolist() for s in group],
+            completions_sequences=[[TrainingSequence([1], [1], [0.0], str(i))] for i in range(n)],
+            tool_call_counts=[0] * n, tool_failure_counts=[0] * n, model_version=0, group_id=0,
+            env_rewards=[None] * n, rollout_rewards=[None] * n,
+        )  # fmt: skip
+        expected = asyncio.run(_AsyncRolloutLoop._score_group(theirs, given))
+        assert [s.advantage for s in group] == pytest.approx([e.advantage for e in expected], abs=1e-6)
+        assert [s.metrics for s in group] == [pytest.approx(e.metrics) for e in expected]
+
+
+def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
+    def broken(**columns):
+        raise ArithmeticError("of the verifier itself")
+
+    worker, _ = worker_of(folder, reward_funcs=broken)
+    worker.start()
+    worker.ended.wait(60)
+    with pytest.raises(RuntimeError, match="of the verifier itself"):
+        worker.check_health(300.0)
+    worker.stop()
+    with pytest.raises(BudgetExceeded, match="give at least"):
+        worker_of(folder, budget=3)
+    with pytest.raises(InvalidInput, match="12 prompts in the data set, 40"):
+        worker_of(folder, prompts=40)
+    with pytest.raises(InvalidInput, match="importance_sampling_level"):
+        worker_of(folder, recipe="gspo")
+
+
+def plain_attention(query, key, value, cu_q, cu_k, most_q, most_k, softmax_scale, causal, window_size):
+    """What the kernel of FlashAttention 3 computes, one sequence at a time; for a test without a GPU."""
+    out = torch.zeros_like(query)
+    for (a, b), (c, d) in zip(itertools.pairwise(cu_q), itertools.pairwise(cu_k), strict=True):
+        q, k, v = (x.transpose(0, 1) for x in (query[a:b], key[c:d], value[c:d]))
+        k, v = (x.repeat_interleave(len(q) // len(x), 0) for x in (k, v))
+        scores = q @ k.transpose(1, 2) * softmax_scale
+        seen = torch.arange(d - c)[None] <= torch.arange(b - a)[:, None] + (d - c) - (b - a)
+        out[a:b] = (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v).transpose(0, 1)
+    return out
+
+
+@pytest.mark.slow
+def test_the_real_trainer_learns_from_it_and_ends_with_the_budget(folder, tmp_path, monkeypatch) -> None:
+    """TRL's AsyncGRPOTrainer itself, on the CPU: its attention kernel is another one, and nobody asks for the GPU's
+    name."""
+    from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer, async_grpo_trainer, packing
+
+    from budgeteer.adapters.trl.async_worker import NoWeightTransfer
+
+    kernel = SimpleNamespace(flash_attn_varlen_func=plain_attention)
+    monkeypatch.setattr(packing, "_flash_attn", lambda: kernel)
+    monkeypatch.setattr(async_grpo_trainer, "get_peak_flops_per_device", lambda *given: None)
+    worker, engine = worker_of(folder, budget=220, steps=4)
+    args = AsyncGRPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=50,
+        num_generations=4, max_completion_length=12, token_budget=0, use_cpu=True, bf16=False, report_to=[],
+        save_strategy="no", disable_tqdm=True, learning_rate=1e-2, gradient_checkpointing=False,
+    )  # fmt: skip
+    trainer = AsyncGRPOTrainer(
+        str(folder), letters, args, DATA, rollout_worker=worker, weight_transfer=NoWeightTransfer(),
+        callbacks=[worker.callback()],
+        processing_class=transformers.AutoTokenizer.from_pretrained(folder),
+    )  # fmt: skip
+    start = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
+    trainer.train()
+    assert 2 <= trainer.state.global_step < 50
+    assert worker.spending.progress.used == engine.given <= 220
+    now = torch.cat([p.detach().flatten() for p in trainer.accelerator.unwrap_model(trainer.model).parameters()])
+    assert not torch.equal(start, now)
+    first = next(row for row in trainer.state.log_history if "ratio" in row)
+    assert first["ratio"] == pytest.approx(1.0, abs=1e-3)  # the tokens' log-probabilities are the trainer's
+    assert first["budget/used"] > 0
+
+
+def test_the_worker_has_what_trls_protocol_asks_for() -> None:
+    from trl.experimental.async_grpo import async_grpo_trainer as theirs
+
+    from budgeteer.adapters.trl.async_worker import BudgetedRolloutWorker, NoWeightTransfer
+
+    pairs = [
+        (theirs.RolloutWorkerProtocol, BudgetedRolloutWorker),
+        (theirs.WeightTransferProtocol, NoWeightTransfer),
+    ]
+    for protocol, ours in pairs:
+        for name, method in inspect.getmembers(protocol, inspect.isfunction):
+            if not name.startswith("_"):
+                assert list(inspect.signature(method).parameters) == list(
+                    inspect.signature(getattr(ours, name)).parameters
+                ), name
+    fields = set(theirs.RolloutSample.__dataclass_fields__)
+    assert fields == {
+        "prompt", "completion", "input_ids", "completion_mask", "old_log_probs", "advantage", "model_version",
+        "group_id", "metrics", "enqueued_at",
+    }  # fmt: skip
