@@ -101,13 +101,13 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
     ) -> Any:
         more = {"callbacks": callbacks, "available_functions": available_functions, "from_task": from_task,
                 "from_agent": from_agent, "response_model": response_model}  # fmt: skip
-        model = self._fresh()
+        model, textual = self._fresh(), self._textual(from_agent)
 
         def send(turn: Turn) -> Any:
             found = model.call(*self._limited(model, messages, tools, turn), **more)
-            return self._ending(found, turn)
+            return self._ending(found, turn, textual)
 
-        return self.budget.answer(send=send, **self._about(model, messages, tools, response_model))
+        return self.budget.answer(send=send, **self._about(model, messages, tools, response_model, textual))
 
     async def acall(
         self,
@@ -121,13 +121,13 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
     ) -> Any:
         more = {"callbacks": callbacks, "available_functions": available_functions, "from_task": from_task,
                 "from_agent": from_agent, "response_model": response_model}  # fmt: skip
-        model = self._fresh()
+        model, textual = self._fresh(), self._textual(from_agent)
 
         async def send(turn: Turn) -> Any:
             found = await model.acall(*self._limited(model, messages, tools, turn), **more)
-            return self._ending(found, turn)
+            return self._ending(found, turn, textual)
 
-        return await self.budget.aanswer(send=send, **self._about(model, messages, tools, response_model))
+        return await self.budget.aanswer(send=send, **self._about(model, messages, tools, response_model, textual))
 
     def _fresh(self) -> Any:
         """A copy of the model for one call, which counts that call alone."""
@@ -136,11 +136,14 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
         model.stop, model.stream = list(self.stop_sequences), False
         return model
 
-    def _textual(self) -> bool:
+    def _textual(self, agent: Any) -> bool:
         """Whether this is a step of an agent that writes its calls of tools as text."""
-        return any(_OBSERVATION in text for text in self.stop_sequences)
+        told = any(_OBSERVATION in text for text in self.stop_sequences)
+        return told and bool(getattr(agent, "tools", None)) and not self.supports_function_calling()
 
-    def _about(self, model: Any, messages: Any, tools: Sequence[Any] | None, schema: Any) -> dict[str, Any]:
+    def _about(
+        self, model: Any, messages: Any, tools: Sequence[Any] | None, schema: Any, textual: bool
+    ) -> dict[str, Any]:
         """What the budget has to know of the call."""
         cap = model._effective_max_tokens() or self.budget.metering.bounds.max_output
         body = {
@@ -149,12 +152,12 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
         }  # fmt: skip
 
         def stop(text: str) -> str:
-            return _FINAL + text if self._textual() else text
+            return _FINAL + text if textual else text
 
         def read(found: Any) -> Answer:
             return self._read(model, found)
 
-        return {"request": body, "tools": bool(tools) or self._textual(), "stop": stop, "read": read,
+        return {"request": body, "tools": bool(tools) or textual, "stop": stop, "read": read,
                 "model": str(model.model)}  # fmt: skip
 
     def _limited(self, model: Any, messages: Any, tools: Any, turn: Turn) -> tuple[list[Any], Any]:
@@ -167,12 +170,12 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
             said = [*said, {"role": "user", "content": turn.note}]
         return said, tools if turn.tools else None
 
-    def _ending(self, found: Any, turn: Turn) -> Any:
+    def _ending(self, found: Any, turn: Turn, textual: bool) -> Any:
         """The answer of an agent, if this is its last turn: a text in which no tool is called."""
         if turn.tools or not turn.note:
             return found
         text = found if isinstance(found, str) and found else turn.stopped
-        return text if not self._textual() or "Final Answer:" in text else _FINAL + text
+        return text if not textual or "Final Answer:" in text else _FINAL + text
 
     def _read(self, model: Any, found: Any) -> Answer:
         """What is known of a call: the usage that its model counted."""
