@@ -16,7 +16,7 @@ class StillGoing(Exception):
 class Counted(BaseMiddleware):
     """Ends a run that AG2 would let go on for ever."""
 
-    calls = 0
+    calls = depth = 0
 
     async def on_llm_call(self, call_next, events, context):
         Counted.calls += 1
@@ -31,11 +31,16 @@ def make(name, tools, budget=None, limit=None, stream=False):
         own = (
             {"observers": [TokenMonitor(alert_threshold=TOKENS)], "middleware": [Middleware(Counted)]} if limit else {}
         )
-        Counted.calls = 0 if limit and name not in ("researcher", "writer", "worker") else Counted.calls
         agent = Agent(name, f"You are {name}.", config=config, tools=list(tools), **own)
         if budget:
             spending(agent, budget)
-        return (await agent.ask(question)).body
+        if not Counted.depth:
+            Counted.calls = 0
+        Counted.depth += 1
+        try:
+            return (await agent.ask(question)).body
+        finally:
+            Counted.depth -= 1
 
     return ask
 
