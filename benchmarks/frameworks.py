@@ -77,7 +77,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"  {len(over)} of {len(own)} runs went over; at the worst",
         f"  {max((row['billed'] for row in own), default=0):,} tokens were billed. {len(ended)} ended by an error in",
         "  place of an answer.",
-        "- inspect_ai, DSPy and CrewAI are asked for whole answers; their row `stream` is the loop once more, awaited in",
+        "- inspect_ai, DSPy and CrewAI are asked for whole answers; their row `stream` is the loop again, awaited in",
         "  the last two. DSPy's ReAct calls one tool at a time. CrewAI's end after five equal calls is lifted.",
         "- AG2 has no limit that ends a run: `TokenMonitor` warns. Its runs were ended after 60 calls here.",
         "- smolagents asks with a prompt of 4 kB, which leaves room for a step or two within such a budget.",

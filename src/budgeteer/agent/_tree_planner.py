@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from budgeteer.agent.turns import Agent, Turns, limits_of
+from budgeteer.agent.turns import FAILED, Agent, Turns, limits_of
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import ToolCall
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
@@ -37,7 +37,6 @@ Write its number.
 Number:"""
 ANSWER = "answer the question now"
 _LINE = re.compile(r"^[\s\-*]*(?:\d+[.)]\s*)?([a-zA-Z0-9][a-zA-Z0-9_.-]*)\s*(\{.*\})\s*$")
-_FAILED = re.compile(r"\[(?:error: |\S+ (?:failed: |gave no answer |was not called))")
 
 
 @dataclass(slots=True)
@@ -137,7 +136,7 @@ async def _followed(task: Task, agent: Agent, tree: Node, steps: int, most: int)
         if turn is None:
             return turns, StoppedBy.BUDGET
         turns = (*turns, turn)
-        node.dead = bool(_FAILED.match(turn.results[0]))
+        node.dead = bool(FAILED.match(turn.results[0]))
         if not node.dead:
             path.append(node)
     return turns, StoppedBy.CAP
