@@ -142,7 +142,7 @@ class _Engine:
 class _AsyncEngine(_Engine):
     """The same for calls that are awaited."""
 
-    async def complete(self, request: Request) -> Response:  # type: ignore[override]
+    async def complete(self, request: Request) -> Response:
         async def send(turn: Turn) -> Response:
             limited = self._limited(request, turn)
             with _apart():

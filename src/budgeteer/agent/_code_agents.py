@@ -129,7 +129,7 @@ class _Run:
         one, other = await self.value(left), await self.value(right)
         if isinstance(op, ast.Eq | ast.NotEq):
             return (one == other) == isinstance(op, ast.Eq)
-        inside = one in other if isinstance(other, list) else str(one) in str(other)
+        inside: bool = one in other if isinstance(other, list) else str(one) in str(other)
         return inside == isinstance(op, ast.In)
 
     async def called(self, node: ast.Call, name: str) -> str:

@@ -121,7 +121,8 @@ def tree_planner(
 
 async def _followed(task: Task, agent: Agent, tree: Node, steps: int, most: int) -> tuple[Turns, StoppedBy]:
     """The calls that were made on the way through the tree, with their results, and why there is no further one."""
-    path, turns = [tree], ()
+    path = [tree]
+    turns: Turns = ()
     for number in range(steps):
         while not path[-1].living and not path[-1].ends and len(path) > 1:
             path.pop().dead = True
