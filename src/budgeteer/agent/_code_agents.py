@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from budgeteer.agent.turns import FAILED, Agent, Turn, Turns, cut, limits_of
@@ -173,6 +173,7 @@ def code_agents(
     steps: int = 12,
     plan_tokens: int = 256,
     ask_tokens: int = 32,
+    step_tokens: int = 256,
     result: int = 2000,
     temperature: float = 0.0,
 ) -> Strategy:
@@ -199,6 +200,7 @@ def code_agents(
         steps: most calls, of tools and ``ask``, of a program.
         plan_tokens: most tokens of a program.
         ask_tokens: most tokens of an answer to ``ask``.
+        step_tokens: most tokens of the last answer.
         result: most characters of a tool's result.
         temperature: of the programs.
     """
@@ -207,10 +209,10 @@ def code_agents(
             f"code-agents:plans={plans},steps={steps},plan_tokens={plan_tokens},ask_tokens={ask_tokens}; each is at "
             "least 1"
         )
-    limits_of(1, result, temperature)
+    limits = limits_of(step_tokens, result, temperature)
 
     async def solve(task: Task) -> Answer:
-        agent = Agent(task, limits_of(task.style.answer_tokens, result, 0.0))
+        agent = Agent(task, replace(limits, temperature=0.0))
         turns: Turns = ()
         feedback, by = "", StoppedBy.CAP
         for number in range(plans):

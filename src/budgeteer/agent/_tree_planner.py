@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from budgeteer.agent.turns import FAILED, Agent, Turns, limits_of
 from budgeteer.core.errors import InvalidInput
@@ -68,6 +68,7 @@ def tree_planner(
     steps: int = 12,
     plan_tokens: int = 128,
     choice_tokens: int = 8,
+    step_tokens: int = 256,
     result: int = 2000,
     temperature: float = 0.8,
 ) -> Strategy:
@@ -95,6 +96,7 @@ def tree_planner(
         steps: most calls of tools.
         plan_tokens: most tokens of a plan.
         choice_tokens: most tokens of a choice.
+        step_tokens: most tokens of the last answer.
         result: most characters of a tool's result.
         temperature: of the plans; choices are greedy.
     """
@@ -103,10 +105,10 @@ def tree_planner(
             f"tree-planner:plans={plans},steps={steps},plan_tokens={plan_tokens},choice_tokens={choice_tokens}; each "
             "is at least 1"
         )
-    limits_of(1, result, temperature)
+    limits = limits_of(step_tokens, result, temperature)
 
     async def solve(task: Task) -> Answer:
-        agent = Agent(task, limits_of(task.style.answer_tokens, result, 0.0))
+        agent = Agent(task, replace(limits, temperature=0.0))
         told = PLAN.format(tools="\n".join(map(described, task.tools)), question=task.question.text)
         sampled = await ask_many(
             task, aside(task, told), plans, most=plan_tokens, keep=task.style.answer_tokens, stop=(),
