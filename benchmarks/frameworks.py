@@ -79,7 +79,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "  place of an answer.",
         "- inspect_ai, DSPy and CrewAI are asked for whole answers; their row `stream` is the loop again, awaited in",
         "  the last two. DSPy's ReAct calls one tool at a time. CrewAI's end after five equal calls is lifted.",
-        "- AG2 has no limit that ends a run: `TokenMonitor` warns. Its runs were ended after 60 calls here.",
+        "- AG2 has no limit that ends a run: `TokenMonitor` warns. Its runs were ended after 12 calls here.",
         "- smolagents asks with a prompt of 4 kB, which leaves room for a step or two within such a budget.",
         "- Bytes bound tokens four to one here, so that a budget by bytes stops early; with the model's tokenizer more",
         "  of it is used (`Bounds(tokens=...)`).",

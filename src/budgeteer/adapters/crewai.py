@@ -16,7 +16,6 @@ from budgeteer.adapters.wrapped import refuse_retries
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
-from budgeteer.metering.results import text_of
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
@@ -179,15 +178,13 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
 
     def _read(self, model: Any, found: Any) -> Answer:
         """What is known of a call: the usage that its model counted."""
-        used = {name: model._token_usage.get(name, 0) for name in _USED}
+        read, made, cached, thought = (model._token_usage.get(name, 0) for name in _USED)
         for name, tokens in model._token_usage.items():
             self.asked._token_usage[name] = self.asked._token_usage.get(name, 0) + tokens
-        told = Usage(input=used[_USED[0]], output=used[_USED[1]], cached=used[_USED[2]], reasoning=used[_USED[3]])
-        calls = not isinstance(found, str)
-        text = text_of(found) if isinstance(found, str | bytes) else str(found)
-        return answer_of(
-            credible(told, "" if calls else text), text, self.budget.metering.bounds, calls=calls
-        )  # a call that is written as an object of Python is no text that was billed
+        told = Usage(input=read, output=made, cached=cached, reasoning=thought)
+        text = found if isinstance(found, str) else ""  # calls come as objects, whose text was not billed as it is
+        bounds = self.budget.metering.bounds
+        return answer_of(credible(told, text), text or str(found), bounds, calls=not isinstance(found, str))
 
     def supports_function_calling(self) -> bool:
         known = getattr(self.asked, "supports_function_calling", None)

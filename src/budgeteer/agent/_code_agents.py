@@ -128,7 +128,7 @@ class _Run:
     async def compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> bool:
         one, other = await self.value(left), await self.value(right)
         if isinstance(op, ast.Eq | ast.NotEq):
-            return (one == other) == isinstance(op, ast.Eq)
+            return bool(one == other) == isinstance(op, ast.Eq)
         inside: bool = one in other if isinstance(other, list) else str(one) in str(other)
         return inside == isinstance(op, ast.In)
 

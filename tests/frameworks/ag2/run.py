@@ -20,8 +20,8 @@ class Counted(BaseMiddleware):
 
     async def on_llm_call(self, call_next, events, context):
         Counted.calls += 1
-        if Counted.calls > 60:
-            raise StillGoing("60 calls")
+        if Counted.calls > 12:
+            raise StillGoing("12 calls")
         return await call_next(events, context)
 
 
