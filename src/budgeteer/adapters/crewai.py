@@ -12,7 +12,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries
+from budgeteer.adapters.wrapped import metered_function, refuse_retries
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -23,6 +23,7 @@ from budgeteer.metering.turn import Turn
 try:
     from crewai import Agent, Crew
     from crewai.llms.base_llm import BaseLLM
+    from crewai.tools.base_tool import Tool
 except ImportError as error:
     raise MissingExtra("crewai", "crewai") from error
 
@@ -71,9 +72,12 @@ def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
 
 def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
-    copied, call, acall = copy.copy(tool), tool._run, tool._arun
-    object.__setattr__(copied, "_run", lambda *given, **named: budget.use(tool.name, lambda: call(*given, **named)))
-    object.__setattr__(copied, "_arun", lambda *given, **named: budget.ause(tool.name, lambda: acall(*given, **named)))
+    copied = copy.copy(tool)
+    if isinstance(tool, Tool):  # of a function, which it calls in more than one way
+        copied.func = metered_function(tool.func, tool.name, budget)
+    else:
+        for name in ("_run", "_arun"):
+            object.__setattr__(copied, name, metered_function(getattr(tool, name), tool.name, budget))
     return copied
 
 
