@@ -273,3 +273,28 @@ def test_a_killed_run_pays_for_no_answered_call_of_model_or_tool_twice(tmp_path:
     assert row["tools"] == {"look": 2}
     assert row["units"]["tool:look"] == 3  # the one under way may have been billed
     assert row["calls"] == 3
+
+
+@pytest.mark.parametrize("budget", [{"all": 4000}, {"all": 90_000, "tool:ask": 7}])
+def test_an_agent_that_asks_itself_ends_with_its_budget(budget: dict[str, int]) -> None:
+    """Each level is a tool of the one above it, on the same budget; none of them ever answers by itself."""
+    depths: list[int] = []
+
+    def level(depth: int) -> Tool:
+        async def ask(arguments: Mapping[str, Any]) -> str:
+            depths.append(depth)
+            below = Task(Question(f"q{depth}", "2 + 2 ="), outer.model, RAW, depth, tools=(level(depth + 1),))
+            answer = await react(turns=2, step_tokens=200).solve(below)
+            return answer.answer or "nothing"
+
+        return Tool("ask", "Asks a colleague.", {"of": {"type": "string"}}, ask)
+
+    model = Scripted(lambda prompt, rng: "4\n" if "Answer now" in prompt else call_of("ask", '{"of": "it"}'))
+    outer = task(model, [level(1)], budget)
+    answer = solved(outer, turns=2, step_tokens=200)
+    units = outer.model.spend.units
+    assert all(units[kind] <= given for kind, given in budget.items())
+    assert outer.model.remaining == {kind: given - units[kind] for kind, given in budget.items()}  # nothing stays held
+    assert max(depths) >= 2
+    assert len(depths) == budget.get("tool:ask", len(depths))
+    assert answer.answer == "4" or "tool:ask" not in budget  # with tokens to spare, every level answers

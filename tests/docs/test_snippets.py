@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAMEWORKS = ("langchain_openai", "litellm")
 AGENTS = (
+    "ag2",
     "agents",
     "autogen_agentchat",
     "crewai",

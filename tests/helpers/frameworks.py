@@ -29,6 +29,8 @@ PATIENCE = 180.0
 """Seconds that a scenario may take, imports included."""
 TOKENS = 12_000
 """The budget of every run."""
+SEARCHES = 20
+"""Calls of the tool ``search`` that a run is given."""
 SCENARIOS = {
     "loop": "searches for as long as it may",
     "parallel tools": "six searches at once",
@@ -160,6 +162,8 @@ def fault(row: dict[str, Any]) -> str:
         return f"{row['charged']} tokens were charged, {row['billed']} billed"
     if row["held"]:
         return f"{row['held']} tokens are still held"
+    if row["scenario"] in ("loop", "parallel tools", "stream") and row["ran"] > SEARCHES:
+        return f"{row['ran']} searches, {SEARCHES} were given"
     if not row["ran"] and row["scenario"] != "recursion":  # where a part that is not to be had is refused at once
         return "no tool ran"
     may_raise = row["scenario"] in ("aborted child", "tool that raises")

@@ -53,7 +53,7 @@ def test_runs_that_end_with_free_turns_do_not_take_the_forecast_with_them():
     assert sum(one.low <= cost <= one.high for one, cost in zip(found, whole, strict=True)) >= 16
     for one, cost in zip(found, new.cost, strict=True):
         assert one.low == pytest.approx(cost[:5].sum())  # it may be over
-        assert one.high < 100 * cost[:5].sum()
+        assert one.high < 300 * cost[:5].sum()  # and not e^20 times as much
         assert one.cost > cost[:5].sum()
 
 

@@ -129,6 +129,20 @@ def test_a_failed_call_is_charged_and_raised():
     assert budget.spent["all"] == worst_case(request(), WORDS).total  # it did not run
 
 
+def test_a_request_that_is_refused_costs_nothing_where_tools_are_counted_too():
+    class Refused(Exception):
+        status_code = 429
+
+    def send(turn):
+        raise Refused("too many requests")
+
+    budget = AgentBudget.parse("5k, turns:3, tool:search:2, bytes:900")
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}
+    with pytest.raises(Refused, match="too many"):  # as it is, and nothing stays held
+        budget.answer(body, send, str, tools=True, read=lambda found: Answer())
+    assert set(budget.spent.values()) == {0}
+
+
 def test_money_needs_prices_and_every_model_a_price():
     with pytest.raises(InvalidInput, match="needs prices"):
         AgentBudget.parse("$1")

@@ -12,11 +12,10 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries
+from budgeteer.adapters.wrapped import metered_function, refuse_retries
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
-from budgeteer.metering.results import text_of
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
@@ -24,6 +23,7 @@ from budgeteer.metering.turn import Turn
 try:
     from crewai import Agent, Crew
     from crewai.llms.base_llm import BaseLLM
+    from crewai.tools.base_tool import Tool
 except ImportError as error:
     raise MissingExtra("crewai", "crewai") from error
 
@@ -72,9 +72,12 @@ def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
 
 def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
-    copied, call, acall = copy.copy(tool), tool._run, tool._arun
-    object.__setattr__(copied, "_run", lambda *given, **named: budget.use(tool.name, lambda: call(*given, **named)))
-    object.__setattr__(copied, "_arun", lambda *given, **named: budget.ause(tool.name, lambda: acall(*given, **named)))
+    copied = copy.copy(tool)
+    if isinstance(tool, Tool):  # of a function, which it calls in more than one way
+        copied.func = metered_function(tool.func, tool.name, budget)
+    else:
+        for name in ("_run", "_arun"):
+            object.__setattr__(copied, name, metered_function(getattr(tool, name), tool.name, budget))
     return copied
 
 
@@ -101,13 +104,13 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
     ) -> Any:
         more = {"callbacks": callbacks, "available_functions": available_functions, "from_task": from_task,
                 "from_agent": from_agent, "response_model": response_model}  # fmt: skip
-        model = self._fresh()
+        model, textual = self._fresh(), self._textual(from_agent)
 
         def send(turn: Turn) -> Any:
             found = model.call(*self._limited(model, messages, tools, turn), **more)
-            return self._ending(found, turn)
+            return self._ending(found, turn, textual)
 
-        return self.budget.answer(send=send, **self._about(model, messages, tools, response_model))
+        return self.budget.answer(send=send, **self._about(model, messages, tools, response_model, textual))
 
     async def acall(
         self,
@@ -121,13 +124,13 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
     ) -> Any:
         more = {"callbacks": callbacks, "available_functions": available_functions, "from_task": from_task,
                 "from_agent": from_agent, "response_model": response_model}  # fmt: skip
-        model = self._fresh()
+        model, textual = self._fresh(), self._textual(from_agent)
 
         async def send(turn: Turn) -> Any:
             found = await model.acall(*self._limited(model, messages, tools, turn), **more)
-            return self._ending(found, turn)
+            return self._ending(found, turn, textual)
 
-        return await self.budget.aanswer(send=send, **self._about(model, messages, tools, response_model))
+        return await self.budget.aanswer(send=send, **self._about(model, messages, tools, response_model, textual))
 
     def _fresh(self) -> Any:
         """A copy of the model for one call, which counts that call alone."""
@@ -136,11 +139,14 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
         model.stop, model.stream = list(self.stop_sequences), False
         return model
 
-    def _textual(self) -> bool:
+    def _textual(self, agent: Any) -> bool:
         """Whether this is a step of an agent that writes its calls of tools as text."""
-        return any(_OBSERVATION in text for text in self.stop_sequences)
+        told = any(_OBSERVATION in text for text in self.stop_sequences)
+        return told and bool(getattr(agent, "tools", None)) and not self.supports_function_calling()
 
-    def _about(self, model: Any, messages: Any, tools: Sequence[Any] | None, schema: Any) -> dict[str, Any]:
+    def _about(
+        self, model: Any, messages: Any, tools: Sequence[Any] | None, schema: Any, textual: bool
+    ) -> dict[str, Any]:
         """What the budget has to know of the call."""
         cap = model._effective_max_tokens() or self.budget.metering.bounds.max_output
         body = {
@@ -149,12 +155,12 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
         }  # fmt: skip
 
         def stop(text: str) -> str:
-            return _FINAL + text if self._textual() else text
+            return _FINAL + text if textual else text
 
         def read(found: Any) -> Answer:
             return self._read(model, found)
 
-        return {"request": body, "tools": bool(tools) or self._textual(), "stop": stop, "read": read,
+        return {"request": body, "tools": bool(tools) or textual, "stop": stop, "read": read,
                 "model": str(model.model)}  # fmt: skip
 
     def _limited(self, model: Any, messages: Any, tools: Any, turn: Turn) -> tuple[list[Any], Any]:
@@ -167,24 +173,22 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
             said = [*said, {"role": "user", "content": turn.note}]
         return said, tools if turn.tools else None
 
-    def _ending(self, found: Any, turn: Turn) -> Any:
+    def _ending(self, found: Any, turn: Turn, textual: bool) -> Any:
         """The answer of an agent, if this is its last turn: a text in which no tool is called."""
         if turn.tools or not turn.note:
             return found
         text = found if isinstance(found, str) and found else turn.stopped
-        return text if not self._textual() or "Final Answer:" in text else _FINAL + text
+        return text if not textual or "Final Answer:" in text else _FINAL + text
 
     def _read(self, model: Any, found: Any) -> Answer:
         """What is known of a call: the usage that its model counted."""
-        used = {name: model._token_usage.get(name, 0) for name in _USED}
+        read, made, cached, thought = (model._token_usage.get(name, 0) for name in _USED)
         for name, tokens in model._token_usage.items():
             self.asked._token_usage[name] = self.asked._token_usage.get(name, 0) + tokens
-        told = Usage(input=used[_USED[0]], output=used[_USED[1]], cached=used[_USED[2]], reasoning=used[_USED[3]])
-        calls = not isinstance(found, str)
-        text = text_of(found) if isinstance(found, str | bytes) else str(found)
-        return answer_of(
-            credible(told, "" if calls else text), text, self.budget.metering.bounds, calls=calls
-        )  # a call that is written as an object of Python is no text that was billed
+        told = Usage(input=read, output=made, cached=cached, reasoning=thought)
+        text = found if isinstance(found, str) else ""  # calls come as objects, whose text was not billed as it is
+        bounds = self.budget.metering.bounds
+        return answer_of(credible(told, text), text or str(found), bounds, calls=not isinstance(found, str))
 
     def supports_function_calling(self) -> bool:
         known = getattr(self.asked, "supports_function_calling", None)

@@ -9,13 +9,12 @@ cache is free.
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from budgeteer.adapters.wrapped import metered_function
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -81,20 +80,8 @@ def budgeted(lm: dspy.LM, budget: AgentBudget, *, step: bool = False) -> dspy.LM
 
 
 def _metered(tool: Any, budget: AgentBudget) -> Any:
-    """A copy of a tool whose calls are counted, and whose results are cut."""
-    copied, call = copy.copy(tool), tool.func
-    if inspect.iscoroutinefunction(call):
-
-        @functools.wraps(call)
-        async def metered(*given: Any, **named: Any) -> Any:
-            return await budget.ause(tool.name, lambda: call(*given, **named))
-    else:
-
-        @functools.wraps(call)
-        def metered(*given: Any, **named: Any) -> Any:
-            return budget.use(tool.name, lambda: call(*given, **named))
-
-    copied.func = metered
+    copied = copy.copy(tool)
+    copied.func = metered_function(tool.func, tool.name, budget)
     return copied
 
 
@@ -142,7 +129,7 @@ class _Engine:
 class _AsyncEngine(_Engine):
     """The same for calls that are awaited."""
 
-    async def complete(self, request: Request) -> Response:  # type: ignore[override]
+    async def complete(self, request: Request) -> Response:
         async def send(turn: Turn) -> Response:
             limited = self._limited(request, turn)
             with _apart():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.call import Metering
 
 
@@ -39,3 +43,20 @@ def refuse_retries(model: Any) -> None:
             f"{type(model).__name__} retries where no attempt can be metered; give it max_retries=0, or a model that "
             "calls through a client of openai 3 or newer"
         )
+
+
+def metered_function(function: Callable[..., Any], name: str, budget: AgentBudget) -> Callable[..., Any]:
+    """A tool's function whose calls are counted, and whose results are cut; a coroutine function stays one."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def waiting(*given: Any, **named: Any) -> Any:
+            return await budget.ause(name, lambda: function(*given, **named))
+
+        return waiting
+
+    @functools.wraps(function)
+    def metered(*given: Any, **named: Any) -> Any:
+        return budget.use(name, lambda: function(*given, **named))
+
+    return metered

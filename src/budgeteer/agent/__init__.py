@@ -10,6 +10,7 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.agent._bats import bats
     from budgeteer.agent._bavt import bavt
+    from budgeteer.agent._code_agents import code_agents
     from budgeteer.agent._composer import composer
     from budgeteer.agent._one_prompt import one_prompt
     from budgeteer.agent._react import react
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bats",
     "bavt",
+    "code_agents",
     "composer",
     "one_prompt",
     "react",
@@ -33,6 +35,7 @@ __getattr__ = lazy(
     {
         "bats": "_bats",
         "bavt": "_bavt",
+        "code_agents": "_code_agents",
         "composer": "_composer",
         "one_prompt": "_one_prompt",
         "react": "_react",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from budgeteer.agent.turns import Agent, Turns, limits_of
+from budgeteer.agent.turns import FAILED, Agent, Turns, limits_of
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import ToolCall
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
@@ -37,7 +37,6 @@ Write its number.
 Number:"""
 ANSWER = "answer the question now"
 _LINE = re.compile(r"^[\s\-*]*(?:\d+[.)]\s*)?([a-zA-Z0-9][a-zA-Z0-9_.-]*)\s*(\{.*\})\s*$")
-_FAILED = re.compile(r"\[(?:error: |\S+ (?:failed: |gave no answer |was not called))")
 
 
 @dataclass(slots=True)
@@ -69,6 +68,7 @@ def tree_planner(
     steps: int = 12,
     plan_tokens: int = 128,
     choice_tokens: int = 8,
+    step_tokens: int = 256,
     result: int = 2000,
     temperature: float = 0.8,
 ) -> Strategy:
@@ -96,6 +96,7 @@ def tree_planner(
         steps: most calls of tools.
         plan_tokens: most tokens of a plan.
         choice_tokens: most tokens of a choice.
+        step_tokens: most tokens of the last answer.
         result: most characters of a tool's result.
         temperature: of the plans; choices are greedy.
     """
@@ -104,10 +105,10 @@ def tree_planner(
             f"tree-planner:plans={plans},steps={steps},plan_tokens={plan_tokens},choice_tokens={choice_tokens}; each "
             "is at least 1"
         )
-    limits_of(1, result, temperature)
+    limits = limits_of(step_tokens, result, temperature)
 
     async def solve(task: Task) -> Answer:
-        agent = Agent(task, limits_of(task.style.answer_tokens, result, 0.0))
+        agent = Agent(task, replace(limits, temperature=0.0))
         told = PLAN.format(tools="\n".join(map(described, task.tools)), question=task.question.text)
         sampled = await ask_many(
             task, aside(task, told), plans, most=plan_tokens, keep=task.style.answer_tokens, stop=(),
@@ -122,7 +123,8 @@ def tree_planner(
 
 async def _followed(task: Task, agent: Agent, tree: Node, steps: int, most: int) -> tuple[Turns, StoppedBy]:
     """The calls that were made on the way through the tree, with their results, and why there is no further one."""
-    path, turns = [tree], ()
+    path = [tree]
+    turns: Turns = ()
     for number in range(steps):
         while not path[-1].living and not path[-1].ends and len(path) > 1:
             path.pop().dead = True
@@ -137,7 +139,7 @@ async def _followed(task: Task, agent: Agent, tree: Node, steps: int, most: int)
         if turn is None:
             return turns, StoppedBy.BUDGET
         turns = (*turns, turn)
-        node.dead = bool(_FAILED.match(turn.results[0]))
+        node.dead = bool(FAILED.match(turn.results[0]))
         if not node.dead:
             path.append(node)
     return turns, StoppedBy.CAP

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,8 @@ To call one, write
 </tool_call>
 and its result follows. When you know the answer, write it and call nothing."""
 """What a model reads that does not declare CALLS."""
+FAILED = re.compile(r"\[(?:error: |\S+ (?:failed: |gave no answer |was not called))")
+"""How a text begins that stands in place of a tool's result."""
 _OPEN, _SHUT = "<tool_response>", "</tool_response>"
 _ROOM = 24
 """Tokens of results that a call with tools has to leave room for; without any it would learn nothing."""

@@ -65,6 +65,7 @@ BATS = _paper("BATS")
 VOI_CONTROL = _paper("VOI-control")
 TURN_CONTROL = _paper("TurnControl")
 TREE_PLANNER = _paper("Tree-Planner")
+CODE_AGENTS = _paper("CodeAgents")
 REACT = Citation("ReAct: Synergizing Reasoning and Acting in Language Models", "2210.03629")
 SCALE = _paper("SCALE")
 CROWD_LABELING = Citation("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080")
@@ -554,6 +555,14 @@ METHODS: tuple[Method, ...] = (
         _AN("tree_planner"),
         "which calls to make: plans sampled once, choices only where they part",
         TREE_PLANNER,
+        traits=("tools",),
+    ),
+    Method(
+        "code-agents",
+        "strategy",
+        _AN("code_agents"),
+        "which calls to make: a program over the tools, written once and run",
+        CODE_AGENTS,
         traits=("tools",),
     ),
     Method(

@@ -143,42 +143,37 @@ class Metering:
             started, ended: nanoseconds since 1970 (UTC).
         """
         known = self._counted(answer.usage or Usage())
-        unsaid = False
-        if answer.outcome == Outcome.REJECTED:
-            usage, estimated = Usage(input=0, output=0), False
-        else:
-            seen, reserve = answer.seen or 0, planned.reserve
-            unsaid = known.output is None and (answer.seen is None or self._may_hide(planned.model, answer))
-            usage = known
-            if known.input is None:
-                usage = replace(
-                    usage,
-                    input=reserve.input,
-                    cached=None,
-                    written=None,
-                    written_long=None,
-                    audio_input=reserve.audio_input,
-                )
-            if known.output is None:
-                made, most = max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0
-                made = min(made, most) if answer.least <= most else max(made, answer.least)
-                usage = replace(usage, output=made, reasoning=None, audio_output=None)
-            usage = with_uses(usage, planned.worst)
-            estimated = usage is not known
-        if planned.free:
+        seen, reserve = answer.seen or 0, planned.reserve
+        unsaid = known.output is None and (answer.seen is None or self._may_hide(planned.model, answer))
+        usage = known
+        if known.input is None:
+            usage = replace(
+                usage,
+                input=reserve.input,
+                cached=None,
+                written=None,
+                written_long=None,
+                audio_input=reserve.audio_input,
+            )
+        if known.output is None:
+            made, most = max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0
+            made = min(made, most) if answer.least <= most else max(made, answer.least)
+            usage = replace(usage, output=made, reasoning=None, audio_output=None)
+        usage = with_uses(usage, planned.worst)
+        estimated = usage is not known
+        if planned.free or answer.outcome == Outcome.REJECTED:  # of no kind, those that somebody counts included
             usage, estimated, amounts = Usage(input=0, output=0), False, dict.fromkeys(planned.amounts, 0)
-        elif estimated and answer.outcome == Outcome.UNKNOWN and answer.least <= (planned.worst.output or 0):
-            amounts = dict(planned.amounts)
-        elif unsaid:
-            amounts = self._fully(planned, answer, usage)
         else:
-            amounts = self._charge(planned, answer, usage)
-        if answer.cost is not None and MONEY in amounts and not planned.free:
-            amounts[MONEY] = answer.cost
-        if answer.outcome == Outcome.REJECTED:
-            amounts = dict.fromkeys(amounts, 0)
-        elif not (estimated or planned.free):
-            self._learn(planned, answer, usage, amounts)
+            if estimated and answer.outcome == Outcome.UNKNOWN and answer.least <= (planned.worst.output or 0):
+                amounts = dict(planned.amounts)
+            elif unsaid:
+                amounts = self._fully(planned, answer, usage)
+            else:
+                amounts = self._charge(planned, answer, usage)
+            if answer.cost is not None and MONEY in amounts:
+                amounts[MONEY] = answer.cost
+            if not estimated:
+                self._learn(planned, answer, usage, amounts)
         return Settlement(
             planned.provider,
             planned.operation,

@@ -4,9 +4,12 @@ import asyncio
 
 from crewai import LLM, Agent
 from crewai.tools import tool
+from crewai.utilities import agent_utils
 from scenarios import BASE_URL, MODEL, run
 
 from budgeteer.adapters.crewai import spending
+
+agent_utils.MAX_REPEATED_TOOL_CALLS = 10**6  # CrewAI ends with an error after five equal calls, which the model makes
 
 
 def make(name, tools, budget=None, limit=None, stream=False):
