@@ -31,9 +31,8 @@ SIZES = {
 def llama(seed: int = 3):
     torch.manual_seed(seed)
     made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval()
-    for name, weight in made.named_parameters():
-        if "q_proj" in name or "k_proj" in name:
-            weight.data *= 6
+    for name, weight in made.named_parameters():  # what is read matters for what is written
+        weight.data *= 6 if any(part in name for part in ("q_proj", "k_proj", "v_proj", "o_proj", "lm_head")) else 1
     return made
 
 

@@ -325,11 +325,11 @@ class BudgetedCache(Cache):
 
     def heads(self) -> list[list[float]]:
         """For each layer and head the entries that are held, of those of a full cache, on the mean over rows."""
-        found = []
+        found = list[list[float]]()
         for layer in self.layers:
             full = layer.seen if layer.window is None else min(layer.seen, layer.window - 1)
-            held = [] if layer.storage is None else (layer.storage.slots(layer.seen) >= 0).sum(-1).double().mean(0)
-            found.append([float(count) / full for count in held])
+            slots = torch.empty(1, 0, 0) if layer.storage is None else layer.storage.slots(layer.seen)
+            found.append(((slots >= 0).sum(-1).double().mean(0) / max(full, 1)).tolist())
         return found
 
     def account(self) -> Account:

@@ -98,7 +98,7 @@ def _optimised(gates: Gates, given: Training, loss: Callable[[int], Tensor]) -> 
     optimiser = torch.optim.Adam(weights, lr=given.rate)
     for step in range(given.steps):
         optimiser.zero_grad()
-        loss(step).backward()
+        loss(step).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
     for weight in weights:

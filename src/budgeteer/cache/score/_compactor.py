@@ -54,7 +54,7 @@ def compactor(sinks: int = 8, recent: int = 4, chunk: int = 128, blend: float = 
         new = _behind(cells, sinks)[:, 0, -asked:] & cells.query_valid
         memory = memory.clone()
         for row in range(new.shape[0]):
-            for places in new[row].nonzero()[:, 0].split(chunk):
+            for places in torch.split(new[row].nonzero()[:, 0], chunk):
                 keys = cells.keys[row, :, -asked:][:, places].float()
                 queries = of_groups(cells.queries[row : row + 1, :, places].float(), keys.shape[0])[0]
                 read = torch.softmax(queries @ keys.transpose(-1, -2)[:, None], dim=-1)
@@ -83,4 +83,5 @@ def _leverage(cells: Cells, there: Tensor) -> Tensor:
     keys = turned(cells.keys.double(), -cells.slots, cells.frequencies) * weight
     keys = (keys - keys.sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp(min=1)) * weight
     gram = keys.transpose(-1, -2) @ keys + RIDGE * torch.eye(keys.shape[-1], device=keys.device)
-    return (keys * torch.linalg.solve(gram, keys.transpose(-1, -2)).transpose(-1, -2)).sum(-1)
+    solved: Tensor = torch.linalg.solve(gram, keys.transpose(-1, -2)).transpose(-1, -2)
+    return (keys * solved).sum(-1)

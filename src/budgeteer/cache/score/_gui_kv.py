@@ -102,4 +102,5 @@ def _outside(cells: Cells, newest: Tensor, rank: int) -> Tensor:
     main = sizes > 1e-9 * sizes[..., -1:]
     main[..., : max(keys.shape[-1] - rank, 0)] = False
     inside = (keys @ (directions * main[..., None, :])).square().sum(-1)
-    return (keys.square().sum(-1) - inside).clamp(min=0).sqrt()
+    outside: Tensor = (keys.square().sum(-1) - inside).clamp(min=0).sqrt()
+    return outside
