@@ -28,11 +28,15 @@ SIZES = {
 }  # fmt: skip
 
 
-def llama(seed: int = 3):
+READS, ALL = ("q_proj", "k_proj"), ("q_proj", "k_proj", "v_proj", "o_proj", "lm_head")
+
+
+def llama(seed: int = 3, large: tuple[str, ...] = READS):
+    """A random model; with ALL its large weights, what is read matters for what is written."""
     torch.manual_seed(seed)
     made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).eval()
-    for name, weight in made.named_parameters():  # what is read matters for what is written
-        weight.data *= 6 if any(part in name for part in ("q_proj", "k_proj", "v_proj", "o_proj", "lm_head")) else 1
+    for name, weight in made.named_parameters():
+        weight.data *= 6 if any(part in name for part in large) else 1
     return made
 
 
@@ -73,7 +77,8 @@ def test_gates_that_keep_everything_are_the_model_and_others_are_not(attention: 
 
 
 def test_trim_kv_learns_to_let_entries_fade_and_to_stay_near_the_model() -> None:
-    model, before = llama(), {name: weight.clone() for name, weight in llama().state_dict().items()}
+    model = llama(large=ALL)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     given = Training(steps=40, inside=8, rate=0.05, keep=4, capacity=20.0)
     tight = train_gates("trim-kv", model, texts(10), given)
     alive = [tight.measured[f"share of a text that is alive, {when}"] for when in ("untrained", "trained")]
