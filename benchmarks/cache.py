@@ -23,7 +23,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class Rows:
         if path.exists():
             for line in path.read_bytes().split(b"\n")[:-1]:  # the last one was cut, or is empty
                 row = json.loads(line)
-                self._hold(tuple(row.pop("text")), Answered(**row))
+                self._hold(tuple(row.pop("text")), Answered(**{**row, "parts": tuple(row.get("parts", ()))}))
 
     def _hold(self, text: tuple[Any, ...], answer: Answered) -> None:
         self.answers[text, answer.known, answer.method, answer.budget] = answer
@@ -81,7 +81,8 @@ class Rows:
         self.path.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
     def add(self, text: tuple[Any, ...], answer: Answered) -> None:
-        """Keep an answer, on disk first."""
+        """Keep an answer, on disk first, without what each head held."""
+        answer = replace(answer, heads=())
         if (text, answer.known, answer.method, answer.budget) in self.answers:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -163,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InvalidInput(f"no model {name!r} here; give {', '.join(MODELS)} or NAME=hf:FOLDER")
         length = MODELS.get(name, LENGTH)
         rows = cache_eval.table(answer(name, spec or name, length, args))
+        for row in rows:
+            del row["heads"]  # of which the answers have none
         found[name] = {"length": length, "rows": rows}
         sys.stdout.write(printed(name, rows) + "\n")
     results = {

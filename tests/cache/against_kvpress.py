@@ -10,11 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
 from kvpress import (
     AdaKVPress,
+    CompactorPress,
     ExpectedAttentionPress,
     KeyDiffPress,
     KnormPress,
@@ -46,6 +48,16 @@ PRESSES: dict[str, tuple[Any, str]] = {
     "expected-attention:sinks=2,future=64": (
         lambda ratio: ExpectedAttentionPress(ratio, n_sink=2, n_future_positions=64), "sdpa",
     ),
+    # all of 192 entries in whole chunks, since kvpress lets queries read the padding of the last one
+    "compactor:recent=0,chunk=64": (
+        lambda ratio: CompactorPress(ratio, sink_size_end=0, chunk_size=64, sketch_dimension=16, blending=0.5), "sdpa",
+    ),
+    "compactor:sinks=0,recent=0,chunk=50,blend=0.2": (
+        lambda ratio: CompactorPress(
+            ratio, sink_size_start=0, sink_size_end=0, chunk_size=50, sketch_dimension=16, blending=0.2
+        ),
+        "sdpa",
+    ),
     "knorm:split=ada-kv": (lambda ratio: AdaKVPress(KnormPress(ratio)), "sdpa"),
     "snapkv:window=16,split=ada-kv": (lambda ratio: AdaKVPress(SnapKVPress(ratio, window_size=16)), "sdpa"),
     "snapkv:window=16,split=ada-kv:safe=0.5": (
@@ -74,7 +86,7 @@ def of_kvpress(model: Any, press: Any, ids: torch.Tensor) -> list[list[list[int]
     full, cut = transformers.DynamicCache(), transformers.DynamicCache()
     with torch.no_grad():
         model(ids, past_key_values=full)
-        with press(model):
+        with press(model), mock.patch("torch.randn", unsketched):
             model(ids, past_key_values=cut)
     found = []
     modules = [layer.self_attn for layer in model.model.layers]
@@ -91,6 +103,11 @@ def of_kvpress(model: Any, press: Any, ids: torch.Tensor) -> list[list[list[int]
         module.masked_key_indices = None
         found.append(heads)
     return found
+
+
+def unsketched(*shape: int, **kwargs: Any) -> torch.Tensor:
+    """In the place of the random sketch of kvpress's leverage, which has as many columns as a key has numbers."""
+    return torch.eye(shape[-1], **kwargs).expand(shape) * shape[-1] ** 0.5
 
 
 def of_budgeteer(model: Any, method: str, ids: torch.Tensor, budget: str) -> list[list[list[int]]]:

@@ -132,7 +132,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["papers", "cache", "--open", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["level"] for row in rows} == {"open"}
-    assert {"APE", "TRIM-KV"} <= {row["name"] for row in rows}
+    assert {"APE", "MatryoshkaKV"} <= {row["name"] for row in rows}
     assert cli.main(["papers", "--markdown"]) == 0
     assert capsys.readouterr().out == page()
     assert cli.main(["papers", "duet", "--markdown"]) == 2

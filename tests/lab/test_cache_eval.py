@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -18,48 +18,12 @@ import transformers
 from budgeteer import cli
 from budgeteer.cache import BudgetedCache
 from budgeteer.cache.prefill import Prefill
-from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import cache_eval
-from budgeteer.lab.needles import TASKS, Sample, samples
+from budgeteer.lab.needles import Sample
 from helpers import theirs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
-
-
-def words(text: str) -> int:
-    return len(text.split())
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_texts_hold_the_answer_at_any_place_and_are_as_long_as_asked(task: str) -> None:
-    made = samples(task, 40, 120, words, seed=2)
-    assert made == samples(task, 60, 120, words, seed=2)[:40]
-    assert made != samples(task, 40, 120, words, seed=3)
-    places = []
-    for sample in made:
-        assert 0.9 * 120 <= words(sample.context + sample.question) <= 120
-        number = sample.answer.strip()
-        assert re.fullmatch("[0-9]{4}", number)
-        places.append(sample.context.index(number) / len(sample.context))
-        if task == "variables":  # follow the chain, as a reader does
-            value = dict(re.findall(r"VAR (\w+) = (?:VAR )?(\w+)\.", sample.context))
-            found = re.search(r"VAR (\w+) holds", sample.question)[1]
-            while found in value:
-                found = value[found]
-            assert found == number
-            assert len(value) == 6
-        else:
-            key = re.search(r"number for (\w+) is$", sample.question)[1]
-            assert re.findall(rf"number for {key} is ([0-9]+)", sample.context) == [number]
-            assert sample.context.count("special magic number") == (1 if task == "single" else 4)
-    assert min(places) < 0.25 < 0.4 < max(places)
-
-
-def test_what_no_text_can_be_is_refused() -> None:
-    with pytest.raises(UnknownName, match="multikey"):
-        samples("multikeys", 1, 100, words)
-    with pytest.raises(InvalidInput, match="larger length"):
-        samples("multikey", 1, 20, words)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +90,28 @@ def test_right_is_what_greedy_decoding_writes(model, known: bool) -> None:
             assert one.logprob < 0
 
 
+def test_an_answer_of_several_parts_is_right_part_by_part(model) -> None:
+    """The model's own words, the last of them spoiled."""
+    prompt = [*encode("a text of some words", True), *encode(" and so", False)]
+    written: list[int] = []
+    for wrong in (False, False, True):
+        with torch.no_grad():
+            token = int(model(input_ids=torch.tensor([prompt + written])).logits[0, -1].argmax())
+        written.append((token + 1) % 128 if wrong else token)
+
+    def coded(text: str, first: bool) -> list[int]:
+        pieces = {"one": written[:1], ",": written[1:2], "two": written[2:]}
+        return pieces.get(text, encode(text, first))
+
+    sample = Sample("multiquery", "a text of some words", " and so", "one,two")
+    (full,) = cache_eval.evaluate(model, coded, [sample], [], [], known=[False])
+    assert (full.right, full.parts, full.found) == (False, (True, False), 0.5)
+    (whole,) = cache_eval.evaluate(model, coded, [sample._replace(answer="one")], [], [], known=[False])
+    assert (whole.right, whole.parts, whole.found) == (True, (), 1.0)
+    again = replace(full, parts=(True, True))
+    assert cache_eval.table([full, again])[0]["tasks"] == {"multiquery": 0.75}
+
+
 def test_the_table_by_hand() -> None:
     def row(task, method, budget, right, logprob):
         return cache_eval.Answered(task, method, budget, True, right, logprob, 0.25, 100, 200)
@@ -171,6 +157,27 @@ def test_a_budget_just_above_what_is_protected_is_refused_before_the_first_promp
         next(cache_eval.evaluate(model, encode, [sample], ["snapkv:window=32"], ["50%"]))
 
 
+def test_bytes_that_are_too_few_are_refused_before_the_first_text_is_read(model, monkeypatch) -> None:
+    """An entry of a layer: two heads of 8, keys and values of 4 bytes, and a slot of 4 bytes for each head."""
+    read = []
+
+    class Counted(Prefill):
+        def __init__(self, model, ids, *args) -> None:
+            read.append(ids.shape[1])
+            super().__init__(model, ids, *args)
+
+    monkeypatch.setattr(cache_eval, "Prefill", Counted)
+    sample, entry = Sample("single", "a" * 60, "b" * 8, "c"), 3 * 2 * (2 * 8 * 4 + 4)
+    for size in (31, 32):
+        asked = cache_eval.evaluate(model, encode, [sample], ["snapkv"], [f"bytes:{size * entry}"], known=[False])
+        if size < 32:
+            with pytest.raises(InvalidInput, match=f"bytes:{size * entry} leaves 31 tokens a head.*always keeps 32"):
+                next(asked)
+            assert max(read) == 2
+        else:
+            assert [each.kept for each in asked] == [1.0, 32 / 61]
+
+
 def test_retrieval_is_answered_token_by_token_and_says_what_lies_cold(model) -> None:
     sample = Sample("single", "some words " * 6, " and so", "1234")
     full, one = cache_eval.evaluate(model, encode, [sample], ["adamas"], ["25%"], known=[True])
@@ -188,7 +195,7 @@ def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=letters, unk_token=chr(0))
     tokenizer.save_pretrained(tmp_path / "model")
     model.save_pretrained(tmp_path / "model")
-    out = tmp_path / "out.json"
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
     asked = [
         "--methods",
         "h2o",
@@ -201,10 +208,30 @@ def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path
         "--length",
         "600",
     ]
-    assert cli.main(["cache", "eval", f"hf:{tmp_path / 'model'}", *asked, "--tasks", "single", "--out", str(out)]) == 0
+    assert (
+        cli.main(
+            [
+                "cache",
+                "eval",
+                f"hf:{tmp_path / 'model'}",
+                *asked,
+                "--tasks",
+                "single,common",
+                "--out",
+                str(out),
+                "--report",
+                str(page),
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert printed.count("knorm:split=ada-kv") == 4
     rows = json.loads(out.read_text())["rows"]
+    assert "knorm:split=ada-kv at cache:200, question known</h3>" in page.read_text()
+    assert all(row["heads"] == [[1.0, 1.0]] * 3 for row in rows if row["method"] == "full")
+    cut = next(row for row in rows if row["method"] == "knorm:split=ada-kv" and row["budget"] == "50%")
+    assert sum(map(sum, cut["heads"])) / 6 == pytest.approx(cut["kept"], abs=2e-4)
     assert [(row["method"], row["budget"], row["known"]) for row in rows][:2] == [
         ("full", "100%", True), ("h2o", "50%", True),
     ]  # fmt: skip

@@ -34,7 +34,8 @@ OFFERED = ("eager", "sdpa")
 _PROJECTIONS = ("o_proj", "dense", "out_proj")
 
 updated = threading.local()
-"""``updated.by`` = (cache, layer) between the update of a layer and its attention, in one thread."""
+"""In one thread: ``updated.by`` = (cache, layer) between the update of a layer and its attention, and
+``updated.hidden`` = what the layer's attention was given. ``updated.gated`` = attention of calls without a cache."""
 
 
 def attach(model: Any, layers: int) -> None:
@@ -63,6 +64,13 @@ def attach(model: Any, layers: int) -> None:
                 copies[id(own)]._attn_implementation_internal = NAME
                 copies[id(own)].budgeteer_original = own
             module.config = copies[id(own)]
+            module.register_forward_pre_hook(_listen, with_kwargs=True)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Note what an attention module is given, for scores that look at it."""
+    updated.hidden = args[0] if args else kwargs.get("hidden_states")
 
 
 def frequencies_of(model: Any) -> Tensor | None:
@@ -99,7 +107,11 @@ def attend(
         base: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
     else:
         base = ALL_ATTENTION_FUNCTIONS[name]
-    by = getattr(updated, "by", None)
+    by, hidden = getattr(updated, "by", None), getattr(updated, "hidden", None)
+    updated.hidden = None
+    if by is None and (gated := getattr(updated, "gated", None)) is not None:  # gates in training
+        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        return gated(module, query, key, value, attention_mask, scaling, hidden), None
     if by is None:
         return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
     (cache, layer), updated.by = by, None
@@ -116,6 +128,7 @@ def attend(
         kwargs.get("scaling") or query.shape[-1] ** -0.5,
         kwargs.get("softcap"),
         lambda: _output(module, query.shape[1], value.shape[-1]),
+        None if hidden is None else hidden.detach(),
     )
     with torch.no_grad():
         cache.prepare(layer, call, attention_mask)

@@ -19,6 +19,7 @@ except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
 from budgeteer.cache.attend import argument_of, attach, frequencies_of, updated
+from budgeteer.cache.gates import require_trained_on
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
@@ -102,6 +103,7 @@ class BudgetedCache(Cache):
         if self.selected.rest.renew is not None:
             _retrievable(self.selected)
         windows = windows_of(model)
+        require_trained_on(model, self.selected)
         attach(model, len(windows))
         if self.selected.score.replays:
             if any(window is not None for window in windows):
@@ -212,7 +214,7 @@ class BudgetedCache(Cache):
             layer.forget(call)
             self.measure(layer)
         elif self._due and over and score.replays:
-            last = call._replace(queries=call.queries[:, :, -1:].clone(), valid=call.valid[:, -1:])
+            last = call._replace(queries=call.queries[:, :, -1:].clone(), valid=call.valid[:, -1:], hidden=None)
             self._unread.append(_Unread(layer, last, mask, size, tokens))
         elif self._due and over:
             self._weigh(layer, observed, mask, size, tokens)
@@ -277,11 +279,26 @@ class BudgetedCache(Cache):
         entry, head = self.selected.rest.codec.cost(pair[0].shape[-1], pair[1].shape[-1])
         return full, full - sum(c.shape[-1] * c.element_size() for c in pair) + entry, head + 8
 
-    def _enough(self, size: int) -> None:
+    def require(self, budget: Budget | str, tokens: int) -> None:
+        """Refuse a budget with which a prompt would be refused, judged by the entries that are held now.
+
+        Args:
+            budget: that another cache of this method is to have.
+            tokens: of each row of the prompt.
+
+        Raises:
+            InvalidInput: it leaves a head fewer entries than the method always keeps.
+        """
+        given, first = parsed(budget), self.layers[0]
+        size = int(sizes(given, torch.tensor([tokens]), self._footprints(first)))
+        if size < tokens:
+            self._enough(size, given)
+
+    def _enough(self, size: int, budget: Budget | None = None) -> None:
         if size < (least := self.selected.protected(size)):
             raise InvalidInput(
-                f"budget {self.budget} leaves {size} tokens a head, and {self.selected.name} always keeps {least}; "
-                "give a larger budget, or a method that protects less, such as snapkv:window=8"
+                f"budget {budget or self.budget} leaves {size} tokens a head, and {self.selected.name} always keeps "
+                f"{least}; give a larger budget, or a method that protects less, such as snapkv:window=8"
             )
 
     def _footprint(self, layer: BudgetedLayer) -> Footprint:
@@ -305,6 +322,15 @@ class BudgetedCache(Cache):
         """After a layer changed: what all hold, and the most so far, with ``beside`` bytes for a moment."""
         self._held[layer.index] = layer.bytes()
         self.peak = max(self.peak, sum(self._held) + beside)
+
+    def heads(self) -> list[list[float]]:
+        """For each layer and head the entries that are held, of those of a full cache, on the mean over rows."""
+        found = list[list[float]]()
+        for layer in self.layers:
+            full = layer.seen if layer.window is None else min(layer.seen, layer.window - 1)
+            slots = torch.empty(1, 0, 0) if layer.storage is None else layer.storage.slots(layer.seen)
+            found.append(((slots >= 0).sum(-1).double().mean(0) / max(full, 1)).tolist())
+        return found
 
     def account(self) -> Account:
         """What is held now, measured."""

@@ -72,15 +72,30 @@ def smoothed(scores: Tensor, kernel: int) -> Tensor:
 
 
 def turned(vectors: Tensor, steps: Tensor, frequencies: Tensor) -> Tensor:
-    """Vectors [..., q, d] rotated on by ``steps`` [q] positions; ``frequencies`` [r / 2], d >= r.
+    """Vectors [..., q, d] rotated on by ``steps`` [q] or [..., q] positions; ``frequencies`` [r / 2], d >= r.
 
     Numbers i and i + r / 2 of a vector are a pair, which turns by steps x frequency; those from r on stay.
     """
-    angle = steps[:, None].double() * frequencies.double()
+    angle = steps[..., None].double() * frequencies.double()
     cos, sin = angle.cos().to(vectors.dtype), angle.sin().to(vectors.dtype)
     half = frequencies.shape[0]
     a, b = vectors[..., :half], vectors[..., half : 2 * half]
     return torch.cat([a * cos - b * sin, b * cos + a * sin, vectors[..., 2 * half :]], dim=-1)
+
+
+def standard(scores: Tensor, there: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Less their mean over some dimensions, over their standard deviation there (divisor: the number less 1).
+
+    Args:
+        scores: any shape.
+        there: which of them count, of a shape that fits.
+        over: dimensions of which one mean is taken.
+    """
+    there = there.expand(scores.shape)
+    count = there.sum(over, keepdim=True)
+    mean = scores.masked_fill(~there, 0.0).sum(over, keepdim=True) / count.clamp(min=1)
+    apart = ((scores - mean) ** 2).masked_fill(~there, 0.0).sum(over, keepdim=True) / (count - 1).clamp(min=1)
+    return (scores - mean) / apart.sqrt().clamp(min=1e-6)
 
 
 def over_heads(cells: Cells, scores: Tensor) -> Tensor:

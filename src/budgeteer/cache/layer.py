@@ -23,6 +23,7 @@ class Call(NamedTuple):
         valid: [B, q]; False = padding.
         scaling, softcap: of the logits.
         output: function that gives [H, d of values, D] of the output projection, or None.
+        hidden: [B, q, D], what the attention was given; None where it takes something else.
     """
 
     queries: Tensor
@@ -30,6 +31,7 @@ class Call(NamedTuple):
     scaling: float
     softcap: float | None
     output: Callable[[], Tensor | None]
+    hidden: Tensor | None = None
 
 
 class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -203,11 +205,17 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             window=self.window,
             output=call.output(),
             frequencies=self.frequencies,
+            hidden=call.hidden if self.selected.score.hidden else None,
         )
 
     def remember(self, cells: Cells) -> None:
         """Add what a call's queries read to the memory of the entries."""
         assert self.storage is not None
+        if self.selected.score.hidden and cells.hidden is None:
+            raise InvalidInput(
+                f"{self.selected.name} looks at what the attention of a layer is given, and this model's attention "
+                "takes no hidden_states; choose another method"
+            )
         if self.selected.score.observe is not None:
             self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
 

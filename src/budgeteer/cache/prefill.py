@@ -16,8 +16,8 @@ from budgeteer.cache.replay import replay
 class Prefill(BudgetedCache):
     """A full cache that records what each layer read, so that :meth:`into` can fill budgeted caches from it.
 
-    A filled cache is, to the bit, the one that reads the prompt itself in one call. Queries, keys and values of all
-    layers are held, which is more than a full cache.
+    A filled cache is, to the bit, the one that reads the prompt itself in one call. Queries, keys, values
+    and inputs of the attention of all layers are held, which is more than a full cache.
 
     Args:
         model: as for a :class:`BudgetedCache`; the caches have to be of the same model.
@@ -57,12 +57,21 @@ class Prefill(BudgetedCache):
         return cache
 
     def _replay(self, cache: BudgetedCache) -> None:
-        """Have the prompt read a second time, once for all budgets and splits of a score."""
+        for layer, memory in zip(cache.layers, self.heard(cache), strict=True):
+            assert layer.storage is not None
+            layer.storage.replace("memory", memory)
+        cache.settle()
+
+    def heard(self, cache: BudgetedCache) -> list[Tensor]:
+        """What the score of a cache remembers of each layer's entries, [B, K, n, remembers].
+
+        A score that reads a prompt twice does so once for all budgets and splits.
+
+        Args:
+            cache: filled with this prompt, of which nothing was dropped.
+        """
         heard = cache.selected.score.observe, cache.selected.score.reads
         if heard not in self._heard:
             replay(self._model, cache, argument_of(self._model), self._given)
             self._heard[heard] = [layer.memory().clone() for layer in cache.layers]
-        for layer, memory in zip(cache.layers, self._heard[heard], strict=True):
-            assert layer.storage is not None
-            layer.storage.replace("memory", memory)
-        cache.settle()
+        return self._heard[heard]

@@ -35,6 +35,8 @@ class Cells:
         output: [H, d of values, D], the part of each head in the layer's output projection; None = unknown.
         frequencies: [r / 2] of the rotation of keys and queries: a pair (i, i + r / 2) turns by position x frequency;
             None = unknown, or not of this kind.
+        hidden: [B, m, D], what the attention of the call was given, of its m newest tokens; None unless
+            :attr:`Score.hidden`, and in layers that are asked again later.
     """
 
     keys: Tensor
@@ -53,6 +55,7 @@ class Cells:
     window: int | None = None
     output: Tensor | None = None
     frequencies: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 class Score(NamedTuple):
@@ -76,6 +79,9 @@ class Score(NamedTuple):
         reads: with ``replays``, tokens of another text that is read instead, from an empty memory each time; none = the
             prompt.
         rotation: it uses ``Cells.frequencies``; a model without them is refused before anything is computed.
+        hidden: ``observe`` uses ``Cells.hidden``.
+        fingerprint: of the model that it was trained on (:func:`budgeteer.core.steer.fingerprint_of`); a cache of
+            another one is refused. Empty = it is for any model.
     """
 
     score: Callable[[Cells, Tensor], Tensor]
@@ -91,6 +97,8 @@ class Score(NamedTuple):
     replays: bool = False
     reads: tuple[int, ...] = ()
     rotation: bool = False
+    hidden: bool = False
+    fingerprint: str = ""
 
 
 class Groups(NamedTuple):

@@ -223,6 +223,7 @@ def _cells(seed: int, queries: int) -> Cells:
         seed=seed,
         output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
         frequencies=0.3 ** torch.arange(WIDTH / 2),
+        hidden=torch.randn(ROWS, queries, MODEL, generator=rng),
     )
 
 

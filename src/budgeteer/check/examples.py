@@ -52,6 +52,29 @@ def samples() -> dict[str, Any]:
     return {"head": _head(6, 3, {"values": [0.0, 1.0], "lengths": [0, 8, 16]})}
 
 
+def _gates(kind: str) -> dict[str, Any]:
+    """Random gates for the layers of the entries of :func:`budgeteer.check.check_score`."""
+    from budgeteer.cache.gates import untrained
+    from budgeteer.check._cells import KV_HEADS, LAYERS, MODEL
+
+    return {"gates": untrained(kind, (LAYERS, MODEL, KV_HEADS), 4, 0.0, "", 0)}
+
+
+def kvzap() -> dict[str, Any]:
+    """Gates that guess the scores of kvzip."""
+    return _gates("kvzap")
+
+
+def trim_kv() -> dict[str, Any]:
+    """Gates that say how long an entry lasts."""
+    return _gates("trim-kv")
+
+
+def losses() -> dict[str, Any]:
+    """Losses of the layers of :func:`budgeteer.check.check_split`, in any shape."""
+    return {"losses": {"shares": [0.1, 0.3, 1.0], "losses": [[3, 1, 0], [1, 1, 0], [9, 0.5, 0.6], [2, 2.5, 0]]}}
+
+
 def programmatic() -> dict[str, Any]:
     """A function that likes short traces."""
     return {"check": lambda question, trace: 1 / (1 + len(trace))}

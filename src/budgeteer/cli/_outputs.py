@@ -16,6 +16,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("allocate", "plot"): FILE_ONLY,
     ("bench", "out"): FOLDER,
     ("cache", "out"): FILE_ONLY,
+    ("cache", "report"): FILE_ONLY,
     ("compare", "out"): FOLDER,
     ("data", "out"): FILE,
     ("evidence", "out"): FOLDER,

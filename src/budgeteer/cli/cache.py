@@ -1,4 +1,4 @@
-"""budgeteer cache: what a budget of the KV cache costs in quality and frees in bytes, and what fits into a memory."""
+"""budgeteer cache: what a budget of the KV cache costs and frees, what fits into a memory, and trained gates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,plan}")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,plan,train}")
     evaluated = commands.add_parser("eval", help="answer questions about long texts with each method and budget")
     evaluated.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
     evaluated.add_argument(
@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="METHOD",
-        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all that fit the model)",
+        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all that fit the model "
+        "without training)",
     )
     evaluated.add_argument(
         "--budgets",
@@ -44,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument("--seed", type=int, default=0, help="of texts and random methods (default %(default)s)")
     evaluated.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
     evaluated.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
+    evaluated.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="page with quality against bytes, and what each head kept"
+    )
     planned = commands.add_parser("plan", help="what of weights and cache fits into a memory, from the configuration")
     planned.add_argument("model", metavar="MODEL", help="hf:FOLDER, a config.json, smollm2 or thinker")
     planned.add_argument("--gpu", required=True, metavar="SIZE", help="its memory, such as 24GB (10^9) or 24GiB (2^30)")
@@ -58,11 +62,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measured", type=Path, metavar="FILE", help="of cache eval --out: what the share that fits costs in quality"
     )
     planned.add_argument("--json", action="store_true", help="what fits as JSON")
+    trained = commands.add_parser("train", help="train the gates of a score, or measure what a cut of each layer loses")
+    trained.add_argument(
+        "kind", choices=("kvzap", "trim-kv", "knapsack"), help="the score of the gates, or the split of the losses"
+    )
+    trained.add_argument("model", metavar="MODEL", help="hf:FOLDER, smollm2 or thinker")
+    trained.add_argument(
+        "--texts", type=Path, required=True, metavar="FILE", help="UTF-8 text like what the model reads"
+    )
+    trained.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: gates/KIND.safetensors, or .json, in the model's folder"
+    )
+    trained.add_argument(
+        "--method", default="snapkv", help="knapsack: the score that chooses what is kept (default %(default)s)"
+    )
+    trained.add_argument("--length", type=int, default=256, metavar="N", help="tokens of a text (default %(default)s)")
+    trained.add_argument("--limit", type=int, default=200, metavar="N", help="the first N texts (default %(default)s)")
+    trained.add_argument("--steps", type=int, default=300, metavar="N", help="updates (default %(default)s)")
+    trained.add_argument("--width", type=int, default=64, metavar="N", help="of a hidden layer (default %(default)s)")
+    trained.add_argument(
+        "--budget", default="25%", metavar="B", help="trim-kv: entries that may be alive at a time (default 25%%)"
+    )
+    trained.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
+    trained.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate or plan."""
-    return _plan(args) if args.action == "plan" else _evaluate(args)
+    """Evaluate, plan or train."""
+    return {"plan": _plan, "eval": _evaluate, "train": _train}[args.action](args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Train gates, print what was measured on held-out texts, and write them; or measure the losses of layers."""
+    import torch
+
+    from budgeteer.cache import selection
+    from budgeteer.cache.gates import GATES, save_gates
+    from budgeteer.cache.size import parsed
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.lab import cache_eval
+    from budgeteer.lab.cache_gates import EVERY, Training, train_gates
+    from budgeteer.lab.cache_losses import losses
+
+    budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
+    if budget.kind == "bytes":
+        raise InvalidInput(f"--budget is {args.budget}; give tokens or a share of the texts, such as 25%")
+    if args.out is None and not (args.model.startswith("hf:") and folder.is_dir()):
+        raise InvalidInput(f"{args.model} is no folder that gates could lie in; give --out FILE")
+    selection(args.method)
+    try:
+        text = args.texts.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {args.texts}: {error}; give a file of UTF-8 text") from error
+    model, encode = cache_eval.opened(args.model, args.device)
+    ids = encode(text, True)
+    count = min(len(ids) // args.length, args.limit)
+    if count < EVERY:
+        raise InvalidInput(
+            f"{args.texts} has {len(ids):,} tokens, which make {count} texts of {args.length}; give {EVERY} or more, "
+            "by a longer file or a smaller --length"
+        )
+    texts = torch.tensor(ids[: count * args.length]).reshape(count, args.length)
+    if args.kind == "knapsack":
+        path = args.out or folder / GATES / "knapsack.json"
+        measured = losses(model, texts, args.method)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+        for layer, lost in enumerate(measured["losses"]):
+            sys.stdout.write(f"layer {layer:3}: " + "  ".join(f"{loss:6.3f}" for loss in lost) + "\n")
+        sys.stdout.write(f"written: {path}; use it as {measured['method']}:split=knapsack:losses={path}\n")
+        return 0
+    keep = max(budget.of(args.length), 1)
+    given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)
+    done = train_gates(args.kind, model, texts, given)
+    path = args.out or folder / GATES / f"{args.kind}.safetensors"
+    save_gates(done.gates, path)
+    sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in done.measured.items()))
+    sys.stdout.write(f"written: {path}; use it as {args.kind}:gates={path}\n")
+    return 0
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -183,7 +260,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UnknownName("task of a cache", unknown[0], TASKS)
-    methods = [selection(method).name for method in args.methods or registry.of("score")]
+    given = args.methods or [name for name, method in registry.of("score").items() if not method.arguments]
+    methods = [selection(method).name for method in given]
     cache_eval.check(methods, budgets, args.length)
     model, encode = cache_eval.opened(args.model, args.device)
     args.methods = methods if args.methods else cache_eval.possible(model, methods)
@@ -202,8 +280,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     for knows in known:
         sys.stdout.write(_printed([row for row in rows if row["known"] == knows], tasks, knows))
     if args.out:
-        settings = {name: value for name, value in vars(args).items() if name not in ("out", "action")}
+        settings = {name: value for name, value in vars(args).items() if name not in ("out", "report", "action")}
         write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", args.out)
+    if args.report:
+        from budgeteer.lab.cache_report import render
+
+        write_text(render(rows, args.model), args.report)
     return 0
 
 

@@ -143,6 +143,11 @@ KEYDIFF = Citation(
     "2504.15364",
 )
 
+COMPACTOR = Citation(
+    "Compactor: Calibrated Query-Agnostic KV Cache Compression with Approximate Leverage Scores", "2507.08143"
+)
+KVZAP = Citation("KVzap: Fast, Adaptive, and Faithful KV Cache Pruning", "2601.07891")
+TRI_ATTENTION = Citation("TriAttention: Efficient Long Reasoning with Trigonometric KV Compression", "2604.04921")
 KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
 EMS, REWARD_FORCING = _paper("EMS"), _paper("RewardForcing-EMASink")
 ROUTING_SURVEY = _paper("RoutingSurvey")
@@ -1049,12 +1054,38 @@ METHODS: tuple[Method, ...] = (
     Method("quest", "score", _CS("quest"), "pages that may hold what the query reads", QUEST),
     Method("epi-cache", "score", _CS("epi_cache"), "what a text of yours reads, such as a topic's", _paper("EpiCache")),
     Method("keydiff", "score", _CS("keydiff"), "keys unlike the mean key", KEYDIFF),
+    Method("compactor", "score", _CS("compactor"), "keys that stand out, and what neighbours read", COMPACTOR),
+    Method("tri-attention", "score", _CS("tri_attention"), "what the mean query reads from later on", TRI_ATTENTION),
+    Method(
+        "kvzap",
+        "score",
+        _CS("kvzap"),
+        "what KVzip would keep, guessed by a trained net",
+        KVZAP,
+        arguments=_example("kvzap"),
+    ),
+    Method(
+        "trim-kv",
+        "score",
+        _CS("trim_kv"),
+        "what a trained gate says will last",
+        _paper("TRIM-KV"),
+        arguments=_example("trim_kv"),
+    ),
+    Method("gui-kv", "score", _CS("gui_kv"), "what is read, less what the newest screen repeats", _paper("GUI-KV")),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
     Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
     Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV),
     Method("prefix", "split", _CP("prefix"), "layers hold the same share of their attention", PREFIX_KV),
     Method("layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE),
+    Method(
+        "knapsack",
+        "split",
+        _CP("knapsack"),
+        "the least sum of losses that were measured",
+        arguments=_example("losses"),
+    ),
     # reducer
     Method("random", "reducer", _CX("random"), "pieces at random: the control"),
     Method("recency", "reducer", _CX("recency"), "the newest text: a sliding window"),

@@ -390,6 +390,7 @@ def heat_map(
     rows: Sequence[str],
     title: str,
     labels: tuple[str, str],
+    said: str = "of prompts got",
 ) -> str:
     """Cells of opacity = square root of the share (small shares stay visible), first row at the bottom.
 
@@ -398,6 +399,7 @@ def heat_map(
         columns, rows: names of the cells; about five column names are written.
         title: spoken by screen readers.
         labels: of the x and the y axis.
+        said: between a cell's share and the name of its row, in its tooltip.
     """
     width, left, right, top, bottom, cell = 560, 84, 10, 8, 62, 24
     height = top + bottom + cell * len(rows)
@@ -412,7 +414,7 @@ def heat_map(
                 parts.append(
                     f'<rect class="heat" x="{left + c * step:.2f}" y="{y}" width="{step:.2f}" height="{cell}" '
                     f'fill-opacity="{math.sqrt(min(1.0, share)):.3f}"><title>{clean(labels[0])} {clean(column)}: '
-                    f"{percent(share)} of prompts got {clean(name)}</title></rect>"
+                    f"{percent(share)} {clean(said)} {clean(name)}</title></rect>"
                 )
     base = height - bottom
     parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{base}" y2="{base}"/>')

@@ -7,10 +7,13 @@ context, and the question comes later, as the next turn does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +44,8 @@ class Answered:
         bytes: that were held then.
         peak: of the bytes while the prompt was read.
         cold: bytes in cold memory, beside ``bytes``. Where entries are retrieved, all of these are of the answer's end.
+        parts: whether each part of the answer is right, commas apart, given those before it; none = it is one part.
+        heads: for each layer and head, entries that were held when the answer began, of those of a full cache.
     """
 
     task: str
@@ -53,14 +58,21 @@ class Answered:
     bytes: int
     peak: int
     cold: int = 0
+    parts: tuple[bool, ...] = ()
+    heads: Sequence[Sequence[float]] = ()
+
+    @property
+    def found(self) -> float:
+        """Share of the answer's parts that are right."""
+        return sum(self.parts) / len(self.parts) if self.parts else float(self.right)
 
 
 def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
     """Refuse what cannot be, before anything is computed.
 
     Raises:
-        InvalidInput: a budget that is smaller than what a method always keeps of a text of ``length`` tokens, or a name
-            that stands twice.
+        InvalidInput: a budget that is smaller than what a method always keeps of a text of ``length`` tokens
+            (budgets in bytes are looked at by :func:`evaluate`), or a name that stands twice.
         UnknownName: no such method.
     """
     for names, plain in ((methods, [selection(method).name for method in methods]), (budgets, budgets)):
@@ -143,38 +155,68 @@ def evaluate(
         InvalidInput: as :func:`check`, for the shortest prompt, before anything is computed.
     """
     device = next(model.parameters()).device
-    parts = [(encode(each.context, True), encode(each.question, False), encode(each.answer, False)) for each in samples]
-    lengths = {len(context) + knows * (len(question) - 1) for context, question, _ in parts for knows in known}
+    texts = [(encode(each.context, True), encode(each.question, False), _pieces(encode, each)) for each in samples]
+    lengths = {len(context) + knows * (len(question) - 1) for context, question, _ in texts for knows in known}
     for length in sorted(lengths):
         check(methods, budgets, length)
+    _check_bytes(model, methods, budgets, lengths)
     names = [selection(method).name for method in methods]
     arms = [(FULL, "100%", "recent"), *((name, budget, name) for name in names for budget in budgets)]
-    for sample, (context, question, answer) in zip(samples, parts, strict=True):
+    for sample, (context, question, pieces) in zip(samples, texts, strict=True):
+        answer = [token for piece in pieces for token in piece]
         for knows in known:
             prompt, rest = ([*context, *question[:-1]], question[-1:]) if knows else (context, question)
             read = Prefill(model, torch.tensor([prompt], device=device))
             for name, budget, method in arms:
                 cache = BudgetedCache(model, budget, method, seed=seed)
                 read.into(cache)
-                held = cache.account()
-                logprobs, right = _answer(model, cache, rest, answer, device)
+                held, heads = cache.account(), cache.heads()
+                logprobs, first = _answer(model, cache, rest, answer, device)
                 if cache.selected.rest.renew is not None:
-                    held = cache.account()
+                    held, heads = cache.account(), cache.heads()
                 yield Answered(
                     sample.task,
                     name,
                     budget,
                     knows,
-                    right,
+                    all(first),
                     logprobs / len(answer),
                     held.share,
                     held.bytes,
                     held.peak_bytes,
                     held.cold_bytes,
+                    _parts(pieces, first),
+                    heads,
                 )
 
 
-def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: Any) -> tuple[float, bool]:
+def _check_bytes(model: Any, methods: Sequence[str], budgets: Sequence[str], lengths: Collection[int]) -> None:
+    """As :func:`check`, for budgets in bytes, which need to know how large the entries of a model are."""
+    given = [budget for budget in budgets if parsed(budget).kind == "bytes"]
+    if not given:
+        return
+    read = Prefill(model, torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device))
+    for method in methods:
+        cache = read.into(BudgetedCache(model, "100%", method))
+        for budget in given:
+            for length in lengths:
+                cache.require(budget, length)
+
+
+def _pieces(encode: Callable[[str, bool], list[int]], sample: Sample) -> list[list[int]]:
+    """Tokens of an answer: parts at even places, the commas between them at odd ones."""
+    return [encode(piece, False) for piece in re.findall(",|[^,]+", sample.answer)]
+
+
+def _parts(pieces: list[list[int]], first: list[bool]) -> tuple[bool, ...]:
+    """Whether each part of an answer is right; none where it is one part."""
+    ends = list(accumulate((len(piece) for piece in pieces), initial=0))
+    return tuple(all(first[start:stop]) for start, stop in list(pairwise(ends))[::2]) if len(pieces) > 1 else ()
+
+
+def _answer(
+    model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: Any
+) -> tuple[float, list[bool]]:
     """Sum of the log-probabilities of an answer, and whether each token is the first choice."""
     with torch.no_grad():
         logits = [_read(model, cache, rest, device)[-1:]]
@@ -185,7 +227,7 @@ def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int]
             logits += [_read(model, cache, piece, device) for piece in pieces]
     rows, wanted = torch.cat(logits).float(), torch.tensor(answer, device=device)
     logprobs = rows.log_softmax(-1).gather(1, wanted[:, None])
-    return float(logprobs.sum()), bool((rows.argmax(-1) == wanted).all())
+    return float(logprobs.sum()), (rows.argmax(-1) == wanted).tolist()
 
 
 def _read(model: Any, cache: BudgetedCache, ids: list[int], device: Any) -> Tensor:
@@ -195,10 +237,11 @@ def _read(model: Any, cache: BudgetedCache, ids: list[int], device: Any) -> Tens
 
 
 def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
-    """A row for each method, budget and way to ask: shares of right answers by task and in all, with intervals.
+    """A row for each method, budget and way to ask: shares of right answers, with intervals.
 
-    ``right`` is over all samples with Wilson's 95 % interval, ``lost`` the mean difference of log-probabilities to the
-    full cache on the same samples, nats a token, with a paired t interval.
+    ``tasks`` has the mean share of the parts of an answer that are right, by task. ``right`` is over all samples with
+    Wilson's 95 % interval, ``lost`` the mean difference of log-probabilities to the full cache on the same samples,
+    nats a token, with a paired t interval. ``heads`` is the mean over the samples.
     """
     rows = []
     tasks = list(dict.fromkeys(each.task for each in answered))
@@ -206,7 +249,7 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     full = {knows: [e.logprob for e in answered if e.known == knows and e.method == FULL] for knows, *_ in arms}
     for knows, method, budget in arms:
         mine = [each for each in answered if (each.known, each.method, each.budget) == (knows, method, budget)]
-        by_task = {task: [e.right for e in mine if e.task == task] for task in tasks}
+        by_task = {task: [e.found for e in mine if e.task == task] for task in tasks}
         rows.append(
             {
                 "method": method,
@@ -214,12 +257,13 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
                 "known": knows,
                 "samples": len(mine),
                 "right": _interval(wilson(sum(each.right for each in mine), len(mine))),
-                "tasks": {task: sum(right) / len(right) for task, right in by_task.items()},
+                "tasks": {task: sum(found) / len(found) for task, found in by_task.items()},
                 "lost": _interval(paired(full[knows], [each.logprob for each in mine])),
                 "kept": mean_ci([each.kept for each in mine]).mean,
                 "bytes": round(mean_ci([each.bytes for each in mine]).mean),
                 "peak": round(mean_ci([each.peak for each in mine]).mean),
                 "cold": round(mean_ci([each.cold for each in mine]).mean),
+                "heads": np.mean([each.heads for each in mine], axis=0).round(4).tolist(),
             }
         )
     return rows

@@ -1,8 +1,14 @@
-"""Texts with something to find, in the manner of RULER (arXiv 2404.06654): needles, keys, chains of variables."""
+"""Texts with something to find, in the manner of RULER (arXiv 2404.06654).
+
+Its needles (single, multikey, multivalue, multiquery), chains of variables, common and frequent words; and two more:
+rules at the beginning of a prompt, and a conversation whose episodes say different things in the same words. An answer
+with several parts has them in an order that the question asks for, separated by commas.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +34,13 @@ KEYS = (
     "yellow", "zebra",
 )  # fmt: skip
 INTRODUCTION = "Some numbers are hidden in the following text. Remember them.\n"
+TOPICS = {
+    "cooking": ("The soup needs more salt.", "Bread takes an hour.", "I burnt the onions.", "Use the small pan."),
+    "travel": ("The ferry leaves at noon.", "We missed the bus.", "The hotel has a garden.", "Take the coast road."),
+    "music": ("The choir sings on Friday.", "I play the second part.", "Tune it once more.", "That song is old."),
+    "gardening": ("The roses want water.", "It is too cold for beans.", "Cut the hedge in May.", "The soil is dry."),
+}
+"""Topic of an episode -> what is said in it."""
 
 
 class Sample(NamedTuple):
@@ -37,7 +50,7 @@ class Sample(NamedTuple):
         task: its name.
         context: the text.
         question: what is asked, up to where the answer begins.
-        answer: the answer, as it continues the question.
+        answer: the answer, as it continues the question; its parts are separated by commas.
     """
 
     task: str
@@ -46,17 +59,43 @@ class Sample(NamedTuple):
     answer: str
 
 
-def single(rng: np.random.Generator) -> tuple[list[str], str, str]:
+class Asked(NamedTuple):
+    """What a task draws.
+
+    Attributes:
+        text: ``(n) -> text``, longer for larger n, from n = 0.
+        question, answer: as a :class:`Sample` has them.
+    """
+
+    text: Callable[[int], str]
+    question: str
+    answer: str
+
+
+def single(rng: np.random.Generator) -> Asked:
     """One needle."""
-    return _keyed(rng, 1)
+    return _keyed(rng, 1, 1)
 
 
-def multikey(rng: np.random.Generator) -> tuple[list[str], str, str]:
+def multikey(rng: np.random.Generator) -> Asked:
     """Four needles that differ in their key; one is asked for."""
-    return _keyed(rng, 4)
+    return _keyed(rng, 4, 1)
 
 
-def variables(rng: np.random.Generator) -> tuple[list[str], str, str]:
+def multiquery(rng: np.random.Generator) -> Asked:
+    """Four needles that differ in their key; all are asked for, in an order of the question's own."""
+    return _keyed(rng, 4, 4)
+
+
+def multivalue(rng: np.random.Generator) -> Asked:
+    """Four numbers for one key; all are asked for, in the order of the text."""
+    key, numbers = str(rng.choice(KEYS)), [_number(rng) for _ in range(4)]
+    lines = [f"A special magic number for {key} is {number}." for number in numbers]
+    question = f"\nThe four special magic numbers for {key}, in the order of the text, are"
+    return _hidden(rng, lines, question, " " + ", ".join(numbers))
+
+
+def variables(rng: np.random.Generator) -> Asked:
     """A number that is handed on over two variables, beside another such chain; the last variable is asked for."""
     names = [f"V{letter}" for letter in rng.permutation(list("ABCDEFGHKLMN"))[:6]]
     chains = [_number(rng), _number(rng)]
@@ -65,31 +104,114 @@ def variables(rng: np.random.Generator) -> tuple[list[str], str, str]:
         first, second, third = names[3 * place : 3 * place + 3]
         lines.append((f"VAR {first} = {number}.", f"VAR {second} = VAR {first}.", f"VAR {third} = VAR {second}."))
     order = [line for pair in zip(*lines, strict=True) for line in pair]
-    return order, f"\nThe number that VAR {names[2]} holds is", f" {chains[0]}"
+    return _hidden(rng, order, f"\nThe number that VAR {names[2]} holds is", f" {chains[0]}")
 
 
-TASKS: dict[str, Callable[[np.random.Generator], tuple[list[str], str, str]]] = {
-    "single": single,
+def common(rng: np.random.Generator) -> Asked:
+    """A list of words, three of which come again and again; they are asked for, in alphabetical order."""
+    words = [str(word) for word in rng.permutation(KEYS)]
+    often, seldom, seed = words[:3], words[3:], int(rng.integers(2**31))
+
+    def text(rounds: int) -> str:
+        order, listed = np.random.default_rng(seed), []
+        for turn in range(rounds + 1):
+            others = [seldom[(3 * turn + i) % len(seldom)] for i in range(3)]
+            listed += [str(word) for word in order.permutation([*often, *others])]
+        return "Some of these words come more often than the others.\n" + " ".join(listed)
+
+    return Asked(text, "\nThe three most common words, in alphabetical order, are", " " + ", ".join(sorted(often)))
+
+
+def frequent(rng: np.random.Generator) -> Asked:
+    """Words whose numbers fall with the square of their rank; the first three are asked for, most frequent first."""
+    words, seed = [str(word) for word in rng.permutation(KEYS)], int(rng.integers(2**31))
+    shares = 1.0 / np.arange(1, len(words) + 1) ** 2
+
+    def text(more: int) -> str:
+        counts = np.maximum((40 + more) * shares / shares.sum(), 1).astype(int)
+        listed = np.repeat(words, counts)
+        return "Count the words in the following text.\n" + " ".join(np.random.default_rng(seed).permutation(listed))
+
+    return Asked(text, "\nThe three most frequent words, the most frequent first, are", " " + ", ".join(words[:3]))
+
+
+def instructions(rng: np.random.Generator) -> Asked:
+    """Four rules at the beginning, then much text; one of them is to be followed."""
+    keys, words = rng.permutation(KEYS)[:4], rng.permutation(KEYS)[-4:]
+    rules = [f"Rule: when asked about {key}, say {word}." for key, word in zip(keys, words, strict=True)]
+    asked = int(rng.integers(4))
+    head = "Follow these rules when you answer.\n" + " ".join(rules) + "\n"
+    return Asked(lambda n: head + " ".join(_filler(n)), f"\nAsked about {keys[asked]}, I say", f" {words[asked]}")
+
+
+def episodes(rng: np.random.Generator) -> Asked:
+    """A conversation with an episode a topic: the same words with other numbers; that of one episode is asked for."""
+    topics = [str(topic) for topic in rng.permutation(list(TOPICS))]
+    numbers, places = [_number(rng) for _ in topics], rng.random(len(topics))
+
+    def text(turns: int) -> str:
+        told = []
+        for place, (topic, number) in enumerate(zip(topics, numbers, strict=True)):
+            count = turns // len(topics) + (place < turns % len(topics))
+            lines = [TOPICS[topic][i % len(TOPICS[topic])] for i in range(count)]
+            lines.insert(int(places[place] * (count + 1)), f"Remember the number {number}.")
+            said = [f"{('Ann', 'Ben')[i % 2]}: {line}" for i, line in enumerate(lines)]
+            told.append(f"They talk about {topic}.\n" + "\n".join(said))
+        return "\n".join(told)
+
+    asked = int(rng.integers(len(topics)))
+    return Asked(text, f"\nThe number in the talk about {topics[asked]} is", f" {numbers[asked]}")
+
+
+TASKS: dict[str, Callable[[np.random.Generator], Asked]] = {
     "multikey": multikey,
+    "single": single,
     "variables": variables,
+    "multivalue": multivalue,
+    "multiquery": multiquery,
+    "common": common,
+    "frequent": frequent,
+    "instructions": instructions,
+    "episodes": episodes,
 }
-"""Name -> function of random numbers that gives the needles in their order, the question and the answer."""
+"""Name -> function of random numbers. Its place is part of the seed: new ones come last."""
 
 
 def _number(rng: np.random.Generator) -> str:
     return str(rng.integers(1000, 10_000))
 
 
-def _keyed(rng: np.random.Generator, needles: int) -> tuple[list[str], str, str]:
+def _keyed(rng: np.random.Generator, needles: int, queries: int) -> Asked:
     keys = rng.permutation(KEYS)[:needles]
     numbers = [_number(rng) for _ in keys]
     lines = [f"The special magic number for {key} is {number}." for key, number in zip(keys, numbers, strict=True)]
-    asked = int(rng.integers(needles))
-    return lines, f"\nThe special magic number for {keys[asked]} is", f" {numbers[asked]}"
+    if queries == 1:
+        asked = int(rng.integers(needles))
+        return _hidden(rng, lines, f"\nThe special magic number for {keys[asked]} is", f" {numbers[asked]}")
+    order = rng.permutation(needles)[:queries]
+    names = ", ".join(keys[i] for i in order)
+    question = f"\nThe special magic numbers for {names}, in this order, are"
+    return _hidden(rng, lines, question, " " + ", ".join(numbers[i] for i in order))
+
+
+def _filler(sentences: int) -> list[str]:
+    return [FILLER[i % len(FILLER)] for i in range(sentences)]
+
+
+def _hidden(rng: np.random.Generator, needles: list[str], question: str, answer: str) -> Asked:
+    """Needles at places that are drawn, in their order, among sentences that repeat."""
+    return Asked(partial(_among, needles, rng.random(len(needles))), question, answer)
+
+
+def _among(needles: list[str], places: F64, sentences: int) -> str:
+    filler = _filler(sentences)
+    for needle, place in zip(reversed(needles), sorted((places * sentences).astype(int))[::-1], strict=True):
+        filler.insert(place, needle)
+    return INTRODUCTION + " ".join(filler)
 
 
 def samples(task: str, count: int, length: int, size: Callable[[str], int], *, seed: int = 0) -> list[Sample]:
-    """Made-up texts of about ``length`` tokens, the needles at places that are drawn at random.
+    """Made-up texts of about ``length`` tokens.
 
     Args:
         task: one of :data:`TASKS`.
@@ -100,26 +222,18 @@ def samples(task: str, count: int, length: int, size: Callable[[str], int], *, s
 
     Raises:
         UnknownName: no such task.
-        InvalidInput: a length that does not hold the needles.
+        InvalidInput: a length that does not hold what the task needs.
     """
     if task not in TASKS:
         raise UnknownName("task of a cache", task, TASKS)
     return [
-        _sample(task, length, size, np.random.default_rng([seed, sorted(TASKS).index(task), i])) for i in range(count)
+        _sample(task, length, size, np.random.default_rng([seed, list(TASKS).index(task), i])) for i in range(count)
     ]
 
 
 def _sample(task: str, length: int, size: Callable[[str], int], rng: np.random.Generator) -> Sample:
-    needles, question, answer = TASKS[task](rng)
-
-    def text(sentences: int, places: F64) -> str:
-        filler = [FILLER[i % len(FILLER)] for i in range(sentences)]
-        for needle, place in zip(reversed(needles), sorted((places * sentences).astype(int))[::-1], strict=True):
-            filler.insert(place, needle)
-        return INTRODUCTION + " ".join(filler)
-
-    places = rng.random(len(needles))
-    if size(text(0, places) + question) > length:
-        raise InvalidInput(f"{length} tokens do not hold the needles of {task}; give a larger length")
-    sentences = largest(lambda count: size(text(count, places) + question) <= length, length)
-    return Sample(task, text(sentences, places), question, answer)
+    asked = TASKS[task](rng)
+    if size(asked.text(0) + asked.question) > length:
+        raise InvalidInput(f"{length} tokens do not hold what {task} needs; give a larger length")
+    longest = largest(lambda count: size(asked.text(count) + asked.question) <= length, length)
+    return Sample(task, asked.text(longest), asked.question, asked.answer)

@@ -42,16 +42,13 @@ def ema(alpha: float = 0.999, sinks: int = 4) -> Rest:
             weight = (1 - alpha) * float(alpha) ** (count - mine.long().cumsum(-1)).double() * mine
             stays = (float(alpha) ** count.double())[..., None]
             steps = leaving.slots.gather(2, at) - leaving.slots
-            for column, moved in ((keys, _turned(leaving.keys, steps, leaving.frequencies)), (values, leaving.values)):
+            for column, moved in (
+                (keys, turned(leaving.keys.double(), steps, leaving.frequencies)),
+                (values, leaving.values),
+            ):
                 where = at[..., None].expand(-1, -1, 1, column.shape[-1])
                 taken = (weight[..., None] * moved.double()).sum(2, keepdim=True)
                 column.scatter_(2, where, (stays * column.gather(2, where).double() + taken).to(column.dtype))
         return keys, values
 
     return Rest(fold, rotation=True)
-
-
-def _turned(keys: Tensor, steps: Tensor, frequencies: Tensor) -> Tensor:
-    """Keys [B, K, n, d], each rotated on by its own ``steps`` [B, K, n]."""
-    flat = keys.reshape(-1, keys.shape[-1]).double()
-    return turned(flat, steps.reshape(-1), frequencies).reshape(keys.shape)

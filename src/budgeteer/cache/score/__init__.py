@@ -10,13 +10,16 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.cache.score._adamas import adamas
     from budgeteer.cache.score._arkv import arkv
+    from budgeteer.cache.score._compactor import compactor
     from budgeteer.cache.score._defensive import defensive
     from budgeteer.cache.score._ems import ems
     from budgeteer.cache.score._epi_cache import epi_cache
     from budgeteer.cache.score._expected_attention import expected_attention
+    from budgeteer.cache.score._gui_kv import gui_kv
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._keydiff import keydiff
     from budgeteer.cache.score._knorm import knorm
+    from budgeteer.cache.score._kvzap import kvzap
     from budgeteer.cache.score._kvzip import kvzip
     from budgeteer.cache.score._prefix_kv import prefix_kv
     from budgeteer.cache.score._quest import quest
@@ -26,17 +29,22 @@ if TYPE_CHECKING:
     from budgeteer.cache.score._streaming_llm import streaming_llm
     from budgeteer.cache.score._token_select import token_select
     from budgeteer.cache.score._tova import tova
+    from budgeteer.cache.score._tri_attention import tri_attention
+    from budgeteer.cache.score._trim_kv import trim_kv
 
 __all__ = [
     "adamas",
     "arkv",
+    "compactor",
     "defensive",
     "ems",
     "epi_cache",
     "expected_attention",
+    "gui_kv",
     "h2o",
     "keydiff",
     "knorm",
+    "kvzap",
     "kvzip",
     "prefix_kv",
     "quest",
@@ -46,6 +54,8 @@ __all__ = [
     "streaming_llm",
     "token_select",
     "tova",
+    "tri_attention",
+    "trim_kv",
 ]
 
 __getattr__ = lazy(
@@ -53,13 +63,16 @@ __getattr__ = lazy(
     {
         "adamas": "_adamas",
         "arkv": "_arkv",
+        "compactor": "_compactor",
         "defensive": "_defensive",
         "ems": "_ems",
         "epi_cache": "_epi_cache",
         "expected_attention": "_expected_attention",
+        "gui_kv": "_gui_kv",
         "h2o": "_h2o",
         "keydiff": "_keydiff",
         "knorm": "_knorm",
+        "kvzap": "_kvzap",
         "kvzip": "_kvzip",
         "prefix_kv": "_prefix_kv",
         "quest": "_quest",
@@ -69,5 +82,7 @@ __getattr__ = lazy(
         "streaming_llm": "_streaming_llm",
         "token_select": "_token_select",
         "tova": "_tova",
+        "tri_attention": "_tri_attention",
+        "trim_kv": "_trim_kv",
     },
 )

@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.cache.split._ada_kv import ada_kv
+    from budgeteer.cache.split._knapsack import knapsack
     from budgeteer.cache.split._layers import layers
     from budgeteer.cache.split._prefix import prefix
     from budgeteer.cache.split._pyramid import pyramid
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ada_kv",
+    "knapsack",
     "layers",
     "prefix",
     "pyramid",
@@ -26,6 +28,7 @@ __getattr__ = lazy(
     __name__,
     {
         "ada_kv": "_ada_kv",
+        "knapsack": "_knapsack",
         "layers": "_layers",
         "prefix": "_prefix",
         "pyramid": "_pyramid",

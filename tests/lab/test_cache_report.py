@@ -1,0 +1,60 @@
+"""The page of an evaluation: which methods are drawn, where their points are, and which heads have a map."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from budgeteer.lab.cache_eval import Answered, table
+from budgeteer.lab.cache_report import best, render
+
+EVEN, UNEVEN = [[0.25, 0.25], [0.25, 0.25]], [[0.5, 0.0], [0.36, 0.14]]
+
+
+def rows(methods: dict[str, float]) -> list[dict[str, Any]]:
+    """Methods and what they lose; those whose name ends in ``:split=layers`` hold unequal heads."""
+
+    def answers(method: str, budget: str, lost: float, size: int, heads: list[list[float]]) -> list[Answered]:
+        right = [lost < 1, lost < 0.1]
+        return [
+            Answered("single", method, budget, True, r, -1 - lost - i / 10, size / 400, size, size, heads=heads)
+            for i, r in enumerate(right)
+        ]
+
+    found = answers("full", "100%", 0.0, 400, [[1.0, 1.0], [1.0, 1.0]])
+    for method, lost in methods.items():
+        heads = UNEVEN if method.endswith(":split=layers") else EVEN
+        found += answers(method, "25%", lost, 100, heads) + answers(method, "50%", lost / 2, 200, heads)
+    return table(found)
+
+
+def test_a_point_for_each_budget_and_a_map_where_heads_differ() -> None:
+    page = render(rows({"random": 1.5, "<i>:split=layers": 0.05}), "a <b> model")
+    assert best(rows({"random": 1.5, "tova": 0.05})) == ["tova", "random"]
+    assert "a &lt;b&gt; model, 2 texts" in page
+    assert "The full cache: 100% right with 400 bytes." in page
+    assert "<i>" not in page
+    assert page.count("<figure") == 3  # two charts, one map
+    tips = re.findall(r"key-value head (\d): ([0-9.]+%) of the entries are held in layer (\d)</title>", page)
+    assert tips == [("0", "50%", "0"), ("0", "36%", "1"), ("1", "14%", "1")]
+    assert "at 25%, question known</h3>" in page
+    assert "question asked after the choice" not in page.lower()
+    # means of lost are 1.5 and 0.75 at 100 and 200 bytes, and each loss is on its curve
+    assert ">random: 1.5 at 100</title>" in page
+    assert ">random: 0.75 at 200</title>" in page
+
+
+def test_no_more_methods_are_drawn_than_can_be_told_apart() -> None:
+    found = rows({f"method{i}": float(i) for i in range(10)})
+    page = render(found, "model")
+    assert "The 8 of 10 methods that lose least are drawn" in page
+    legend = page[page.index("legend") : page.index("</ul>")]
+    assert "method7" in legend
+    assert "method8" not in legend
+    assert page.count("method9") == 2  # in the table, once a budget
+    assert "What each head kept" not in page
