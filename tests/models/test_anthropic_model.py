@@ -110,6 +110,17 @@ def test_thinking_in_the_words_of_the_api(thinking: Thinking, sent: dict[str, An
     assert "temperature" not in body
 
 
+def test_a_model_is_told_the_budget_of_its_task() -> None:
+    for thinking, told in (
+        (Thinking(task=20_000), {}),
+        (Thinking(task=64_000, effort="high"), {"effort": "high"}),
+    ):
+        _, upstream = ask(says("", "4"), chat=Chat(CHAT.messages, thinking))
+        (body,), (headers,) = upstream.bodies, upstream.headers
+        assert body["output_config"] == {**told, "task_budget": {"type": "tokens", "total": thinking.task}}
+        assert headers["anthropic-beta"] == "task-budgets-2026-03-13"
+
+
 def test_answers_without_thinking_cut_and_full_ones() -> None:
     for step, text, finish, output in (
         (says("", "4"), "<think>\n\n</think>\n\n4", Finish.STOP, 7),
@@ -135,6 +146,7 @@ def test_what_does_not_fit_is_refused_before_it_is_sent() -> None:
     for chat, most, match in (
         (Chat(CHAT.messages, Thinking(tokens=100)), 4000, "takes 1024 or more"),
         (Chat(CHAT.messages, Thinking(tokens=4000)), 4000, "leaves none for the answer"),
+        (Chat(CHAT.messages, Thinking(task=19_999)), 4000, "takes 20,000 or more"),
     ):
         with pytest.raises(InvalidInput, match=match):
             ask(says("", "4"), chat=chat, most=most)

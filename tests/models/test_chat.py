@@ -50,6 +50,7 @@ def test_a_template_is_told_only_what_it_reads() -> None:
     for thinking, template, match in (
         (Thinking(on=False), R1, "cannot turn the thinking off"),
         (Thinking(effort="low"), QWEN3, "does not read reasoning_effort, so 'low' would change nothing"),
+        (Thinking(task=20_000), QWEN3, "m cannot be told a budget of the task"),
         (Thinking(tokens=9), QWEN3, "m takes no thinking budget .* such as budget-forcing"),
     ):
         with pytest.raises(InvalidInput, match=match):

@@ -47,6 +47,8 @@ def test_what_a_dialect_has_no_field_for_is_refused(name: str) -> None:
         "effort": (Thinking(effort="low"), "name an effort"),
         "tokens": (Thinking(tokens=8), "limit the tokens of thinking"),
     }
+    with pytest.raises(InvalidInput, match="no field for a budget of the task; Anthropic's API has"):
+        fields(name, Chat(CHAT.messages, Thinking(task=20_000)))
     for part, (thinking, match) in parts.items():
         chat = Chat(CHAT.messages, thinking)
         if getattr(DIALECTS[name], part) is None:

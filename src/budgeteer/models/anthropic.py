@@ -31,12 +31,17 @@ except ImportError as error:
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 """Seconds before a retry: the first, doubled each time, where the API names none; and the longest."""
-LEAST = 1024
-"""Fewest tokens of a thinking budget that the API takes."""
+LEAST, LEAST_OF_TASK = 1024, 20_000
+"""Fewest tokens of a thinking budget, and of a budget of the task, that the API takes."""
+TASK_BUDGETS = "task-budgets-2026-03-13"
+"""Beta of the API in which a model is told the budget of its task."""
 
 
 class Anthropic:
-    """A model behind the Messages API. A thinking budget is ``thinking.budget_tokens``, an effort ``output_config``.
+    """A model behind the Messages API.
+
+    A thinking budget is ``thinking.budget_tokens``; an effort and a budget of the task, of which the model sees what is
+    left (advice, no limit), are in ``output_config``.
 
     Args:
         model: its name, such as ``"claude-sonnet-5-5"``.
@@ -82,7 +87,7 @@ class Anthropic:
         """Input tokens of a prompt, bounded so that no byte-level tokenizer exceeds it.
 
         Raises:
-            InvalidInput: a thinking budget that is too small.
+            InvalidInput: a budget of the thinking or of the task that is too small.
         """
         if isinstance(prompt, str):
             return count_text(prompt, self._bounds.tokens) + 1
@@ -91,6 +96,9 @@ class Anthropic:
             raise InvalidInput(
                 f"a thinking budget of {tokens} tokens; {self.name} takes {LEAST} or more; on=false is none"
             )
+        task = prompt.thinking.task
+        if task is not None and task < LEAST_OF_TASK:
+            raise InvalidInput(f"a budget of the task of {task} tokens; {self.name} takes {LEAST_OF_TASK:,} or more")
         system, messages = _split(prompt)
         return input_bound(
             {"messages": [{"role": "system", "content": system}] * bool(system) + messages}, self._bounds
@@ -178,8 +186,12 @@ class Anthropic:
         more: dict[str, Any] = {}
         if self._heats and "thinking" not in body and request.temperature < 1:
             more["temperature"] = request.temperature
-        if thinking.effort:
-            more["output_config"] = {"effort": thinking.effort}
+        told: dict[str, Any] = {"effort": thinking.effort} if thinking.effort else {}
+        if thinking.task is not None:
+            told["task_budget"] = {"type": "tokens", "total": thinking.task}
+            body["extra_headers"] = {"anthropic-beta": TASK_BUDGETS}
+        if told:
+            more["output_config"] = told
         return {**body, "extra_body": more} if more else body
 
     async def _opened(self, body: dict[str, Any]) -> Any:

@@ -105,11 +105,14 @@ class Thinking:
         on: whether it thinks; None = as the model does by itself.
         effort: word of effort, such as ``"low"``; ``""`` = none.
         tokens: most tokens of thinking, which the engine enforces; None = no limit.
+        task: tokens that the model is told it has for the whole task, results of tools and all. It is advice, no limit;
+            None = it is told nothing.
     """
 
     on: bool | None = None
     effort: str = ""
     tokens: int | None = None
+    task: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens is not None and self.tokens < 0:
@@ -269,6 +272,8 @@ def template_options(thinking: Thinking, template: str, model: str) -> dict[str,
             template can keep.
     """
     options: dict[str, Any] = {}
+    if thinking.task is not None:
+        raise InvalidInput(f"{model} cannot be told a budget of the task; Anthropic's API can (--model anthropic:NAME)")
     if thinking.tokens is not None:
         raise InvalidInput(
             f"{model} takes no thinking budget with a chat; use a strategy that keeps one, such as budget-forcing"

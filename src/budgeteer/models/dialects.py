@@ -121,6 +121,11 @@ def fields(name: str, chat: Chat) -> Fields:
     """
     dialect, thinking = dialect_of(name), chat.thinking
     body: Fields = {}
+    if thinking.task is not None:
+        raise InvalidInput(
+            f"the dialect {name} has no field for a budget of the task; Anthropic's API has (--model anthropic:NAME), "
+            "or leave that out"
+        )
     for part, value, wanted in (
         ("switch", thinking.on, "turn the thinking on or off"),
         ("effort", thinking.effort or None, "name an effort"),

@@ -38,6 +38,7 @@ def think(
     lead: str | None = None,
     answer_tokens: int = 48,
     said: str = "",
+    task_tokens: int | None = None,
 ) -> Style:
     r"""Chat messages for a model that thinks between tags; the answer stands behind them.
 
@@ -57,6 +58,8 @@ def think(
         said: what stands before the question, with ``{effort}`` where the word of effort stands or ``{percent}`` for
             its share of the usual thinking, for a model that was trained with such a text (``variant=effort-modes``,
             ``variant=effort``); the chat template is told no effort then.
+        task_tokens: tokens that the model is told it has for the whole task, for an API that tells it (Anthropic's,
+            20,000 or more); advice beside the budget, which holds without it.
 
     Raises:
         InvalidInput: the model's chat template has no tags, or ``said`` has no place for an effort, or no effort is
@@ -64,7 +67,7 @@ def think(
     """
     if answer_tokens < 1:
         raise InvalidInput(f"think:answer_tokens={answer_tokens}; give 1 or more, 48 are usual")
-    tags, thinking = task.tags, Thinking(on, "" if said else effort, tokens)
+    tags, thinking = task.tags, Thinking(on, "" if said else effort, tokens, task_tokens)
     lead_in = _said(said, effort) if said else ""
     if tags is None:
         raise InvalidInput(
