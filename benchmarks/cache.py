@@ -69,7 +69,8 @@ class Rows:
         if path.exists():
             for line in path.read_bytes().split(b"\n")[:-1]:  # the last one was cut, or is empty
                 row = json.loads(line)
-                self._hold(tuple(row.pop("text")), Answered(**{**row, "parts": tuple(row.get("parts", ()))}))
+                row |= {"parts": tuple(row.get("parts", ())), "heads": ()}
+                self._hold(tuple(row.pop("text")), Answered(**row))
 
     def _hold(self, text: tuple[Any, ...], answer: Answered) -> None:
         self.answers[text, answer.known, answer.method, answer.budget] = answer

@@ -4,7 +4,7 @@
     python benchmarks/think.py --only tight   # renews one part of it: tight or wide
     python benchmarks/think.py --quick        # smoke test: 10 questions, 1 seed, writes nothing without --out
 
-300 held-out problems (sums, stories, comparisons, sorting, dates; all levels), 5 seeds (3 in part ``wide``), each
+300 held-out problems (sums, stories, comparisons, sorting, dates; all levels), 5 seeds, each
 question with a budget of its own, as ``budgeteer frontier`` runs them (a run that is stopped goes on: ``--folder``).
 The model is asked in a chat through llama.cpp, which reads the file that ``budgeteer lab export --gguf`` writes.
 
@@ -58,8 +58,7 @@ from steps import table
 
 OUT = Path(__file__).parent / "results" / "think.json"
 BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400,)}
-SEEDS = {"tight": 5, "wide": 3}
-"""Searches by steps take four minutes a seed and 400 tokens of budget, hence fewer seeds and one budget."""
+SEEDS = 5
 CAP, MOST = 400, 32
 STYLE = "think:answer_tokens=32"
 SAMPLED = frozenset({"one request", "diffadapt", "rebase logprob", "dora logprob", "beam logprob"})
@@ -176,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gguf = Path(scratch) / "thinker.gguf"
         write_gguf(args.model, gguf)
         for part in BUDGETS if args.only is None else (args.only,):
-            n, seeds = (10, range(1)) if args.quick else (300, range(SEEDS[part]))
+            n, seeds = (10, range(1)) if args.quick else (300, range(SEEDS))
             budgets = BUDGETS[part][: 2 if args.quick else None]
             results[part] = measure(part, budgets, n, seeds, folder, gguf, args.arms.split(";") if args.arms else ())
             print(table(results[part]))

@@ -211,6 +211,8 @@ class Agent:
         if not piece.tokens:
             return Answer(None, StoppedBy.BUDGET, (before,))
         read = None if calls_in(piece.text) else style.read(piece.text)
+        if read is None and not piece.ended:  # such as thinking that was cut
+            by = StoppedBy.BUDGET if piece.clipped else StoppedBy.CAP
         return Answer(read, by, (before + piece.text,))
 
     def text(self, turns: Turns) -> str:

@@ -44,7 +44,7 @@ def asked(args: argparse.Namespace) -> bool:
     from budgeteer.core.errors import InvalidInput
 
     if str(args.model or "").startswith(HF):
-        if args.model == HF:
+        if str(args.model) == HF:
             raise InvalidInput(f"--model {HF!r} names no folder; put a path behind the colon")
         return True
     for name in _ONLY:
