@@ -37,9 +37,9 @@ from budgeteer.lab.tasks.mixture import MIXES
 from budgeteer.solve.tool import Tool
 
 HELP = (
-    "real, hard, homogeneous, chains, gym:FAMILY or another registered task (budgeteer methods task), a file (.jsonl, "
-    ".json, .csv, .parquet; .gz) or an Environment in Python (package.module:NAME, python:FILE.py:NAME); options "
-    "follow, as in chains:min_steps=4,max_steps=6"
+    "real, hard, homogeneous, chains, thinking, gym:FAMILY or another registered task (budgeteer methods task), a file "
+    "(.jsonl, .json, .csv, .parquet; .gz) or an Environment in Python (package.module:NAME, python:FILE.py:NAME); "
+    "options follow, as in chains:min_steps=4,max_steps=6"
 )
 
 
