@@ -215,22 +215,20 @@ def test_a_worker_that_is_stopped_sends_no_further_requests(folder) -> None:
 
 
 def test_what_a_server_says_of_a_refused_request_is_in_the_error() -> None:
-    import http.server
-
     from budgeteer.adapters.trl.async_worker import VLLMServer
+    from helpers.upstream import Upstream, answer
 
-    class Refusing(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(400)
-            self.end_headers()
-            self.wfile.write(b"the context has 64 tokens")
+    async def refuses(server, writer, path, body):
+        assert (path, body["max_tokens"]) == ("/v1/completions", 4)
+        await answer(writer, 400, {"error": {"message": "the context has 64 tokens"}})
 
-        def log_message(self, *given: object) -> None: ...
+    async def whole() -> None:
+        async with Upstream(refuses) as upstream:
+            asked = VLLMServer(upstream.url.removesuffix("/v1"), "m", timeout=30)
+            with pytest.raises(ModelError, match=r"answered 400 .*the context has 64 tokens"):
+                await asyncio.to_thread(asked, [1], 4)
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(ModelError, match=r"answered 400 .*the context has 64 tokens"):
-            VLLMServer(f"http://127.0.0.1:{server.server_port}", "m", timeout=10)([1], 4)
+    asyncio.run(whole())
 
 
 def plain_attention(query, key, value, cu_q, cu_k, most_q, most_k, softmax_scale, causal, window_size):
