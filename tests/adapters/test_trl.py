@@ -365,6 +365,7 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
         ({"recipe": "c3po"}, {}, "later steps"),
         ({"recipe": "dart"}, {}, "earlier steps again"),
         ({"recipe": "brpo"}, {}, "rollouts that it cuts"),
+        ({"recipe": "seele"}, {}, "such as hints"),
         ({"recipe": "grpo:lr=rex"}, {}, "lr_scheduler_type"),
         ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),
         ({"recipe": "duet"}, {"top_p": 0.9}, "leave top_p at the default"),

@@ -21,7 +21,7 @@ pytest.importorskip("aiohttp")
 import transformers  # noqa: E402
 from accelerate import PartialState  # noqa: E402
 
-from budgeteer.core.errors import BudgetExceeded, InvalidInput  # noqa: E402
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError  # noqa: E402
 from helpers.trl_tiny import DATA, letters, tiny  # noqa: E402
 from helpers.vllm_fake import Engine  # noqa: E402
 
@@ -47,7 +47,8 @@ class Asked:
         for each in told:
             best = sorted(each.values(), reverse=True)[:2]
             margins.append(math.exp(best[0]) - math.exp(best[1]))
-        return Completed(tokens, [each[token] for token, each in zip(tokens, told, strict=True)], margins)
+        logprobs = [each[token] for token, each in zip(tokens, told, strict=True)]
+        return Completed(tokens, logprobs, margins, tokens[-1] in self.engine.ends)
 
 
 def worker_of(folder, **more):
@@ -70,7 +71,7 @@ def drained(worker) -> list:
         with contextlib.suppress(queue.Empty):
             samples.append(worker.rollout_buffer.get(timeout=0.05))
     worker.stop()
-    assert worker._error is None
+    assert worker.error is None
     return samples
 
 
@@ -130,7 +131,7 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
 
     worker, _ = worker_of(folder, reward_funcs=broken)
     worker.start()
-    worker.ended.wait(60)
+    worker.ended.wait(300)
     with pytest.raises(RuntimeError, match="of the verifier itself"):
         worker.check_health(300.0)
     worker.stop()
@@ -140,6 +141,94 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
         worker_of(folder, prompts=40)
     with pytest.raises(InvalidInput, match="importance_sampling_level"):
         worker_of(folder, recipe="gspo")
+
+
+def args_of(**more) -> SimpleNamespace:
+    settings = {
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "world_size": 1, "token_budget": 0,
+        "weight_sync_steps": 1, "max_staleness": 4,
+    }  # fmt: skip
+    return SimpleNamespace(**{**settings, **more})
+
+
+def test_the_callback_raises_what_stopped_the_worker(folder) -> None:
+    """An error of a reward function in the second step is no end of the budget."""
+    calls = []
+
+    def breaks(completions, **columns):
+        calls.append(1)
+        if len(calls) > 1:
+            raise ArithmeticError("of the verifier itself")
+        return [0.5 * (i % 2) for i in range(len(completions))]
+
+    worker, _ = worker_of(folder, reward_funcs=breaks)
+    worker.start()
+    worker.ended.wait(300)
+    callback, control = worker.callback(), SimpleNamespace(should_training_stop=False)
+    state = SimpleNamespace(is_world_process_zero=True)
+    assert worker.rollout_buffer.qsize() == 8
+    callback.on_step_end(args_of(), state, control)  # there is another step's worth
+    assert not control.should_training_stop
+    while not worker.rollout_buffer.empty():
+        worker.rollout_buffer.get()
+    with pytest.raises(ArithmeticError, match="of the verifier itself"):
+        callback.on_step_end(args_of(), state, control)
+    worker.stop()
+
+
+def test_settings_that_would_hang_or_throw_rollouts_away_are_refused(folder) -> None:
+    """A step of the recipe has 2 x 4 rollouts: with two an optimiser step, 8 wait and 8 are made, 16 / 2 versions."""
+    worker, _ = worker_of(folder)
+    callback = worker.callback()
+    for budget in (None, 4096):
+        with pytest.raises(InvalidInput, match="set token_budget=0"):
+            callback.on_init_end(args_of(token_budget=budget), None, None)
+    with pytest.raises(InvalidInput, match="set max_staleness=8"):
+        callback.on_init_end(args_of(gradient_accumulation_steps=1), None, None)
+    callback.on_init_end(args_of(gradient_accumulation_steps=1, weight_sync_steps=2), None, None)
+    assert worker.rollout_buffer.maxsize == 8
+    callback.on_init_end(args_of(gradient_accumulation_steps=9), None, None)
+    assert worker.rollout_buffer.maxsize == 18  # what the callback waits for has room
+
+
+def test_a_worker_that_is_stopped_sends_no_further_requests(folder) -> None:
+    """One request at a time: the one that runs is waited for, the other seven of the wave are not sent."""
+    from budgeteer.adapters.trl.async_worker import Completed
+
+    begun, go, sent = threading.Event(), threading.Event(), []
+
+    def slow(prompt, most):
+        sent.append(most)
+        begun.set()
+        go.wait(30)
+        return Completed([0], [-1.0], [0.5], True)
+
+    worker, _ = worker_of(folder, at_once=1)
+    worker._complete = slow
+    worker.start()
+    assert begun.wait(30)
+    worker.check_health(0.0)  # a request may take longer than any heartbeat
+    threading.Timer(0.3, go.set).start()
+    worker.stop()
+    assert len(sent) <= 2
+    assert worker.error is None
+
+
+def test_what_a_server_says_of_a_refused_request_is_in_the_error() -> None:
+    from budgeteer.adapters.trl.async_worker import VLLMServer
+    from helpers.upstream import Upstream, answer
+
+    async def refuses(server, writer, path, body):
+        assert (path, body["max_tokens"]) == ("/v1/completions", 4)
+        await answer(writer, 400, {"error": {"message": "the context has 64 tokens"}})
+
+    async def whole() -> None:
+        async with Upstream(refuses) as upstream:
+            asked = VLLMServer(upstream.url.removesuffix("/v1"), "m", timeout=30)
+            with pytest.raises(ModelError, match=r"answered 400 .*the context has 64 tokens"):
+                await asyncio.to_thread(asked, [1], 4)
+
+    asyncio.run(whole())
 
 
 def plain_attention(query, key, value, cu_q, cu_k, most_q, most_k, softmax_scale, causal, window_size):

@@ -128,6 +128,26 @@ def test_an_engine_that_gives_more_than_it_was_asked_for_is_an_error() -> None:
         slices.add(wave, [[0] * 5], [[0.0] * 5])
 
 
+def test_a_request_that_the_engine_cut_is_no_end_of_its_row() -> None:
+    """Short without an end of sequence, empty, short with an end that only the engine knows, and one at its cap."""
+    slices = Slices([[0]] * 4, np.array([4, 4, 4, 2]), ends(), 1.0, None)
+    wave = slices.next()
+    assert wave is not None
+    tokens = [[0, 0], [], [0, 7], [0, 7]]
+    told = [[0.0] * len(row) for row in tokens]
+    with pytest.raises(ModelError, match="1 answers to 4 requests"):
+        slices.add(wave, tokens[:1], told[:1])
+    slices.add(wave, tokens, told, ended=[False, False, True, True])
+    assert slices.table.status.tolist() == [CUT, CUT, ENDED, ENDED]
+    assert slices.length.tolist() == [2, 0, 2, 2]
+    silent = Slices([[0]] * 2, np.array([4, 4]), ends(), 1.0, None)
+    wave = silent.next()
+    assert wave is not None
+    silent.add(wave, [[0, 0], [0, END]], [[0.0] * 2] * 2)
+    assert silent.table.status.tolist() == [CUT, ENDED]
+    assert silent.next() is None
+
+
 # the trainer
 
 

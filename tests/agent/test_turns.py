@@ -16,7 +16,7 @@ import pytest
 from budgeteer.agent import react
 from budgeteer.agent.turns import Agent, Limits, Turn, cut
 from budgeteer.check.scripted import Scripted
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import Chat, Message, call_of, calls_in
 from budgeteer.models.model import CALLS, SEED
@@ -298,3 +298,33 @@ def test_an_agent_that_asks_itself_ends_with_its_budget(budget: dict[str, int]) 
     assert max(depths) >= 2
     assert len(depths) == budget.get("tool:ask", len(depths))
     assert answer.answer == "4" or "tool:ask" not in budget  # with tokens to spare, every level answers
+
+
+def test_a_tool_whose_ledger_fails_leaves_no_other_tool_running() -> None:
+    """Two calls of one turn: the ledger refuses one, and the other is cancelled before that is told."""
+    told = []
+
+    async def look(arguments: Mapping[str, Any]) -> str:
+        if arguments["at"] == "broken":
+            await asyncio.sleep(0)
+            raise LedgerUnavailable("the disk is full")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+        return "never"
+
+    async def use(tool: Tool, arguments: Mapping[str, Any]) -> str:
+        return await look(arguments)
+
+    calls = call_of("look", '{"at": "slow"}') + call_of("look", '{"at": "broken"}')
+    asked = task(Scripted(writer(calls, "4")), [tool(look)], {"all": 9000})
+    asked.model.use = use  # type: ignore[method-assign]
+
+    async def body() -> list[str]:
+        with pytest.raises(LedgerUnavailable, match="the disk is full"):
+            await asyncio.wait_for(Agent(asked).step(()), 20)
+        return [*told]  # before the loop's own end cancels what is left
+
+    assert asyncio.run(body()) == ["cancelled"]

@@ -275,6 +275,21 @@ def test_an_event_that_is_no_part_of_a_chat_is_a_clear_error_and_charged(said) -
     assert serve(speaks, body=body) == (True, 1, 9)
 
 
+def test_an_endpoint_that_continues_raw_text_as_a_chat_is_a_clear_error() -> None:
+    async def speaks(server, writer, path, body):
+        assert path.endswith("/v1/completions")
+        await begin(writer)
+        await event(writer, {"choices": [{"index": 0, "delta": {"content": "4"}, "finish_reason": None}]})
+        await end(writer)
+
+    async def body(model, upstream):
+        with pytest.raises(ModelError, match=r"no part of a completion of raw text.*without 'prefix'") as caught:
+            await model.generate(Request(PROMPT, 9))
+        return caught.value.billed
+
+    assert serve(speaks, body=body)
+
+
 def test_every_attempt_that_may_have_run_is_charged() -> None:
     async def body(model, upstream):
         budgeted = purse(model, 1000)

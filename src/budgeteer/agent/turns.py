@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from budgeteer.core.bisection import largest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
@@ -172,7 +173,7 @@ class Agent:
         calls = tuple(calls_in(self._said(prompt, piece.text))) if self.tools else ()
         if not calls:
             return Turn(piece.text, answer=self.task.style.read(piece.text) if self._whole(piece) else None)
-        results = await asyncio.gather(*(self._called(call) for call in calls))
+        results = await _all([self._called(call) for call in calls])
         turn = Turn(piece.text, calls, tuple(results))
         noted = replace(turn, note=note(turn)) if note is not None else turn
         return self._fitted(turns, noted)
@@ -345,6 +346,19 @@ async def answered(agent: Agent, done: Walk) -> Answer:
     if not end.calls and end.text:  # it was cut in the middle of a text
         return await agent.conclude(tuple(before), done.stopped_by, end.text)
     return await agent.conclude(done.turns, done.stopped_by)
+
+
+async def _all(calls: Sequence[Coroutine[Any, Any, str]]) -> list[str]:
+    """What they return, all at the same time. If one raises, such as the ledger's error, none goes on behind it: the
+    others are cancelled, and have settled what they had reserved, before that is raised."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def cut(text: str, most: int) -> str:

@@ -176,9 +176,7 @@ class OpenAI:
                             try:
                                 chunks = reply.take(event)
                             except (AttributeError, TypeError) as error:
-                                failure = _NoAnswer(
-                                    f"it sent {str(event)[:60]!r}, which is no part of a chat ({error})"
-                                )
+                                failure = _NoAnswer(_strange(event, request.prompt, error))
                                 break
                             for chunk in chunks:
                                 yield chunk
@@ -556,6 +554,14 @@ class _Reply:
             shown = max(self.pieces[i], -(-len(text.encode("utf-8", "surrogatepass")) // _TEXT_BYTES))
             least += self.request.max_tokens if how == Finish.LENGTH and len(finish) > 1 else shown
         return least
+
+
+def _strange(event: Any, prompt: Prompt, error: Exception) -> str:
+    """What is wrong with an event that cannot be read."""
+    sent = f"it sent {str(event)[:60]!r}, which is no part of a"
+    if isinstance(prompt, str):
+        return f"{sent} completion of raw text ({error}); declare it without {PREFIX!r}, so that it is given messages"
+    return f"{sent} chat ({error})"
 
 
 def _texts(prompt: Prompt) -> list[str]:

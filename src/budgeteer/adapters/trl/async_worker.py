@@ -19,25 +19,26 @@ import queue
 import secrets
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from trl.data_utils import is_conversational
 from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 
+from budgeteer.adapters.trl.async_end import End
 from budgeteer.adapters.trl.drawn import completions_of
 from budgeteer.adapters.trl.order import keys_of
 from budgeteer.adapters.trl.refusals import refuse_prompts, refuse_recipe, refuse_steer
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of
 from budgeteer.adapters.trl.update import weighted
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
@@ -63,11 +64,13 @@ class Completed(NamedTuple):
         tokens: ids, the end of the sequence included.
         logprobs: of each under the distribution that it was drawn from.
         margins: p(1st) - p(2nd) of each of these distributions; NaN where nobody told.
+        ended: whether the sequence has ended, be it by a token that the worker does not know as its end.
     """
 
     tokens: list[int]
     logprobs: list[float]
     margins: list[float]
+    ended: bool
 
 
 class VLLMServer:
@@ -84,7 +87,11 @@ class VLLMServer:
         self.url, self.model, self.temperature, self.timeout = url.rstrip("/"), model, temperature, timeout
 
     def __call__(self, prompt: Sequence[int], most: int) -> Completed:
-        """At most ``most`` tokens behind the prompt."""
+        """At most ``most`` tokens behind the prompt.
+
+        Raises:
+            ModelError: the server refused the request, with what it said.
+        """
         body = {
             "model": self.model, "prompt": list(prompt), "max_tokens": most, "temperature": self.temperature, "n": 1,
             "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logprobs": 2, "return_token_ids": True,
@@ -95,12 +102,16 @@ class VLLMServer:
         request = urllib.request.Request(
             f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-            (choice,) = json.load(answer)["choices"]
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                (choice,) = json.load(answer)["choices"]
+        except urllib.error.HTTPError as error:
+            said = error.read(500).decode(errors="replace")
+            raise ModelError(f"{self.url} answered {error.code} {error.reason}: {said}", billed=False) from error
         told = choice["logprobs"]
         tops = [sorted((math.exp(value) for value in top.values()), reverse=True) for top in told["top_logprobs"]]
         margins = [top[0] - top[1] if len(top) > 1 else math.nan for top in tops]
-        return Completed(choice["token_ids"], told["token_logprobs"], margins)
+        return Completed(choice["token_ids"], told["token_logprobs"], margins, choice["finish_reason"] == "stop")
 
 
 class NoWeightTransfer:
@@ -141,6 +152,7 @@ class BudgetedRolloutWorker:
         rollout_buffer, metrics_queue: what the trainer reads.
         spending: the decisions and their state.
         ended: set when there will be no more rollouts.
+        error: what stopped it; None = nothing has.
 
     Raises:
         InvalidInput: something that the trainer cannot do.
@@ -190,8 +202,8 @@ class BudgetedRolloutWorker:
         self.metrics_queue: queue.Queue[dict[str, float]] = queue.Queue()
         self.ended, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-        self._beat, self._version = time.time(), 0
+        self.error: BaseException | None = None
+        self._version = 0
 
     def _encoded(self, prompt: Any) -> list[int]:
         if is_conversational({"prompt": prompt}):
@@ -218,12 +230,11 @@ class BudgetedRolloutWorker:
 
     def start(self) -> None:
         """Begin to generate."""
-        self._beat = time.time()
         self._thread = threading.Thread(target=self._run, name="budgeteer-rollouts", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Generate nothing more; requests that run are waited for."""
+        """Generate nothing more; requests that run are waited for, those that wait are not sent."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -235,23 +246,26 @@ class BudgetedRolloutWorker:
     def check_health(self, stale_after_s: float) -> None:
         """Raise what stopped the worker, if something has.
 
+        Args:
+            stale_after_s: is not looked at: a rollout or its reward may take longer. A server that hangs shows by the
+                time-out of a request.
+
         Raises:
-            RuntimeError: a fault, no sign of life, or no more rollouts although the trainer waits for some.
+            RuntimeError: a fault, or no more rollouts although the trainer waits for some.
         """
-        if self._error is not None:
-            raise RuntimeError(f"the rollout worker failed: {self._error}") from self._error
+        if self.error is not None:
+            raise RuntimeError(f"the rollout worker failed: {self.error}") from self.error
         if self.ended.is_set() and self.rollout_buffer.empty():
             raise RuntimeError(
                 f"there are no more rollouts ({self.spending.progress.used:,} tokens used), and the trainer waits for "
-                "some; give it worker.callback(), which ends the training"
+                "some: give it worker.callback(), which ends the training; if it has that, the budget did not pay for "
+                "its first optimiser step and the micro-batch that it fetches ahead: raise it, or lower "
+                "gradient_accumulation_steps"
             )
-        age = time.time() - self._beat
-        if not self.ended.is_set() and age > stale_after_s:
-            raise RuntimeError(f"the rollout worker has done nothing for {age:.0f} seconds; is the server alive?")
 
     def callback(self) -> TrainerCallback:
         """Ends the training when there are no more rollouts for an optimiser step."""
-        return _End(self)
+        return End(self)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -262,7 +276,7 @@ class BudgetedRolloutWorker:
                     if not self._step(pool):
                         break
         except BaseException as error:  # told to the trainer, which raises it
-            self._error = error
+            self.error = error
         finally:
             self.ended.set()
 
@@ -305,12 +319,21 @@ class BudgetedRolloutWorker:
             return []
         prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
         slices = self._sampling.slices(prompts, work, group, numbers, work.budget)
-        while not self._stop.is_set() and (wave := slices.next()) is not None:
-            done = []
-            for each in pool.map(self._complete, wave.prompts, wave.most.tolist()):
-                self._beat = time.time()
-                done.append(each)
-            slices.add(wave, *([getattr(each, name) for each in done] for name in Completed._fields))
+        while (wave := slices.next()) is not None:
+            asked = [pool.submit(self._complete, *each) for each in zip(wave.prompts, wave.most.tolist(), strict=True)]
+            try:
+                running = set(asked)
+                while running:
+                    done, running = wait(running, timeout=0.1, return_when=FIRST_EXCEPTION)
+                    for each in done:
+                        each.result()  # raises what it raised
+                    if self._stop.is_set():
+                        return []
+            finally:
+                for each in asked:
+                    each.cancel()
+            made = [each.result() for each in asked]
+            slices.add(wave, *([getattr(each, name) for each in made] for name in Completed._fields))
         return self._sampling.rows(slices, numbers, [])
 
     def _scored(self, part: Rollouts, index: I64) -> tuple[Rollouts, F64, list[tuple[Any, Any]]]:
@@ -360,7 +383,6 @@ class BudgetedRolloutWorker:
                 group_id=p.step * len(self._ids) + int(rollouts.group[i]), metrics=metrics, enqueued_at=time.time(),
             )  # fmt: skip
             while not self._stop.is_set():
-                self._beat = time.time()
                 try:
                     self.rollout_buffer.put(sample, timeout=0.1)
                     break
@@ -376,23 +398,3 @@ def _advantage(rollouts: Rollouts, view: View) -> F64:
         reward = rollouts.reward[mine]
         made[mine] = (reward - reward.mean()) / (reward.std() + 1e-8)
     return made
-
-
-class _End(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Ends the training when there are no more rollouts for a step."""
-
-    def __init__(self, worker: BudgetedRolloutWorker) -> None:
-        self.worker = worker
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        worker, buffer = self.worker, self.worker.rollout_buffer
-        needed = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        over = [False]
-        if state.is_world_process_zero:  # the others have no rollouts
-            while buffer.qsize() < min(needed, buffer.maxsize) and not worker.ended.wait(0.05):
-                pass
-            over = [worker.ended.is_set() and buffer.qsize() < needed]
-        if args.world_size > 1:
-            broadcast_object_list(over)
-        control.should_training_stop |= over[0]
-        return control

@@ -86,6 +86,8 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         raise InvalidInput(f"{name} learns from rollouts of earlier steps again, which this trainer does not offer")
     if recipe.branch is not None:
         raise InvalidInput(f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer")
+    if recipe.variant is not None:
+        raise InvalidInput(f"{name} asks with more than the prompts, such as hints, which this trainer does not offer")
     if recipe.loss != Loss():
         raise InvalidInput(
             f"{name} has a loss of its own, and here the loss is TRL's: choose another recipe and set loss_type, "

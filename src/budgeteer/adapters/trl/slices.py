@@ -133,18 +133,26 @@ class Slices:
         tokens: Sequence[Sequence[int]],
         logprobs: Sequence[Sequence[float]],
         margins: Sequence[Sequence[float]] | None = None,
+        ended: Sequence[bool] | None = None,
     ) -> None:
         """Take what the engine generated.
 
+        A request that is shorter than asked although its sequence goes on was cut by the engine, such as at its own
+        context or where it was aborted, perhaps before the first token. Its row is cut there, too.
+
         Args:
             wave: that was asked for.
-            tokens: [m] of each request; one that is shorter than asked has ended.
+            tokens: [m] of each request.
             logprobs: of these tokens.
             margins: p(1st) - p(2nd) of the distribution of each token, for steers that read it.
+            ended: [m] whether the engine says that the sequence has ended; None = it does not say, and the tokens that
+                end one do.
 
         Raises:
-            ModelError: the engine gave more than it was asked for.
+            ModelError: the engine gave more than it was asked for, or did not answer each request.
         """
+        if len(tokens) != len(wave.rows):
+            raise ModelError(f"the engine gave {len(tokens)} answers to {len(wave.rows)} requests", billed=True)
         t, given = self.table, np.array([len(row) for row in tokens], np.int64)
         if (given > wave.most).any():
             i = int(np.argmax(given - wave.most))
@@ -153,6 +161,7 @@ class Slices:
                 "budget holds; look for a setting of the engine that overrides max_tokens",
                 billed=True,
             )
+        before = self.lost[wave.rows]
         self.lost[wave.rows] += given
         live = np.ones(len(given), np.bool_)
         for k in range(int(given.max(initial=0))):
@@ -166,7 +175,11 @@ class Slices:
             size = t.length[rows]
             self._decide(rows)
             live[at] = (t.status[rows] == RUNNING) & (t.length[rows] == size)
-        t.status[wave.rows[live & (given < wave.most)]] = ENDED
+        if ended is not None:  # such as by a token that the marks do not know, perhaps at the cap
+            over = np.array(ended, np.bool_) & (live | (t.status[wave.rows] == CUT)) & (self.lost[wave.rows] == before)
+            t.status[wave.rows[over]] = ENDED
+            live &= ~over
+        t.status[wave.rows[live & (given < wave.most)]] = CUT
 
     def _decide(self, rows: I64) -> None:
         """Let the steer end these rows, or force their next tokens, as many as it wants to."""

@@ -93,7 +93,8 @@ def talked(
     def further(asked: list[list[int]], images: Any, fields: Any, **more: Any) -> tuple[list[list[int]], Any]:
         rows = _rows_of(asked, prompt_ids, tokens)
         most = caps[rows]
-        if budget is not None:  # without one TRL generates whole turns, and cuts them afterwards
+        # without a budget TRL generates whole turns, and cuts them afterwards, but all at the same length
+        if budget is not None or (caps < trainer.max_completion_length).any():
             most = most - np.array([len(ids) - len(prompt_ids[r]) for ids, r in zip(asked, rows.tolist(), strict=True)])
         return generate(asked, rows, most)
 
@@ -104,7 +105,7 @@ def talked(
     made = []
     for i, number in enumerate(numbers.tolist()):
         ids = tokens[i]
-        cut = bool(short[i]) or (ids[-1] not in sampling.ends and len(ids) >= int(caps[i]))
+        cut = bool(short[i]) or (len(ids) >= int(caps[i]) and ids[-1] not in sampling.ends)
         read, told = [not own for own in mask[i]], None if logprobs is None else logprobs[i]
         lost = int(given[i]) - sum(mask[i])
         made.append(Row(number, ids, CUT if cut else ENDED, -1, -1, told, [False] * len(ids), 1.0, lost, read))
