@@ -239,6 +239,14 @@ def test_labels_of_zip_rc_by_hand() -> None:
     assert got.tolist() == [5 * 4 + b for b in left] + [3 * 4 + 0]
 
 
+def test_one_held_out_question_has_no_interval() -> None:
+    result = held("loss", np.array([2.0, 1.0]), np.array([1.0, 1.0]), np.array([0, 0]))
+
+    assert str(result) == (
+        "loss on 1 held-out questions: 1.5000, a constant 1.0000, difference +0.5000 (no interval: give more questions)"
+    )
+
+
 def test_losses_are_means_of_questions() -> None:
     result = held("loss", np.array([1.0, 3.0, 5.0]), np.array([2.0, 2.0, 9.0]), np.array([0, 0, 2]))
     assert (result.head, result.constant, result.difference.mean, result.difference.n) == (3.5, 5.5, -2.0, 2)

@@ -186,9 +186,10 @@ class HeldOut:
 
     def __str__(self) -> str:
         d = self.difference
+        interval = f"[{d.low:+.4f}, {d.high:+.4f}]" if d.n > 1 else "(no interval: give more questions)"
         return (
             f"{self.what} on {d.n} held-out questions: {self.head:.4f}, a constant {self.constant:.4f}, "
-            f"difference {d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
+            f"difference {d.mean:+.4f} {interval}"
         )
 
 
