@@ -9,6 +9,12 @@ An answer is right where greedy decoding would write it. Each text is asked twic
 is made, and *unknown*, coming after it. Baselines are the full cache, the newest entries (``recent``) and entries at
 random.
 
+The second table of SmolLM2 is of fewer texts, those that have answers at all of these budgets, with nothing computed
+and the other tables of the file kept; its answers are in smollm2_other_budgets.jsonl:
+
+    python benchmarks/cache.py --stored --keep --models smollm2_other_budgets \\
+        --methods recent random tova snapkv h2o defensive
+
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
 computed again. A line knows its text by (length, task, seed, number).
@@ -130,6 +136,23 @@ def answer(name: str, spec: str, length: int, args: argparse.Namespace) -> list[
     return [rows.answers[text.name, known, *arm] for text in wanted for known in (True, False) for arm in arms]
 
 
+def stored(name: str, length: int, args: argparse.Namespace) -> list[Answered]:
+    """All answers of the texts of a model that have one for each method and budget; the question known, or not."""
+    rows = Rows(args.folder / f"{name}.jsonl")
+    arms = [(FULL, "100%"), *((method, budget) for method in args.methods for budget in args.budgets)]
+    names = dict.fromkeys(text for text, *_ in rows.answers if text[0] == length and text[1] in args.tasks)
+    found = [
+        rows.answers[text, known, *arm]
+        for text in names
+        for known in (True, False)
+        if all((text, known, *arm) in rows.answers for arm in arms)
+        for arm in arms
+    ]
+    if not found:
+        raise InvalidInput(f"{rows.path} has no text with all of these answers; run without --stored")
+    return found
+
+
 def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
     """The results of a model for people, best first within a budget."""
     lines = [f"{spec}: right, log p lost in nats a token, both with 95 % intervals; entries kept"]
@@ -153,6 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="of the texts (default %(default)s)")
     parser.add_argument("--each", type=int, default=1, help="texts a task and seed (default %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/cache"), help="of the answers (default %(default)s)")
+    parser.add_argument("--stored", action="store_true", help="compute nothing; take texts that have all answers")
+    parser.add_argument("--keep", action="store_true", help="keep the other models of the results file")
     parser.add_argument("--quick", action="store_true", help="smoke test: two texts a task of the thinking model")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
@@ -161,14 +186,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.models, args.seeds, args.each = ["thinker"], 2, 1
     found = {}
     for name, _, spec in (each.partition("=") for each in args.models):
-        if not spec and name not in MODELS:
+        if not spec and name not in MODELS and not args.stored:
             raise InvalidInput(f"no model {name!r} here; give {', '.join(MODELS)} or NAME=hf:FOLDER")
         length = MODELS.get(name, LENGTH)
-        rows = cache_eval.table(answer(name, spec or name, length, args))
+        answers = stored(name, length, args) if args.stored else answer(name, spec or name, length, args)
+        rows = cache_eval.table(answers)
         for row in rows:
             del row["heads"]  # of which the answers have none
         found[name] = {"length": length, "rows": rows}
         sys.stdout.write(printed(name, rows) + "\n")
+    out = args.out or (None if args.quick else OUT)
+    kept = json.loads(out.read_text(encoding="utf-8")) if args.keep and out is not None and out.exists() else {}
     results = {
         "quick": args.quick,
         "machine": machine(),
@@ -176,7 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "settings": {"seeds": args.seeds, "each": args.each, "tasks": args.tasks},
         "models": found,
     }
-    out = args.out or (None if args.quick else OUT)
+    if kept:
+        results = {**kept, "models": {**kept["models"], **found}}
     if out is not None:
         write_text(json.dumps(to_json(results), indent=1) + "\n", out)
     return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from budgeteer.agent import code_agents
-from budgeteer.agent._code_agents import PlanError, program_of
+from budgeteer.agent._code_agents import PlanError, functions, program_of
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
@@ -96,12 +97,19 @@ def test_the_language(program: str, made: list[str]) -> None:
         ("So I would look.", 'kind="syntax"'),
         ("", "kind=\"syntax\", line=0, text='the program is empty'"),
         ("for x in 3:\n    look(x)", 'kind="type"'),
+        ("x = 'xxxxxxxx'\n" + "x = x + x\n" * 40, 'kind="limit", line=15'),
+        ("x = ['a']\n" + "x = [x, x]\n" * 40, 'kind="limit", line=10'),
+        ("x = " + "not " * 99 + "1", 'kind="limit"'),
+        ('x = f"{0x' + "f" * 4000 + '}"', 'kind="value"'),
+        ("look(1e999)", 'kind="value"'),
+        ('look("\\ud800")', 'kind="value"'),
+        ('look("a", at="d")', "look: at is given twice"),
         ("x = [1, 1, 1, 1, 1, 1, 1, 1]\nfor a in x:\n for b in x:\n  for c in x:\n   y = a", 'kind="limit"'),
     ],
 )
 def test_what_is_wrong_is_one_line_for_the_next_program(program: str, error: str) -> None:
     case = Case(program, 'look("d")')
-    assert case.solved().answer == "4"
+    assert case.solved(plan_tokens=9000).answer == "4"
     assert len(case.plans) == 2
     assert error in case.plans[1]
     assert case.made[-1] == "d"
@@ -140,3 +148,18 @@ def test_a_program_is_read_without_running_anything() -> None:
         program_of("x = (")
     with pytest.raises(PlanError):
         program_of("(" * 100_000)
+
+
+def test_tools_whose_names_are_no_names_of_python_can_be_called() -> None:
+    async def found(arguments: Mapping[str, Any]) -> str:
+        return str(arguments)
+
+    case = Case('x = web_search("a", page_size=2)\nask_(x)')
+    size = {"query": {"type": "string"}, "page-size": {"type": "integer"}}
+    tools = Tool("web-search", "", size, found), Tool("ask", "", {"text": {"type": "string"}}, found)
+    case.task = replace(case.task, tools=tools)
+    case.solved()
+    assert list(functions(tools)) == ["web_search", "ask_"]
+    assert "def web_search(query: str, page_size: int)" in case.plans[0]
+    assert "'page-size': 2" in case.last
+    assert "ask_" not in case.last

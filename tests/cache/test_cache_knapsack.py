@@ -89,6 +89,25 @@ def test_a_layer_of_which_nothing_comes_loses_nothing_and_gets_the_least(tmp_pat
     assert [int((layer.storage.slots(40) >= 0).sum(-1)[0, 0]) for layer in cache.layers] == [25, 10, 25]
 
 
+def test_losses_of_another_model_and_models_with_sliding_layers_are_refused(tmp_path) -> None:
+    model, texts = llama(), torch.randint(3, 64, (1, 40), generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "losses.json"
+    file.write_text(json.dumps(losses(model, texts, "recent", shares=(0.5, 1.0), last=4)))
+    BudgetedCache(model, "50%", f"recent:split=knapsack:losses={file}")
+    other = llama()
+    other.get_input_embeddings().weight.data += 1
+    with pytest.raises(InvalidInput, match="trained on a model with fingerprint"):
+        BudgetedCache(other, "50%", f"recent:split=knapsack:losses={file}")
+    sliding = transformers.MistralForCausalLM(
+        transformers.MistralConfig(
+            vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, sliding_window=16,
+        )
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="layers with a sliding window"):
+        losses(sliding, texts, "recent", last=4)
+
+
 def test_files_that_are_no_losses_are_refused(tmp_path) -> None:
     with pytest.raises(InvalidInput, match="give losses=FILE"):
         knapsack()

@@ -173,6 +173,13 @@ def test_gui_kv_step_by_step(padded: int) -> None:
     assert zeroed > 10
 
 
+def test_gui_kv_takes_screens_one_behind_the_other_and_refuses_what_is_none() -> None:
+    gui_kv(images=[[0, 20], [20, 46]])
+    for images in ([[4, 4]], [[9, 4]], [[-3, 4]], [[4, 20], [19, 30]], [[1, 2, 3]]):
+        with pytest.raises(InvalidInput, match="give first slot and end"):
+            gui_kv(images=images)
+
+
 def test_gui_kv_takes_the_main_directions_of_the_newest_screen() -> None:
     """Keys of the newest screen lie nearly along one axis, so that with one direction a key along it is known."""
     cells = made(6, size=20)

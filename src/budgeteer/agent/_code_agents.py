@@ -7,8 +7,10 @@ abstract and a summary of others were to be had, so the texts of the prompts and
 from __future__ import annotations
 
 import ast
+import keyword
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +34,11 @@ Question: {question}
 _TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict"}
 _FENCE = re.compile(r"```(?:python)?\n(.*?)(?:```|\Z)", re.DOTALL)
 _MOST = 500
-"""Statements and expressions that are evaluated at most between two calls."""
+"""Expressions that are evaluated at most between two calls."""
+_DEEPEST = 60
+"""Parts within parts of a program, at most."""
+_LARGEST = 100_000
+"""Characters of a text, at most, where each entry of a list counts as 100: a program could double one in every line."""
 
 
 class PlanError(Exception):
@@ -95,19 +101,21 @@ class _Run:
             raise PlanError("limit", node.lineno, f"more than {_MOST} expressions without a call")
         match node:
             case ast.Constant(value=str() | int() | float() | bool() | None):
+                if not _plain(node.value):
+                    raise PlanError("value", node.lineno, "numbers have 64 bits at most, and texts are Unicode")
                 return node.value
             case ast.Name(id=name):
                 if name not in self.names:
                     raise PlanError("name", node.lineno, f"{name} has no value")
                 return self.names[name]
             case ast.List(elts=parts):
-                return [await self.value(part) for part in parts]
+                return _bounded([await self.value(part) for part in parts], node.lineno)
             case ast.JoinedStr(values=parts):
-                return "".join([str(await self.value(part)) for part in parts])
+                return _bounded("".join([str(await self.value(part)) for part in parts]), node.lineno)
             case ast.FormattedValue(value=inner, format_spec=None):
                 return await self.value(inner)
             case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return f"{await self.value(left)}{await self.value(right)}"
+                return _bounded(f"{await self.value(left)}{await self.value(right)}", node.lineno)
             case ast.BoolOp(op=op, values=parts):
                 found: Any = None
                 for part in parts:
@@ -141,14 +149,19 @@ class _Run:
         self.calls, self.evaluated = self.calls + 1, 0
         if name == "ask":
             return await self.asked(" ".join(map(str, [*given, *named.values()])), node.lineno)
-        tool = self.agent.tools.get(name)
+        tool = functions(self.agent.tools.values()).get(name)
         if tool is None:
             raise PlanError("name", node.lineno, f"there is no function {name}")
-        arguments = {**dict(zip(tool.parameters, given, strict=False)), **named}
-        wrong = tool.wrong(arguments) or ("too many arguments" if len(given) > len(tool.parameters) else "")
+        in_order = dict(zip(tool.parameters, given, strict=False))
+        called = {identifier(parameter): parameter for parameter in tool.parameters}
+        by_name = {called.get(part, part): value for part, value in named.items()}
+        twice = [f"{parameter} is given twice" for parameter in in_order if parameter in by_name]
+        many = ["too many arguments"] * (len(given) > len(tool.parameters))
+        arguments = {**in_order, **by_name}
+        wrong = next(filter(None, [*twice, tool.wrong(arguments), *many]), "")
         if wrong:
             raise PlanError("arguments", node.lineno, f"{name}: {wrong}")
-        turn = await self.agent.act(self.turns, ToolCall(name, arguments))
+        turn = await self.agent.act(self.turns, ToolCall(tool.name, arguments))
         if turn is None:
             raise _Stop(StoppedBy.BUDGET)
         self.turns = (*self.turns, turn)
@@ -217,7 +230,9 @@ def code_agents(
         feedback, by = "", StoppedBy.CAP
         for number in range(plans):
             text = PLAN.format(
-                tools="\n".join(signature(tool) for tool in task.tools), question=task.question.text, feedback=feedback
+                tools="\n".join(signature(name, tool) for name, tool in functions(task.tools).items()),
+                question=task.question.text,
+                feedback=feedback,
             )
             prompt = aside(task, text)
             if not agent.fits(prompt, plan_tokens, turns):
@@ -243,22 +258,75 @@ def code_agents(
     return Strategy(solve, frozenset({TOOLS}))
 
 
-def signature(tool: Tool) -> str:
+def identifier(name: str) -> str:
+    """A name as a program can write it.
+
+    >>> [identifier(name) for name in ("look", "web-search", "2nd.page", "import")]
+    ['look', 'web_search', '_2nd_page', 'import_']
+    """
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    plain = f"_{plain}" if plain[:1].isdigit() else plain
+    return f"{plain}_" if keyword.iskeyword(plain) else plain
+
+
+def functions(tools: Iterable[Tool]) -> dict[str, Tool]:
+    """Tools by the names that a program calls them by; one that is taken gets a ``_`` behind it.
+
+    >>> list(functions(Tool(name, "", {}, None) for name in ("a-b", "a.b", "ask")))
+    ['a_b', 'a_b_', 'ask_']
+    """
+    found: dict[str, Tool] = {}
+    for tool in tools:
+        name = identifier(tool.name)
+        while name in found or name == "ask":
+            name += "_"
+        found[name] = tool
+    return found
+
+
+def signature(name: str, tool: Tool) -> str:
     """A tool as the signature of a function.
 
-    >>> signature(Tool("look", "Looks.", {"at": {"type": "string"}}, None))
+    >>> signature("look", Tool("look", "Looks.", {"at": {"type": "string"}}, None))
     'def look(at: str) -> str:  # Looks.'
     """
-    arguments: Mapping[str, Any] = tool.parameters
-    shown = ", ".join(f"{name}: {_TYPES.get(str(kind.get('type')), 'Any')}" for name, kind in arguments.items())
-    return f"def {tool.name}({shown}) -> str:  # {' '.join(tool.about.split())}"
+    shown = ", ".join(
+        f"{identifier(parameter)}: {_TYPES.get(str(kind.get('type')), 'Any')}"
+        for parameter, kind in tool.parameters.items()
+    )
+    return f"def {name}({shown}) -> str:  # {' '.join(tool.about.split())}"
+
+
+def _plain(value: Any) -> bool:
+    """Whether a constant can be written as text and as JSON."""
+    if isinstance(value, str):
+        return value.isascii() or not re.search("[\ud800-\udfff]", value)
+    return value is None or bool(abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value))
+
+
+def _bounded(value: Any, line: int) -> Any:
+    """A value that is not too large.
+
+    Raises:
+        PlanError: it is.
+    """
+    if _size(value) > _LARGEST:
+        raise PlanError("limit", line, f"a text of more than {_LARGEST:,} characters, or a list as large")
+    return value
+
+
+def _size(value: Any) -> int:
+    """Characters of a text; of a list, those of its parts and 100 for each."""
+    if isinstance(value, list):
+        return sum(100 + _size(part) for part in value)
+    return len(value) if isinstance(value, str) else 0
 
 
 def program_of(text: str) -> list[ast.stmt]:
     """The statements of a program, of its first fenced block if it has one.
 
     Raises:
-        PlanError: it is no Python, or empty.
+        PlanError: it is no Python, empty, or too deep.
 
     >>> len(program_of("So:\\n```python\\na = look(at='x')\\nlook(at=a)\\n```"))
     2
@@ -271,4 +339,10 @@ def program_of(text: str) -> list[ast.stmt]:
         raise PlanError("syntax", getattr(error, "lineno", 0) or 0, getattr(error, "msg", str(error))) from error
     if not statements:
         raise PlanError("syntax", 0, "the program is empty")
+    level: list[ast.AST] = [*statements]
+    for _ in range(_DEEPEST):
+        level = [part for node in level for part in ast.iter_child_nodes(node)]
+    if level:
+        line = getattr(level[0], "lineno", 0)
+        raise PlanError("limit", line, f"more than {_DEEPEST} parts within parts; use more lines")
     return statements

@@ -79,17 +79,17 @@ def fingerprint(model: Any) -> str:
 
 
 def require_trained_on(model: Any, selected: Selection) -> None:
-    """Refuse a score that was trained on another model.
+    """Refuse a score that was trained on another model, or a split that was measured on one.
 
     Raises:
         InvalidInput: it was.
     """
-    trained = selected.score.fingerprint
-    if trained and trained != (found := fingerprint(model)):
-        raise InvalidInput(
-            f"{selected.name} was trained on a model with fingerprint {trained}, this one has {found}; train it for "
-            "this model: budgeteer cache train"
-        )
+    for trained in filter(None, (selected.score.fingerprint, selected.split.fingerprint)):
+        if trained != (found := fingerprint(model)):
+            raise InvalidInput(
+                f"{selected.name} was trained on a model with fingerprint {trained}, this one has {found}; train it "
+                "for this model: budgeteer cache train"
+            )
 
 
 def save_gates(gates: Gates, path: Path) -> None:

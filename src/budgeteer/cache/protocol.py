@@ -127,10 +127,12 @@ class Split(NamedTuple):
         and a row keeps no more than its size times the heads, summed over the layers. Pure; rows are independent.
         together: False = asked for one layer at a time, as soon as it was read; True = once for all layers, at the end
             of the call. Until then all of them are held.
+        fingerprint: of the model that it was measured on, as :class:`Score` has it. Empty = it is for any model.
     """
 
     sizes: Callable[[Groups], tuple[Tensor, ...]]
     together: bool = False
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ def _train(args: argparse.Namespace) -> int:
     from budgeteer.cache.gates import GATES, save_gates
     from budgeteer.cache.size import parsed
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
     from budgeteer.lab.cache_gates import EVERY, Training, train_gates
     from budgeteer.lab.cache_losses import losses
@@ -126,8 +127,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.kind == "knapsack":
         path = args.out or folder / GATES / "knapsack.json"
         measured = losses(model, texts, args.method)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+        write_text(json.dumps(measured) + "\n", path)
         for layer, lost in enumerate(measured["losses"]):
             sys.stdout.write(f"layer {layer:3}: " + "  ".join(f"{loss:6.3f}" for loss in lost) + "\n")
         sys.stdout.write(f"written: {path}; use it as {measured['method']}:split=knapsack:losses={path}\n")

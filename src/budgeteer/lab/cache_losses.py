@@ -10,10 +10,11 @@ from torch import Tensor
 
 from budgeteer.cache import BudgetedCache, selection
 from budgeteer.cache.attend import argument_of
+from budgeteer.cache.budgeted_cache import windows_of
+from budgeteer.cache.gates import fingerprint
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.protocol import Groups, Split
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.steer import fingerprint_of
 
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Of the entries of a layer."""
@@ -35,8 +36,13 @@ def losses(
         ``shares``, ``losses`` [layers][shares] in nats a token, ``method``, ``texts`` and the model's ``fingerprint``.
 
     Raises:
-        InvalidInput: texts that are no longer than what counts of them.
+        InvalidInput: texts that are no longer than what counts of them, or a model with sliding layers.
     """
+    if any(window is not None for window in windows_of(model)):
+        raise InvalidInput(
+            f"{type(model).__name__} has layers with a sliding window, whose losses are no part of one sum with "
+            "those of the others; choose another split, such as layers"
+        )
     if not 1 <= last < texts.shape[1]:
         raise InvalidInput(f"texts of {texts.shape[1]} tokens, of which the last {last} count; give longer texts")
     device = next(model.parameters()).device
@@ -56,7 +62,7 @@ def losses(
         "losses": lost.tolist(),
         "method": selection(method).name,
         "texts": list(texts.shape),
-        "fingerprint": fingerprint_of(model.get_input_embeddings().weight.float()),
+        "fingerprint": fingerprint(model),
     }
 
 

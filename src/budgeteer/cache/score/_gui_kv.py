@@ -54,11 +54,12 @@ def gui_kv(
             "window and rank >= 1, an odd kernel, alpha >= 0 and a temperature > 0"
         )
     spans = [tuple(image) for image in images]
-    flat = [slot for span in spans for slot in span]
+    ends = [0, *(slot for span in spans for slot in span)]
     if (
         any(len(span) != 2 for span in spans)
-        or any(type(slot) is not int for slot in flat)
-        or flat != sorted(set(flat))
+        or any(type(slot) is not int for slot in ends)
+        or ends != sorted(ends)
+        or any(span[0] == span[1] for span in spans)
     ):
         raise InvalidInput(
             f"gui-kv: images={images}; give first slot and end of each in order: images=[[4,20],[30,46]]"

@@ -30,9 +30,10 @@ def knapsack(losses: str | Mapping[str, Any] = "") -> Split:
     measures them, for one method on one model.
 
     Args:
-        losses: their JSON file, or its content: ``shares`` rising, the last one 1, and ``losses`` [layers][shares].
+        losses: their JSON file, or its content: ``shares`` rising, the last one 1, ``losses`` [layers][shares] and, if
+            they are for one model only, its ``fingerprint``.
     """
-    shares, table = _read(losses) if isinstance(losses, str) else _checked(losses, "losses")
+    shares, table, fingerprint = _read(losses) if isinstance(losses, str) else _checked(losses, "losses")
 
     def sizes(groups: Groups) -> tuple[Tensor, ...]:
         if groups.layers != len(table):
@@ -46,7 +47,7 @@ def knapsack(losses: str | Mapping[str, Any] = "") -> Split:
             found.append(torch.tensor(given, device=scores.device)[:, None].minimum(has).maximum(must))
         return tuple(found)
 
-    return Split(sizes)
+    return Split(sizes, fingerprint=fingerprint)
 
 
 @lru_cache(1024)
@@ -72,7 +73,7 @@ def _solved(
 
 
 @lru_cache(8)
-def _read(path: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+def _read(path: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
     if not path:
         raise InvalidInput("knapsack needs measured losses: give losses=FILE (budgeteer cache train knapsack)")
     try:
@@ -82,7 +83,7 @@ def _read(path: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
     return _checked(given, path)
 
 
-def _checked(given: Any, where: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+def _checked(given: Any, where: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
     try:
         shares = tuple(float(share) for share in given["shares"])
         table = tuple(tuple(float(loss) for loss in layer) for layer in given["losses"])
@@ -92,4 +93,4 @@ def _checked(given: Any, where: str) -> tuple[tuple[float, ...], tuple[tuple[flo
         raise InvalidInput(f"{where} holds no losses: {error}; give shares and losses") from error
     if not table or len(shares) < 2 or not fits or not rising or shares[-1] != 1:
         raise InvalidInput(f"{where}: give rising shares, the last one 1, and as many finite losses for each layer")
-    return shares, table
+    return shares, table, str(given.get("fingerprint", ""))
