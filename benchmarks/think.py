@@ -1,7 +1,7 @@
 """Thinking budgets and samples on the embedded thinking model, every strategy beside greedy decoding and one request.
 
     python benchmarks/think.py                # writes benchmarks/results/think.json
-    python benchmarks/think.py --only tight   # renews one part of it: tight or wide
+    python benchmarks/think.py --only tight   # renews one part of it: tight, wide or effort
     python benchmarks/think.py --quick        # smoke test: 10 questions, 1 seed, writes nothing without --out
 
 300 held-out problems (sums, stories, comparisons, sorting, dates; all levels), 5 seeds, each
@@ -12,7 +12,8 @@ Part ``tight``: budgets of sampled tokens at and below what one trace takes. Gre
 all else; ``truncate`` at the same budget is its equal in name. ``low effort`` asks in the chat template for less
 thinking, which needs no strategy at all. Part ``wide``: searches that go step by step, with the tokens of two or three
 traces; votes and checks of whole traces are in ``benchmarks/search_thinker.py``. ``one request`` is self-consistency,
-which asks for all samples that fit in one request. Two totals are reported for every point: sampled tokens, and with
+which asks for all samples that fit in one request. Part ``effort``: what a word of effort buys where hardly a trace is
+cut. Two totals are reported for every point: sampled tokens, and with
 the input of every call. Intervals draw questions and seeds; differences are paired, to greedy, to low effort and to one
 request at the same budget.
 """
@@ -57,7 +58,7 @@ from budgeteer.strategies.scorer import mean_logprob
 from steps import table
 
 OUT = Path(__file__).parent / "results" / "think.json"
-BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400,)}
+BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400,), "effort": (960,)}
 SEEDS = 5
 CAP, MOST = 400, 32
 STYLE = "think:answer_tokens=32"
@@ -103,6 +104,13 @@ def strategies(part: str) -> dict[str, Strategy]:
             "convergence": convergence(every=32, agree=2, thinking=CAP),
             "plan-and-budget": plan_and_budget(thinking=CAP),
             "scale": scale(max_tokens=CAP, temperature=0.0),
+        }
+    if part == "effort":
+        whole = direct(BUDGETS[part][0], temperature=0.0)
+        return {
+            "greedy": whole,
+            "greedy, low effort": asked_so(whole, "think:effort=low"),
+            "greedy, high effort": asked_so(whole, "think:effort=high"),
         }
     return {
         "greedy": greedy,
