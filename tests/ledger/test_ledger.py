@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -473,20 +474,21 @@ def test_what_a_server_answered_survives_its_crashes(any_server: RedisServer | P
             except errors.LedgerUnavailable:
                 time.sleep(0.02)
 
-    def call(number: int) -> None:
-        with connect(any_server.url, timeout=2) as ledger:
-            for i in range(10**6):
-                name, actual = f"c{number}-{i}", i % 13
-                until_answered(lambda name=name: ledger.reserve("org", {"all": 10}, id=name))
-                until_answered(lambda name=name, actual=actual: ledger.settle(name, {"all": actual}))
-                answered[name] = actual
-                if stop.is_set():
-                    return
+    def call(number: int, ledger: Ledger) -> None:
+        for i in range(10**6):
+            name, actual = f"c{number}-{i}", i % 13
+            until_answered(lambda name=name: ledger.reserve("org", {"all": 10}, id=name))
+            until_answered(lambda name=name, actual=actual: ledger.settle(name, {"all": actual}))
+            answered[name] = actual
+            if stop.is_set():
+                return
 
-    with connect(any_server.url) as ledger:
+    with connect(any_server.url) as ledger, ExitStack() as stack:
         ledger.open("org", [Limit("all", 10**9)])
+        # connected before the first crash, which a caller that is late would not survive
+        own = [stack.enter_context(connect(any_server.url, timeout=2)) for _ in range(4)]
         with ThreadPoolExecutor(4) as pool:
-            callers = [pool.submit(call, number) for number in range(4)]
+            callers = [pool.submit(call, number, each) for number, each in enumerate(own)]
             for _ in range(3):
                 seen = len(answered)
                 while len(answered) < seen + 40:
@@ -503,17 +505,18 @@ def test_what_a_server_answered_survives_its_crashes(any_server: RedisServer | P
 
 
 def test_a_server_that_hangs_refuses(any_server: RedisServer | PostgresServer) -> None:
-    with connect(any_server.url, timeout=0.3) as ledger:
-        ledger.open("org", [Limit("all", 1000)])
-        any_server.hang()
-        try:
-            with pytest.raises(errors.LedgerUnavailable, match="do not spend"):
-                ledger.reserve("org", {"all": 1}, id="x")
-        finally:
-            any_server.resume()
+    with connect(any_server.url) as patient:  # a busy machine makes tables slowly
+        patient.open("org", [Limit("all", 1000)])
+        with connect(any_server.url, timeout=1.0) as ledger:
+            any_server.hang()
+            try:
+                with pytest.raises(errors.LedgerUnavailable, match="do not spend"):
+                    ledger.reserve("org", {"all": 1}, id="x")
+            finally:
+                any_server.resume()
         # whether the lost request was carried out or not: with the same id it is held once
-        ledger.reserve("org", {"all": 1}, id="x")
-        assert ledger.remaining("org") == {"all": 999}
+        patient.reserve("org", {"all": 1}, id="x")
+        assert patient.remaining("org") == {"all": 999}
 
 
 def test_redis_that_lost_entries_refuses_until_connected_anew(server: RedisServer) -> None:

@@ -84,11 +84,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         yield {
             "transformers chat": lambda: Kept(here),
             "transformers raw": lambda: Kept(here),
-            # a client in the loop of the run, on the one server
-            "llama.cpp chat": lambda: OpenAI(url, "thinker", dialect="llama.cpp"),
-            "llama.cpp raw": lambda: OpenAI(url, "thinker", capabilities=server.capabilities),
-            "endpoint chat, dialect": lambda: OpenAI(url, "thinker", dialect="sglang"),
-            "endpoint chat": lambda: OpenAI(url, "thinker"),
+            # a client in the loop of the run, on the one server, with connections of their own as LlamaCpp has them
+            "llama.cpp chat": lambda: OpenAI(url, "thinker", dialect="llama.cpp", reuse=False),
+            "llama.cpp raw": lambda: OpenAI(url, "thinker", capabilities=server.capabilities, reuse=False),
+            "endpoint chat, dialect": lambda: OpenAI(url, "thinker", dialect="sglang", reuse=False),
+            "endpoint chat": lambda: OpenAI(url, "thinker", reuse=False),
             "claude": lambda: Anthropic("echo", base_url=upstream.url.removesuffix("/v1"), api_key="k"),
         }
     asyncio.run(server.aclose())
