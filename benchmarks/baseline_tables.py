@@ -248,7 +248,7 @@ def page() -> str:
             "", f"## {'SmolLM2-135M' if name == 'smollm2' else 'Gemma 3 270M'}: steers and searches by steps", "",
             f"`think_small.json` (`benchmarks/think_small.py`), {results['model']}, {results['questions']} sums, "
             f"seeds: {results['seeds']}; a number behind a name is its budget of sampled tokens. "
-            "With so few questions no difference below some 30 points can be seen.", "",
+            "With so few questions only large differences can be seen.", "",
             *small(results["table"]),
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
