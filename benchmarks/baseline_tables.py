@@ -166,13 +166,13 @@ def cut_of(results: Mapping[str, Any]) -> list[str]:
         "", "## Thinking under a tight budget", "",
         "`think_cut.json` (`benchmarks/think_cut.py`), the thinking model, 300 questions. Budgets of 64 to 192 are of "
         "sampled tokens, so the prompt is free; those of 96 to 384 below count it. No strategy here scores traces, so "
-        "there is no check to give to both sides. A table without the columns of one request and of a choice at random "
-        "was measured before the command had them.",
+        "there is no check to give to both sides.",
     ]  # fmt: skip
     for kind, column in (("output", COLUMNS[2]), ("all", COLUMNS[1])):
-        references = {"greedy": "greedy", "greedy, low effort": "greedy, low effort"}
-        if "one request" in results[kind]["strategies"]:
-            references |= {column: "one request", COLUMNS[4]: "one sample"}
+        references = {
+            "greedy": "greedy", "greedy, low effort": "greedy, low effort", column: "one request",
+            COLUMNS[4]: "one sample",
+        }  # fmt: skip
         lines += ["", *budgeted(results[kind], references)]
     return lines
 

@@ -30,8 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from budgeteer.core import registry
 from budgeteer.core.environment import Item
@@ -63,7 +61,7 @@ from rewards_report import (
     picture,
     plain_name,
 )
-from rewards_taught import taught
+from rewards_taught import fit, taught
 from rlvr import between
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -253,14 +251,7 @@ def overthinking(folder: Path) -> Path:
     if not (folder / "tokenizer.json").exists():
         config = PretrainConfig(seed=1, style=Style(recheck=0.8, detour=0.1), max_new=CAP)
         policy, steps = load_policy(), 300
-        optimiser = torch.optim.AdamW(policy.model.parameters(), lr=1e-3, betas=(0.9, 0.95))
-        for step, (tokens, weight) in enumerate(islice(batches(config, policy.tokenizer, 0), steps)):
-            optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / steps)
-            logits = policy.model.logits(policy.model(tokens[:, :-1]))
-            losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-            optimiser.zero_grad()
-            ((losses * weight.flatten()).sum() / weight.sum()).backward()
-            optimiser.step()
+        fit(policy, islice(batches(config, policy.tokenizer, 0), steps), 1e-3, steps)
         save(policy.model, folder)
         for path in (REASONER / "tokenizer_config.json", REASONER / "tokenizer.json"):
             shutil.copy(path, folder / path.name)

@@ -17,13 +17,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from budgeteer.core.plan import ENDED, right
 from budgeteer.engine.llama import save
@@ -128,6 +129,25 @@ def examples(asked: Sequence[Asked], dial: str) -> list[Example]:
     return random.Random(f"{dial}-{SEED}").choices(made, k=EXAMPLES)
 
 
+def fit(policy: LlamaPolicy, batches: Iterable[tuple[Tensor, Tensor]], rate: float, steps: int) -> None:
+    """Train a policy on the tokens of texts, with a rate that falls to 0 in a straight line.
+
+    Args:
+        policy: is changed.
+        batches: (tokens [n, t], weight of each token but the first [n, t - 1]), one a step.
+        rate: of the first step.
+        steps: at which the rate would be 0.
+    """
+    optimiser = torch.optim.AdamW(policy.model.parameters(), lr=rate, betas=(0.9, 0.95))
+    for step, (tokens, weight) in enumerate(batches):
+        optimiser.param_groups[0]["lr"] = rate * (1 - step / steps)
+        logits = policy.model.logits(policy.model(tokens[:, :-1]))
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        optimiser.zero_grad()
+        ((losses * weight.flatten()).sum() / weight.sum()).backward()
+        optimiser.step()
+
+
 def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False) -> Path:
     """The folder of the start after supervised training on a dial's examples. Made once.
 
@@ -142,16 +162,9 @@ def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False) 
         policy = load_policy(start)
         kept = kept_traces(policy, cap, 32 if quick else QUESTIONS, folder.with_name("traces.json"))
         made = examples(kept, dial)
-        optimiser = torch.optim.AdamW(policy.model.parameters(), lr=LR, betas=(0.9, 0.95))
-        for step in range(2 if quick else STEPS):
-            first = step * BATCH % EXAMPLES
-            tokens, weight = batch(policy, made[first : first + BATCH])
-            optimiser.param_groups[0]["lr"] = LR * (1 - step / STEPS)
-            logits = policy.model.logits(policy.model(tokens[:, :-1]))
-            losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-            optimiser.zero_grad()
-            ((losses * weight.flatten()).sum() / weight.sum()).backward()
-            optimiser.step()
+        steps = 2 if quick else STEPS
+        starts = [step * BATCH % EXAMPLES for step in range(steps)]
+        fit(policy, (batch(policy, made[first : first + BATCH]) for first in starts), LR, STEPS)
         save(policy.model, folder)
         for name in ("tokenizer_config.json", "tokenizer.json"):
             shutil.copy(start / name, folder / name)

@@ -22,30 +22,17 @@ from budgeteer.cache.rest import flexi_cache, offload
 from budgeteer.cache.score import adamas, arkv, keydiff, quest, token_select
 from budgeteer.cache.stability import corrected, stability, unstable
 from budgeteer.core.errors import InvalidInput
+from helpers import cells
+from helpers.cells import GROUP, HEADS, KV_HEADS, ROWS, WIDTH
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
-ROWS, HEADS, KV_HEADS, TOKENS, WIDTH, GROUP = 2, 6, 2, 21, 4, 3
+TOKENS = 21
 NOTHING = torch.empty(0)
 
 
 def made(seed: int = 0, *, padded: int = 0, queries: int = 1) -> Cells:
     """Entries of a layer when its last ``queries`` tokens came; row 0 begins with ``padded`` tokens of padding."""
-    rng = torch.Generator().manual_seed(seed)
-    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
-    valid[0, :padded] = False
-    return Cells(
-        keys=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
-        values=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
-        slots=torch.arange(TOKENS).expand(ROWS, KV_HEADS, TOKENS),
-        valid=valid[:, None].expand(ROWS, KV_HEADS, TOKENS),
-        queries=2 * torch.randn(ROWS, HEADS, queries, WIDTH, generator=rng),
-        query_slots=torch.arange(TOKENS - queries, TOKENS),
-        query_valid=valid[:, TOKENS - queries :],
-        scaling=0.6,
-        size=torch.tensor([9, 9]),
-        layer=1,
-        layers=4,
-    )
+    return Cells(**cells.fields(torch.Generator().manual_seed(seed), TOKENS, queries, padded, size=9))
 
 
 def dot(a, b) -> float:

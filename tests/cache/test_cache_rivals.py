@@ -16,9 +16,11 @@ import transformers
 from budgeteer.cache import BudgetedCache, Cells
 from budgeteer.cache.score import compactor, gui_kv, snapkv, tri_attention
 from budgeteer.core.errors import InvalidInput
+from helpers import cells
+from helpers.cells import GROUP, KV_HEADS, ROWS, WIDTH
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
-ROWS, HEADS, KV_HEADS, GROUP, TOKENS, WIDTH, MODEL = 2, 6, 2, 3, 29, 4, 5
+TOKENS, MODEL = 29, 5
 FREQUENCIES = (0.7, 0.05)
 NOTHING = torch.empty(0)
 
@@ -26,20 +28,8 @@ NOTHING = torch.empty(0)
 def made(seed: int = 0, *, padded: int = 0, queries: int = TOKENS, size: int = 12) -> Cells:
     """A prompt that was just read; row 0 begins with ``padded`` tokens of padding."""
     rng = torch.Generator().manual_seed(seed)
-    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
-    valid[0, :padded] = False
     return Cells(
-        keys=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
-        values=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
-        slots=torch.arange(TOKENS).expand(ROWS, KV_HEADS, TOKENS),
-        valid=valid[:, None].expand(ROWS, KV_HEADS, TOKENS),
-        queries=2 * torch.randn(ROWS, HEADS, TOKENS, WIDTH, generator=rng)[:, :, TOKENS - queries :],
-        query_slots=torch.arange(TOKENS - queries, TOKENS),
-        query_valid=valid[:, TOKENS - queries :],
-        scaling=0.6,
-        size=torch.tensor([size, size]),
-        layer=1,
-        layers=4,
+        **cells.fields(rng, TOKENS, queries, padded, size, drawn=TOKENS),
         frequencies=torch.tensor(FREQUENCIES),
         hidden=torch.randn(ROWS, queries, MODEL, generator=rng),
     )

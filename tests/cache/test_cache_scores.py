@@ -28,29 +28,18 @@ from budgeteer.cache.score import (
 )
 from budgeteer.cache.split import ada_kv, layers, prefix, pyramid, uniform
 from budgeteer.core.errors import InvalidInput
+from helpers import cells
+from helpers.cells import GROUP, HEADS, KV_HEADS, ROWS, WIDTH
 
-ROWS, HEADS, KV_HEADS, TOKENS, WIDTH, MODEL = 2, 6, 2, 23, 4, 5
-GROUP = HEADS // KV_HEADS
+TOKENS, MODEL = 23, 5
 NOTHING = torch.empty(0)
 
 
 def made(seed: int = 0, *, padded: int = 0, queries: int = TOKENS, size: int = 12) -> Cells:
     """A prompt that was just read; the first ``padded`` tokens of row 0 are padding."""
     rng = torch.Generator().manual_seed(seed)
-    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
-    valid[0, :padded] = False
     return Cells(
-        keys=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
-        values=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
-        slots=torch.arange(TOKENS).expand(ROWS, KV_HEADS, TOKENS),
-        valid=valid[:, None].expand(ROWS, KV_HEADS, TOKENS),
-        queries=2 * torch.randn(ROWS, HEADS, TOKENS, WIDTH, generator=rng)[:, :, TOKENS - queries :],
-        query_slots=torch.arange(TOKENS - queries, TOKENS),
-        query_valid=valid[:, TOKENS - queries :],
-        scaling=0.6,
-        size=torch.tensor([size, size]),
-        layer=1,
-        layers=4,
+        **cells.fields(rng, TOKENS, queries, padded, size, drawn=TOKENS),
         output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
         frequencies=torch.tensor([0.7, 0.05]),
     )

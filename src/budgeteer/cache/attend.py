@@ -20,7 +20,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from budgeteer.cache.layer import BudgetedLayer, Call, readable
 from budgeteer.cache.storage import Ragged, held
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.inside import argument_of as argument_of
 
 try:
     from budgeteer.cache import kernels

@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import argument_of, attach, frequencies_of, updated
+from budgeteer.cache.attend import attach, frequencies_of, updated
 from budgeteer.cache.gates import require_trained_on
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
@@ -26,6 +26,7 @@ from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
 from budgeteer.cache.storage import held
+from budgeteer.models.inside import argument_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,9 +290,8 @@ class BudgetedCache(Cache):
         Raises:
             InvalidInput: it leaves a head fewer entries than the method always keeps.
         """
-        given, first = parsed(budget), self.layers[0]
-        size = int(sizes(given, torch.tensor([tokens]), self._footprints(first)))
-        if size < tokens:
+        given = parsed(budget)
+        if (size := int(sizes(given, torch.tensor([tokens]), self._footprints(self.layers[0])))) < tokens:
             self._enough(size, given)
 
     def _enough(self, size: int, budget: Budget | None = None) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from budgeteer.cache.attend import argument_of
 from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.cache.score import epi_cache
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.core.budget import Budget
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.inside import argument_of
 
 F64 = NDArray[np.float64]
 _STARTS, _STEPS = 10, 100

@@ -19,8 +19,9 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import argument_of, attach, updated
+from budgeteer.cache.attend import attach, updated
 from budgeteer.cache.budgeted_cache import windows_of
+from budgeteer.models.inside import argument_of
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values, [B, K, n, d] each."""

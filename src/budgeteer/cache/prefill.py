@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgeteer.cache.attend import argument_of, updated
+from budgeteer.cache.attend import updated
 from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.replay import replay
+from budgeteer.models.inside import argument_of
 
 
 class Prefill(BudgetedCache):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgeteer.cache.attend import argument_of
 from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.core.budget import Budget
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.inside import argument_of
 
 
 def corrected(first: Tensor, later: Tensor, total: int) -> Tensor:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from budgeteer.cache import BudgetedCache, selection
-from budgeteer.cache.attend import argument_of
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.size import parsed
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.needles import Sample
 from budgeteer.lab.stats import mean_ci, paired, wilson
+from budgeteer.models.inside import argument_of
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from budgeteer.cache import BudgetedCache, selection
-from budgeteer.cache.attend import argument_of
 from budgeteer.cache.budgeted_cache import windows_of
 from budgeteer.cache.gates import fingerprint
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.protocol import Groups, Split
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.inside import argument_of
 
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Of the entries of a layer."""
