@@ -9,8 +9,9 @@ The embedded thinking model (Qwen3 architecture, ``reasoning_effort`` high, wher
 ``BudgetedGRPOTrainer`` with the recipe ``grpo:reward=NAME``: all runs of a seed see the same problems in one order,
 under the same budget of tokens and with as many generations. TRL's generation batch bounds the rollouts of one, so that
 shorter ones buy more only where the budget binds: ``used`` of each run says what it took. All weights are trained.
-Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``; loss,
-advantages and budget are the adapter's and TRL's. Held-out problems are of the trained families and of none of the
+Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``, and
+steers are asked about each of their tokens afterwards, as where vLLM generates; loss, advantages and budget are the
+adapter's and TRL's. Held-out problems are of the trained families and of none of the
 training's questions, one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind a question.
 """
 
@@ -35,7 +36,7 @@ from trl import GRPOConfig
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.adapters.trl.sampling import Row
 from budgeteer.core.environment import Item
-from budgeteer.core.plan import CUT, ENDED, I64
+from budgeteer.core.plan import I64
 from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Settings
@@ -44,7 +45,7 @@ from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
 from rlvr import between
-from thinker_pool import Drawer, paid
+from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
@@ -61,26 +62,24 @@ class Fast(BudgetedGRPOTrainer):
 
     drawer: Drawer
 
-    def _generated(self, work: Round, group: I64, numbers: I64, budget: int | None) -> list[Row]:
+    def _generated(self, work: Round, group: I64) -> list[Row]:
         self.drawer.take(self.accelerator.unwrap_model(self.model))
+        numbers = np.arange(len(group))[: work.budget]
         prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
-        drawn = drawn_with(self.drawer, prompts, int(work.max_tokens.max()), work.seed + int(numbers[0]))
-        return within(drawn, numbers, budget, self.drawer.end)
+        slices = self._sampling.slices(prompts, work, group, numbers, work.budget)
+        slices.pause = None
+        seeds = np.random.default_rng(work.seed)
+        while (wave := slices.next()) is not None:
+            drawn = drawn_with(self.drawer, wave.prompts, int(wave.most.max()), int(seeds.integers(2**31)))
+            rows = [tokens[:most] for tokens, most in zip(drawn, wave.most.tolist(), strict=True)]
+            slices.add(wave, rows, [[0.0] * len(row) for row in rows])
+            slices.lost[:] = 0  # a decoder that the steer watches would not have drawn them
+        return [row._replace(logprob=None) for row in self._sampling.rows(slices, numbers, [])]
 
 
 def drawn_with(drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed: int) -> list[list[int]]:
     """Token ids of a completion of each prompt."""
     return [tokens for tokens, _ in drawer.tokens(prompts, 1.0, seed, cap)]
-
-
-def within(drawn: Sequence[list[int]], numbers: I64, budget: int | None, end: int) -> list[Row]:
-    """The rows as generation under a budget leaves them."""
-    until, rows = paid(list(map(len, drawn)), budget), []
-    for number, tokens in zip(numbers.tolist(), drawn, strict=True):
-        kept = tokens[:until]
-        status = ENDED if kept and kept[-1] == end else CUT
-        rows.append(Row(number, kept, status, -1, -1, None, [False] * len(kept), 1.0))
-    return rows
 
 
 def problems(seed: int, tokenizer: Any, args: argparse.Namespace) -> Asked:

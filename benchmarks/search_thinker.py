@@ -2,6 +2,7 @@
 
     python benchmarks/search_thinker.py              # writes benchmarks/results/search_thinker.json
     python benchmarks/search_thinker.py --held-out   # renews that part of the file only
+    python benchmarks/search_thinker.py --temperature 0.6 --seeds 3   # the same on cooler samples: part "cooler"
     python benchmarks/search_thinker.py --compact    # what evidence "thinking_samples" replays; measures nothing
     python benchmarks/search_thinker.py --quick      # smoke test: 20 questions, 2 seeds of 8 samples; writes nothing
 
@@ -10,6 +11,8 @@ if they are not there, 40 minutes for all on a core of one's own). All strategie
 gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, without a budget but their number of
 samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``
 counts each question's prompt once, as if reading it again were free.
+
+Log-probabilities are those of the model's own distribution at every temperature.
 
 Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, ten n.
 A choice at random among n samples is right as often as ``self-consistency 1`` and costs what n samples cost.
@@ -46,6 +49,7 @@ import numpy as np
 
 from budgeteer.core.usage import Usage
 from budgeteer.lab.questions import QuestionSet
+from budgeteer.lab.results import write_text
 from budgeteer.lab.stats import crossed, crossed_weights
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import THINK, Prompt
@@ -376,14 +380,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", type=Path, default=Path("runs/thinker_pool"), help="traces (default %(default)s)")
     parser.add_argument("--compact", action="store_true", help=f"write {COMPACT.name} of the package and stop")
     parser.add_argument("--held-out", action="store_true", help="measure that part; the file's table stays as it is")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (default %(default)s)")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
+    cooler = args.temperature != 1
+    if cooler and (args.compact or args.held_out):
+        parser.error("--compact and --held-out are of samples at temperature 1")
     n, seeds, most = (20, 2, 8) if args.quick else (args.questions, args.seeds, args.samples)
     half = n // 2 if args.quick else HELD_OUT
     folder = args.pool / "quick" if args.quick else args.pool
     every = questions_of(20 if args.quick else 300)
     asked = replace(every, questions=every.questions[:n])
-    traces, rows = greedy(every, folder), pool(asked, range(seeds), most, folder)
+    traces = greedy(every, folder)
+    rows = pool(asked, range(seeds), most, folder, temperature=args.temperature)
     if args.compact:
         compact(asked, traces, rows, args.out or COMPACT)
         return 0
@@ -401,8 +410,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "model": "the embedded thinking model, bfloat16", "task": "thinking", "questions": n, "seeds": seeds,
         "samples": most, "cap": CAP, "temperature": 1.0,
     }  # fmt: skip
-    if args.held_out and out is not None and out.is_file():
+    if out is not None and out.is_file() and (args.held_out or cooler):
         result = json.loads(out.read_text(encoding="utf-8"))
+    if cooler:
+        table = analyse(measured, most)
+        result["cooler"] = {
+            "temperature": args.temperature, "questions": n, "seeds": seeds, "samples": most, "table": table,
+        }  # fmt: skip
+        print(text(table, most))
+        if out is not None:
+            write_text(json.dumps(result, indent=1) + "\n", out)
+        return 0
     if not args.held_out:
         result["table"] = analyse(measured, most)
         print(text(result["table"], most))
@@ -417,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         print(f"\n{label}\n{text(table, most)}")
     if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(json.dumps(result, indent=1) + "\n", out)
     return 0
 
 

@@ -1,10 +1,10 @@
 """Traces of the embedded thinking model, drawn once, for benchmarks that replay them.
 
-    python benchmarks/thinker_pool.py --pool FOLDER [--questions 300] [--seeds 5] [--samples 32]
+    python benchmarks/thinker_pool.py --pool FOLDER [--questions 300] [--seeds 5] [--samples 32] [--temperature 1]
 
-For every question one greedy trace with each of ``GREEDY`` and ``samples`` traces at temperature 1 for each seed, in a
-chat, up to the end of the turn or ``CAP`` tokens. A file for each batch of questions and seed: a run that is stopped
-goes on, and a second one with ``--first`` helps.
+For every question one greedy trace with each of ``GREEDY`` and ``samples`` traces for each seed, in a chat, up to the
+end of the turn or ``CAP`` tokens. A file for each batch of questions and seed: a run that is stopped goes on, and a
+second one with ``--first`` helps.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Drawer:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def draw(self, prompts: Sequence[Sequence[int]], temperature: float, seed: int = 0, cap: int = CAP) -> list[Trace]:
-        """A trace for each prompt: sampled from the model's own distribution, or at temperature 0 the likeliest."""
+        """A trace for each prompt, sampled at a temperature; at 0 it has the likeliest tokens."""
         traces = []
         for tokens, total in self.tokens(prompts, temperature, seed, cap):
             ended = tokens[-1] == self.end
@@ -95,7 +95,8 @@ class Drawer:
     def tokens(
         self, prompts: Sequence[Sequence[int]], temperature: float, seed: int, cap: int
     ) -> list[tuple[list[int], float]]:
-        """The tokens of each trace, the one that ends it included, and the sum of their log-probabilities."""
+        """The tokens of each trace, the one that ends it included, and the sum of their log-probabilities, which are
+        those of the model's own distribution whatever temperature they are drawn at."""
         generator = torch.Generator().manual_seed(seed)
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
@@ -111,7 +112,8 @@ class Drawer:
             logp = self.logits(ids, at, seen, cache, width + step).log_softmax(-1)
             if temperature > 0:
                 reached = torch.rand(len(live), 1, generator=generator)
-                new = torch.searchsorted(logp.exp().cumsum(-1), reached)[:, 0].clamp(max=logp.shape[-1] - 1)
+                drawn = logp if temperature == 1 else (logp / temperature).log_softmax(-1)
+                new = torch.searchsorted(drawn.exp().cumsum(-1), reached)[:, 0].clamp(max=logp.shape[-1] - 1)
             else:
                 new = logp.argmax(-1)
             written[live[going], step] = new[going]
@@ -165,18 +167,6 @@ class Drawer:
         return F.linear(F.rms_norm(x[:, -1], x.shape[-1:], self.norm, eps), self.embedding).float()
 
 
-def paid(lengths: Sequence[int], budget: int | None) -> int:
-    """The tokens at which all rows that still run are cut, so that the budget pays for every token of all.
-
-    >>> paid([2, 4], 5), paid([2, 4], 6), paid([2, 4], None)
-    (3, 4, 4)
-    """
-    until = max(lengths, default=0)
-    while budget is not None and sum(min(length, until) for length in lengths) > budget:
-        until -= 1
-    return until
-
-
 class _Layer(NamedTuple):
     """Weights of a layer, what is multiplied with the same input joined."""
 
@@ -221,25 +211,26 @@ def greedy(asked: QuestionSet, folder: Path) -> dict[str, dict[str, Trace]]:
 
 
 def pool(
-    asked: QuestionSet, seeds: Sequence[int], samples: int, folder: Path, *, first: int = 0
+    asked: QuestionSet, seeds: Sequence[int], samples: int, folder: Path, *, first: int = 0, temperature: float = 1.0
 ) -> dict[str, list[dict[str, Any]]]:
     """Of every question a row for each seed: the sampled traces and the tokens of its prompts.
 
     Args:
-        folder: where they are kept, and found again: a file for each batch of questions and seed.
+        folder: where they are kept, and found again: a file for each batch of questions, seed and temperature.
         first: number of the question to begin with, so that a second process can help; the ones before are left out.
     """
     drawer: Drawer | None = None
+    cooler = "" if temperature == 1 else f"-temperature{temperature:g}"
     rows: dict[str, list[dict[str, Any]]] = {question.id: [] for question in asked.questions}
     for start in range(first, len(asked.questions), TOGETHER):
         some = asked.questions[start : start + TOGETHER]
         for seed in seeds:
-            path = folder / f"questions{start}-{len(some)}-seed{seed}-samples{samples}.json"
+            path = folder / f"questions{start}-{len(some)}-seed{seed}-samples{samples}{cooler}.json"
             if not path.is_file():
                 drawer = drawer or Drawer()
                 prompts = {name: [drawer.prompt(q.text, **options) for q in some] for name, options in GREEDY.items()}
                 each = [prompt for prompt in prompts["greedy"] for _ in range(samples)]
-                sampled = drawer.draw(each, 1.0, seed * 1_000_003 + start)
+                sampled = drawer.draw(each, temperature, seed * 1_000_003 + start)
                 drawn = [
                     {
                         "id": question.id,
@@ -262,9 +253,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--first", type=int, default=0, help="question to begin with, for a second process")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default %(default)s")
     args = parser.parse_args()
-    greedy(questions_of(args.questions), args.pool)
-    rows = pool(questions_of(args.questions), range(args.seeds), args.samples, args.pool, first=args.first)
+    asked = questions_of(args.questions)
+    greedy(asked, args.pool)
+    rows = pool(asked, range(args.seeds), args.samples, args.pool, first=args.first, temperature=args.temperature)
     tokens = [trace[1] for each in rows.values() for row in each for trace in row["sampled"]]
     print(json.dumps({"traces": len(tokens), "tokens": sum(tokens) / len(tokens)}))
     return 0

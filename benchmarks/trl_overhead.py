@@ -1,6 +1,6 @@
 """What the trainer for TRL costs beside TRL's own: the same steps by both, in pairs.
 
-    python benchmarks/trl_overhead.py                   # writes benchmarks/results/trl_overhead.json
+    python benchmarks/trl_overhead.py                   # SmolLM2-135M; writes benchmarks/results/trl_overhead.json
     python benchmarks/trl_overhead.py --model FOLDER    # of a causal language model with a chat template
     python benchmarks/trl_overhead.py --quick           # smoke test: writes nothing without --out
 
@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.lab.stats import mean_ci
-from budgeteer.models.thinker import THINKER
+from budgeteer.models.smollm2 import smollm2
+from trl_recipes import load
 
 OUT = Path(__file__).parent / "results" / "trl_overhead.json"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy")
@@ -67,9 +68,10 @@ def seconds(kind: Any, model: str, seed: int, steps: int, tokens: int) -> tuple[
             max_completion_length=tokens, seed=seed, use_cpu=True, bf16=False, report_to=[], save_strategy="no",
             disable_tqdm=True, learning_rate=1e-5,
         )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        weights, tokenizer = load(model)
+        weights.is_quantized = False  # those of a GGUF file were, and are no more; TRL would only train an adapter
         trainer = kind(
-            model, reward_funcs=right, args=args, train_dataset=problems(64), processing_class=tokenizer,
+            weights, reward_funcs=right, args=args, train_dataset=problems(64), processing_class=tokenizer,
             callbacks=[clock],
         )  # fmt: skip
         trainer.train()
@@ -85,7 +87,9 @@ def interval(ratios: list[float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(THINKER), help="folder of the model")
+    parser.add_argument(
+        "--model", default=str(smollm2()), help="folder of the model, or a GGUF file (default SmolLM2-135M)"
+    )
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--max-tokens", type=int, default=96, help="of a completion")

@@ -179,17 +179,6 @@ def test_what_is_said_and_asked_is_read_and_the_rest_is_learnt(taught):
         assert weight[row].tolist() == learnt + [0.0] * (weight.shape[1] - len(learnt))
 
 
-def test_rollouts_of_another_decoder_keep_within_the_budget(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from thinker_pool import paid
-
-    for budget, until in ((None, 4), (11, 4), (10, 4), (9, 3), (8, 3), (6, 2), (3, 1), (2, 0)):
-        assert paid([2, 4, 4], budget) == until
-        taken = [sum(min(length, n) for length in (2, 4, 4)) for n in (until, until + 1)]
-        assert budget is None or taken[0] <= budget
-        assert until == 4 or taken[1] > budget  # one more token for each that runs is not paid
-
-
 def test_traces_are_drawn_once_for_all_dials(taught, monkeypatch, tmp_path):
     asked = [taught.Asked("2+2=", 0.75, [taught.Trace([1, 2, 3], 1)])]
     calls = []

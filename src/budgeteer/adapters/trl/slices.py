@@ -67,6 +67,7 @@ class Slices:
     Attributes:
         table: what is known of each row.
         lost: [n] tokens that the engine generated behind the end of a row, or behind a forced token.
+        pause: most tokens of a slice beside cap and budget, so that a steer is asked in time; None = no limit.
     """
 
     def __init__(
@@ -83,9 +84,9 @@ class Slices:
         self.table = Table(n, int(caps.max(initial=1)), [marks], steered.inside.pieces if steered else ())
         self.table.reset(np.arange(n), caps, temperature)
         self._steering: tuple[Steering, Ticket, Steer] | None = None
-        self._pause = None
+        self.pause: int | None = None
         if steered is not None:
-            self._pause = max(SHORTEST, -(-int(caps.max(initial=1)) // PAUSES))
+            self.pause = max(SHORTEST, -(-int(caps.max(initial=1)) // PAUSES))
             steering = Steering(self.table, steered.inside, False)
             ticket = steering.join(steered.steer, steered.part.rows, steered.part.group)
             steering.start(ticket, steered.part.first, np.arange(n))
@@ -120,8 +121,8 @@ class Slices:
         if not len(rows):
             return None
         most = t.cap[rows] - t.length[rows]
-        if self._pause is not None:
-            most = np.minimum(most, self._pause)
+        if self.pause is not None:
+            most = np.minimum(most, self.pause)
         if left is not None and most.sum() > left:
             most = np.minimum(most, left // len(rows))
         asked = [[*self._prompts[i], *t.tokens[i, : t.length[i]].tolist()] for i in rows.tolist()]

@@ -202,7 +202,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         group = np.repeat(np.arange(len(units)), units)
         if self.tools or self.environment_factories:
             return self._talked(work, group, drawn)
-        rows = generated(self, self._sampling, work, group, [self._ids[i] for i in work.picked[group].tolist()])
+        rows = self._generated(work, group)
         if not rows:
             return None
         if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
@@ -216,6 +216,10 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         ids = [row.tokens for row in rows]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
         return self._scored(part, inputs, prompt_ids, rows, completions, drawn)
+
+    def _generated(self, work: Round, group: I64) -> list[Row]:
+        """The rows of a round that were started, of all processes; ``group`` has the prompt of each."""
+        return generated(self, self._sampling, work, group, [self._ids[i] for i in work.picked[group].tolist()])
 
     def _talked(self, work: Round, group: I64, drawn: Drawn) -> Rollouts | None:
         """The same with tools, whose results stand between the turns of a rollout."""
