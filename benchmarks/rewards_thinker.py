@@ -37,6 +37,7 @@ from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.adapters.trl.sampling import Row
 from budgeteer.core.environment import Item
 from budgeteer.core.plan import I64
+from budgeteer.core.steer import Need
 from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Settings
@@ -63,6 +64,8 @@ class Fast(BudgetedGRPOTrainer):
     drawer: Drawer
 
     def _generated(self, work: Round, group: I64) -> list[Row]:
+        if work.steer is not None and work.steer.needs & {Need.LOGITS, Need.MARGIN}:  # the decoder does not tell them
+            return super()._generated(work, group)
         self.drawer.take(self.accelerator.unwrap_model(self.model))
         numbers = np.arange(len(group))[: work.budget]
         prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
@@ -87,7 +90,7 @@ def problems(seed: int, tokenizer: Any, args: argparse.Namespace) -> Asked:
     return asked(
         Settings(
             str(THINKER), "grpo", "", None, "thinking", PROBLEMS + seed, args.train, args.heldout,
-            style="think:effort=high",
+            style=f"think:effort={args.effort}",
         ),
         tokenizer,
     )  # fmt: skip
@@ -103,7 +106,10 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     says = name.startswith("l1")
     used, steps, rollouts = 0, 0, 0
     if name != START:
-        trainer = trained(name, seed, model, tokenizer, made, grader, drawer, args)
+        recipe, asks = "grpo" if name == NONE else f"grpo:reward={name}", None
+        if says:
+            asks = np.random.default_rng(seed).integers(*TARGETS, size=len(made.train))
+        trainer = trained(recipe, seed, model, tokenizer, made, grader, drawer, args.tokens, args, asks)
         progress = trainer.spending.progress
         used, steps = progress.used, progress.step
         rollouts = sum(row["rollouts"] for row in progress.steps_log)
@@ -120,16 +126,26 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def trained(
-    name: str, seed: int, model: Any, tokenizer: Any, made: Asked, grader: Grader, drawer: Drawer,
-    args: argparse.Namespace,
+    recipe: str, seed: int, model: Any, tokenizer: Any, made: Asked, grader: Grader, drawer: Drawer,
+    budget: int | None, args: argparse.Namespace, asks: I64 | None = None,
 ) -> Fast:  # fmt: skip
-    """The trainer of an arm, when its tokens are spent."""
+    """The trainer of a recipe, when its tokens are spent.
+
+    Args:
+        recipe: name.
+        seed: of order and draws.
+        model, tokenizer: that are trained.
+        made, grader: the problems and who grades them.
+        drawer: of the rollouts.
+        budget: of tokens; None = no limit.
+        args: of a generation and a rollout.
+        asks: [problems] tokens that are said behind each question; None = nothing is.
+    """
     items = {item.key: item for item in made.train}
     rows = {"key": [item.key for item in made.train], "prompt": [made.prompt(item) for item in made.train]}
-    if name.startswith("l1"):
-        targets = np.random.default_rng(seed).integers(*TARGETS, size=len(made.train))
-        rows["target"] = [float(target) for target in targets]
-        rows["prompt"] = [said(made, item, SAYS.format(tokens=t)) for item, t in zip(made.train, targets, strict=True)]
+    if asks is not None:
+        rows["target"] = [float(target) for target in asks]
+        rows["prompt"] = [said(made, item, SAYS.format(tokens=t)) for item, t in zip(made.train, asks, strict=True)]
 
     def verified(completion_ids: list[list[int]], key: list[str], **columns: Any) -> list[float]:
         return [grader.score(items[k], ids) for k, ids in zip(key, completion_ids, strict=True)]
@@ -145,7 +161,7 @@ def trained(
         )  # fmt: skip
         trainer = Fast(
             model, verified, config, Dataset.from_dict(rows), processing_class=tokenizer,
-            recipe="grpo" if name == NONE else f"grpo:reward={name}", budget=args.tokens, close=made.style.close,
+            recipe=recipe, budget=budget, close=made.style.close,
         )  # fmt: skip
         trainer.drawer = drawer
         trainer.train()
@@ -201,6 +217,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=6, help="of a generation (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
     parser.add_argument("--max-tokens", type=int, default=512, help="of a rollout (default: %(default)s)")
+    parser.add_argument("--effort", default="high", help="of the thinking (default: %(default)s)")
     parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
     parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards-thinker", help="default: %(default)s")

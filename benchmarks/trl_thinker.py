@@ -1,0 +1,169 @@
+"""Recipes on the embedded thinking model in TRL, at half and a quarter of the tokens of GRPO.
+
+    python benchmarks/trl_thinker.py                          # resumable: a file a run
+    python benchmarks/trl_thinker.py --arms duet@50% --seeds 3
+    python benchmarks/trl_thinker.py --summary                # run nothing, rewrite results and page
+    python benchmarks/trl_thinker.py --quick                  # smoke test: writes nothing without --out
+
+The model (Qwen3 architecture, all weights trained) is asked with low effort, where a trace is short and there is most
+to learn. A seed has problems and an order of its own. ``grpo@100%`` has no budget; its tokens are what shares are of.
+All arms have as many generations, of the same number of prompts; a share buys fewer rollouts, which every recipe
+places as it likes. The model ends its turn after the answer, so that a stop at the answer saves nothing here:
+``uniform-answer-stop@100%``, the plain baseline, says so. Rollouts are drawn as in ``benchmarks/rewards_thinker.py``;
+accuracy is that of one sample of each held-out problem at temperature 1, differences are paired by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from budgeteer.lab import results
+from budgeteer.lab.posttrain.problems import Grader
+from budgeteer.lab.stats import mean_ci, paired
+from budgeteer.models.thinker import THINKER
+from rewards_thinker import measured, problems, trained
+from rlvr import between
+from thinker_pool import Drawer
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "benchmarks" / "results" / "trl_thinker.json"
+MARKS = "<!-- written by benchmarks/trl_thinker.py -->", "<!-- end of the table -->"
+FULL, STOP, START = "grpo@100%", "uniform-answer-stop", "untrained@0%"
+RECIPES = (
+    STOP, "prompt-selection", "duet-allocation", "duet", "knapsack", "vip", "reinforce-ada-balance",
+    "reinforce-ada-pos", "dapo", "c-grpo", "mopps",
+)  # fmt: skip
+ARMS = (START, FULL, f"{STOP}@100%", *(f"{recipe}@{share}%" for share in (50, 25) for recipe in RECIPES))
+FIRST_SEED = 600
+SHARED = ("steps", "prompts", "lr", "max_tokens", "train", "heldout", "effort")
+
+
+def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dict[str, Any]:
+    """Train an arm and measure it; ``total`` = the tokens of the reference."""
+    begin = time.perf_counter()
+    tokenizer = AutoTokenizer.from_pretrained(THINKER)
+    model: Any = AutoModelForCausalLM.from_pretrained(THINKER, dtype=torch.float32)
+    made, drawer = problems(seed, tokenizer, args), Drawer(THINKER, torch.float32)
+    grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
+    recipe, _, share = arm.rpartition("@")
+    tokens = dict.fromkeys(("planned", "used", "trained", "wasted"), 0)
+    steps = rollouts = 0
+    if arm != START:
+        budget = None if total is None else total * int(share[:-1]) // 100
+        trainer = trained(recipe, seed, model, tokenizer, made, grader, drawer, budget, args)
+        progress = trainer.spending.progress
+        tokens = {name: getattr(progress, name) for name in tokens}
+        steps, rollouts = progress.step, sum(row["rollouts"] for row in progress.steps_log)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+    middle = time.perf_counter()
+    drawer.take(model.eval())
+    found = measured(drawer, tokenizer, made, grader, "", args.max_tokens, seed)
+    made.close()
+    return {
+        "arm": arm, "seed": seed, **found, **tokens, "steps": steps, "rollouts": rollouts,
+        "seconds": {"training": middle - begin, "measuring": time.perf_counter() - middle},
+    }  # fmt: skip
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line an arm: accuracy and tokens over the seeds, differences to the baselines of full and of its own share."""
+    of = {(row["arm"], row["seed"]): row for row in rows}
+    lines = [
+        f"| recipe | of the tokens | seeds | accuracy | minus `{STOP}` at 100 % | minus `{STOP}` at the same share | "
+        "tokens of an answer | sampled in training | rollouts |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def minus(own: Sequence[Mapping[str, Any]], base: str) -> str:
+        pairs = [(row, of[base, row["seed"]]) for row in own if base != row["arm"] and (base, row["seed"]) in of]
+        if len(pairs) < 2:
+            return "" if not pairs else f"{100 * (pairs[0][0]['accuracy'] - pairs[0][1]['accuracy']):+.1f}"
+        p = paired(*(np.array([pair[i]["accuracy"] for pair in pairs]) for i in (0, 1)))
+        return f"{100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
+
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own, (recipe, _, share) = [row for row in rows if row["arm"] == arm], arm.rpartition("@")
+        right = [100 * row["accuracy"] for row in own]
+        told = mean_ci(right) if len(right) > 1 else None
+        accuracy = f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]" if told else f"{right[0]:.1f}"
+        tokens, used, rollouts = (float(np.mean([row[name] for row in own])) for name in ("tokens", "used", "rollouts"))
+        lines.append(
+            f"| `{recipe}` | {share.replace('%', ' %')} | {len(own)} | {accuracy} | {minus(own, f'{STOP}@100%')} | "
+            f"{minus(own, f'{STOP}@{share}')} | {tokens:.0f} | {used:,.0f} | {rollouts:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run what is missing, then write and print the table of all that is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), metavar="RECIPE@SHARE", help="default: all")
+    parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=16, help="generations (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=12, help="of a generation (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
+    parser.add_argument("--effort", default="low", help="of the thinking (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=384, help="of a rollout (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
+    parser.add_argument("--heldout", type=int, default=512, help="held-out problems (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "trl-thinker", help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="three arms, one seed, one generation: means nothing")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, help=f"default: {TARGET.name} among the results; none if quick")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    if args.quick:
+        args.arms, args.seeds, args.folder = [START, FULL, "duet@50%"], 1, args.folder / "quick"
+        args.steps, args.prompts, args.train, args.heldout, args.max_tokens = 1, 2, 16, 8, 48
+    out = args.out or (None if args.quick else TARGET)
+    config = {key: getattr(args, key) for key in SHARED}
+    kept = {path: json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))}
+    rows = {
+        (each["run"]["arm"], each["run"]["seed"]): each["run"] for each in kept.values() if each["config"] == config
+    }
+    for seed in range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds)):
+        for arm in args.arms:
+            if (arm, seed) in rows:
+                continue
+            if arm not in (START, FULL) and (FULL, seed) not in rows:
+                parser.error(f"{arm} is a share of the tokens of {FULL}: give {FULL} before it")
+            total = None if arm in (START, FULL) else int(rows[FULL, seed]["used"])
+            rows[arm, seed] = row = run(arm, seed, total, args)
+            path = args.folder / f"{arm.replace('@', '-').replace('%', '').replace(':', '-')}-{seed}.json"
+            results.write_text(json.dumps(results.to_json({"config": config, "run": row})) + "\n", path)
+            print(
+                time.strftime("%H:%M"), arm, seed, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",
+                row["used"], row["steps"], row["rollouts"], row["seconds"], file=sys.stderr, flush=True,
+            )  # fmt: skip
+    if args.summary and out and out.exists():
+        old = json.loads(out.read_text())
+        config, rows = old["config"], {(row["arm"], row["seed"]): row for row in old["runs"]} | rows
+    known = {arm: place for place, arm in enumerate(ARMS)}
+    order = sorted(rows.values(), key=lambda row: (known.get(row["arm"], len(known)), row["arm"], row["seed"]))
+    table = summary(order)
+    if out:
+        content = {"config": config, "runs": order}
+        content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
+        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
+    if out == TARGET:
+        page = ROOT / "docs" / "trl.md"
+        results.write_text(between(page.read_text(), table, *MARKS), page)
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
