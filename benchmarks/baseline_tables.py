@@ -217,6 +217,12 @@ def page() -> str:
             "check asks whether the calculations that a trace writes out are right.", "",
             *replayed(found["table"], chosen, keys),
         ]  # fmt: skip
+        if "cooler" in found:
+            part = found["cooler"]
+            lines += [
+                "", f"Samples at temperature {part['temperature']:g}, {part['questions']} questions, {part['seeds']} "
+                "seeds.", "", *replayed(part["table"], chosen, keys),
+            ]  # fmt: skip
         if "held_out" in found:
             held = found["held_out"]
             for label, title in (("chosen_on", "Chosen on these questions"), ("held_out", "Held out")):

@@ -8,9 +8,9 @@
 The model (Qwen3 architecture, all weights trained) is asked with low effort, where a trace is short and there is most
 to learn. A seed has problems and an order of its own. ``grpo@100%`` has no budget; its tokens are what shares are of.
 All arms have as many generations, of the same number of prompts; a share buys fewer rollouts, which every recipe
-places as it likes. The model ends its turn after the answer, so that a stop at the answer saves nothing here:
-``uniform-answer-stop@100%``, the plain baseline, says so. Rollouts are drawn as in ``benchmarks/rewards_thinker.py``;
-accuracy is that of one sample of each held-out problem at temperature 1, differences are paired by seed.
+places as it likes. The plain baseline is ``grpo`` at the same share; this model ends its turn with the answer, so a
+stop at the answer has nothing to save. Rollouts are drawn as in ``benchmarks/rewards_thinker.py``; accuracy is that of
+one sample of each held-out problem at temperature 1, differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from thinker_pool import Drawer
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "trl_thinker.json"
 MARKS = "<!-- written by benchmarks/trl_thinker.py -->", "<!-- end of the table -->"
-FULL, STOP, START = "grpo@100%", "uniform-answer-stop", "untrained@0%"
+PLAIN, FULL, START = "grpo", "grpo@100%", "untrained@0%"
 RECIPES = (
-    STOP, "prompt-selection", "duet-allocation", "duet", "knapsack", "vip", "reinforce-ada-balance",
+    PLAIN, "prompt-selection", "duet-allocation", "duet", "knapsack", "vip", "reinforce-ada-balance",
     "reinforce-ada-pos", "dapo", "c-grpo", "mopps",
 )  # fmt: skip
-ARMS = (START, FULL, f"{STOP}@100%", *(f"{recipe}@{share}%" for share in (50, 25) for recipe in RECIPES))
+ARMS = (START, FULL, *(f"{recipe}@{share}%" for share in (50, 25) for recipe in RECIPES))
 FIRST_SEED = 600
 SHARED = ("steps", "prompts", "lr", "max_tokens", "train", "heldout", "effort")
 
@@ -80,7 +80,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line an arm: accuracy and tokens over the seeds, differences to the baselines of full and of its own share."""
     of = {(row["arm"], row["seed"]): row for row in rows}
     lines = [
-        f"| recipe | of the tokens | seeds | accuracy | minus `{STOP}` at 100 % | minus `{STOP}` at the same share | "
+        "| recipe | of the tokens | seeds | accuracy | minus `grpo` at 100 % | minus `grpo` at the same share | "
         "tokens of an answer | sampled in training | rollouts |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -99,8 +99,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         accuracy = f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]" if told else f"{right[0]:.1f}"
         tokens, used, rollouts = (float(np.mean([row[name] for row in own])) for name in ("tokens", "used", "rollouts"))
         lines.append(
-            f"| `{recipe}` | {share.replace('%', ' %')} | {len(own)} | {accuracy} | {minus(own, f'{STOP}@100%')} | "
-            f"{minus(own, f'{STOP}@{share}')} | {tokens:.0f} | {used:,.0f} | {rollouts:,.0f} |"
+            f"| `{recipe}` | {share.replace('%', ' %')} | {len(own)} | {accuracy} | {minus(own, FULL)} | "
+            f"{minus(own, f'{PLAIN}@{share}') if arm != FULL else ''} | {tokens:.0f} | {used:,.0f} | {rollouts:,.0f} |"
         )
     return "\n".join(lines)
 
