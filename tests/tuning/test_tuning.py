@@ -139,6 +139,42 @@ def test_adacot_labels_by_answers_without_thinking() -> None:
     assert made == Built((), "5")
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Yes.", 1),
+        ("It may be no... yes", 1),
+        ("No", 0),
+        ("**no**, one fact", 0),
+        ("I know nothing", None),
+        ("no " * 300, None),
+    ],
+)
+def test_adacot_labels_by_a_judge(said, kind) -> None:
+    judge = Scripted(lambda prompt, rng: said, capabilities=ALL | {PREFILL})
+
+    def write(prompt, rng):
+        return "4." if short(prompt) else f"{OPEN}long{END}4."
+
+    made, model = built(adacot(3, judge=judge), write)
+    assert len(judge.requests) == 1
+    assert "Question: 2+2?" in judge.requests[0].prompt.messages[0].content
+    if kind is None:
+        assert (made, model.requests) == (Built(()), [])
+        return
+    (example,) = made.examples  # answers without thinking are right, and the judge decides
+    assert (example["needs_thinking"], text(example)) == (kind, f"{OPEN}long{END}4." if kind else f"{OPEN}{END}4.")
+    assert [short(request.prompt.begun) for request in model.requests] == [not kind]
+
+
+def test_the_judge_of_adacot_pays_from_the_same_budget() -> None:
+    judge = Scripted(lambda prompt, rng: "no")
+    builder = adacot(3, judge=judge)
+    assert builder.models == (judge,)
+    assert built(builder, lambda prompt, rng: "4.", budget=900)[0] == Built(())  # 512 and the question do not fit
+    assert judge.requests == []
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_adactrl_tags_the_shortest_right_trace_easy_and_the_longest_hard(chat) -> None:
     def writes(*said):
