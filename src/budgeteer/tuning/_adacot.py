@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from budgeteer.core.errors import BudgetExceeded, InvalidInput
-from budgeteer.models.chat import Chat, Message
-from budgeteer.models.model import PREFIX, Finish, Model, Request
-from budgeteer.solve import Task, derive
+from budgeteer.core.errors import InvalidInput
+from budgeteer.models.model import PREFIX, Model
+from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
-from budgeteer.tuning.kit import MAX_TOKENS, closed_at_once, example, rate, traces
+from budgeteer.tuning.kit import MAX_TOKENS, closed_at_once, example, judged, named, rate, traces
 from budgeteer.tuning.protocol import SFT, Builder, Built
 
 PRINCIPLES = """Decide whether a question should be thought through step by step before it is answered.
@@ -22,8 +21,6 @@ Question: {question}
 
 Should it be thought through? Answer with one word, yes or no."""
 """What a judge is asked. The paper's principles are of this kind; the words are this project's."""
-JUDGEMENT = 512
-"""Most tokens of a judgement, thinking included."""
 
 
 def adacot(
@@ -62,15 +59,11 @@ def adacot(
             "above 0, at most 1"
         )
 
-    other = judge
-    if isinstance(other, str):
-        from budgeteer.models.load import load_model
-
-        other = load_model(other)
+    other = named(judge)
 
     async def build(task: Task) -> Built:
         begun, needed, short = closed_at_once(task), None, []
-        if other is not None and (needed := await judged(task, other)) is None:
+        if other is not None and (needed := await needs(task, other)) is None:
             return Built(())
         if not needed:
             short = await traces(task, n, most=max_tokens, temperature=temperature, begun=begun, stage="short")
@@ -95,16 +88,8 @@ def adacot(
     return Builder(build, SFT, frozenset({CHECK, PREFIX}), () if other is None else (other,))
 
 
-async def judged(task: Task, model: Model) -> bool | None:
-    """Whether a model says that the question needs thinking; None if it says neither, was cut, or the
-    budget is too small."""
-    text = PRINCIPLES.replace("{question}", task.question.text)
-    seed = derive(task.seed, "judge", text)
-    try:
-        request = Request(Chat((Message("user", text),)), JUDGEMENT, 1, 0.0, seed=seed)
-        response = await task.model.other(model).generate(request, stage="judge")
-    except BudgetExceeded:
-        return None
-    said = response.choices[0]
-    words = re.findall(r"\b(?:yes|no)\b", said.text.lower())
-    return words[-1] == "yes" if words and said.finish != Finish.LENGTH else None
+async def needs(task: Task, model: Model) -> bool | None:
+    """Whether a model says that the question needs thinking; None if it says neither."""
+    said = await judged(task, model, PRINCIPLES.replace("{question}", task.question.text), 1, 0.0)
+    words = re.findall(r"\b(?:yes|no)\b", "".join(said).lower())
+    return words[-1] == "yes" if words else None
