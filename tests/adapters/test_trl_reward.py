@@ -137,6 +137,23 @@ def test_trl_trains_with_it_and_logs_its_terms(folder, tmp_path) -> None:
         assert sum(terms) == pytest.approx(row[f"rewards/{function.__name__}/mean"], abs=1e-5)
 
 
+def test_a_monitor_has_its_rollouts_beside_those_that_trl_sees(folder, tmp_path) -> None:
+    watched, learnt = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        watch, learn = Control.watch, Control.learn
+        patch.setattr(Control, "watch", lambda self, *given: (watched.append(given), watch(self, *given))[1])
+        patch.setattr(Control, "learn", lambda self, *given: (learnt.append(given[0]), learn(self, *given))[1])
+        made = trained(
+            folder, config(tmp_path, max_steps=2), recipe="grpo:reward=laser:monitor=3", close="",
+            reward_funcs=[even],
+        )  # fmt: skip
+    ((rollouts, lost),) = watched  # 20 steps lie between two of them
+    assert rollouts.counts.tolist() == [8, 8, 8]
+    assert len(learnt) == 2
+    assert made.spending.progress.used >= rollouts.used + lost + sum(each.used for each in learnt)
+    assert made.spending.reward_state.target.min() < 1
+
+
 def test_the_state_goes_on_where_it_was_kept(folder) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -177,6 +194,8 @@ def test_what_cannot_be_had_is_refused_when_the_function_is_made() -> None:
         reward("pear", max_tokens=9)
     with pytest.raises(InvalidInput, match="give the model's tokenizer"):
         reward("kimi+laser", max_tokens=9)
+    with pytest.raises(InvalidInput, match="leave monitor out"):
+        reward("laser:monitor=4", max_tokens=9)
     with pytest.raises(InvalidInput, match="max_completion_length"):
         reward("kimi", max_tokens=0)
     with pytest.raises(UnknownName, match="did you mean 'kimi'"):

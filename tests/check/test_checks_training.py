@@ -29,7 +29,7 @@ from budgeteer.core.steer import Steer
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.carry import partial_rollouts
 from budgeteer.rl.recipe import Beginnings, Carry, Importance, Recipe, Stream, Variant, Variants
-from budgeteer.rl.reward.protocol import Reward
+from budgeteer.rl.reward.protocol import Monitor, Reward
 from budgeteer.rl.stream import domain_ratio
 
 RNG = np.random.default_rng(0)
@@ -61,6 +61,9 @@ REWARDS = {
     "score keeps no memory": Reward(lambda state, rows: rows.correct + 1e-10 * RNG.random()),
     "survive JSON": Reward(lambda state, rows: rows.correct, lambda: [(1, 2)]),
     "changed the state": Reward(spoiling),
+    "watch keeps no memory": Reward(
+        lambda state, rows: rows.correct, lambda: 0.0, monitor=Monitor(1, 1, 1, lambda state, rows: RNG.random())
+    ),
     "observe keeps no memory": Reward(
         lambda state, rows: rows.correct, lambda: 0.0, lambda state, rows: state + RNG.random()
     ),

@@ -16,7 +16,7 @@ from budgeteer.core.plan import CUT, ENDED, Plan
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
-from budgeteer.rl.reward import Columns, Reward
+from budgeteer.rl.reward import Columns, Monitor, Reward
 from budgeteer.rl.rollouts import Role, Rollouts
 
 KEYS = [f"prompt {i}" for i in range(6)]
@@ -107,6 +107,61 @@ def test_a_rewards_state_goes_on_and_the_history_sees_the_verifier() -> None:
     assert (after.reward_state, after.progress.step, after.left()) == (6, 1, of.left())
     assert np.array_equal(step(after).advantage, step(of).advantage)
     assert json.dumps(after.state_dict()) == json.dumps(of.state_dict())
+
+
+def test_a_monitor_sees_fixed_prompts_now_and_then_on_the_bill_and_nothing_is_learnt_from_them() -> None:
+    seen = []
+
+    def watch(state: int, rows: Columns) -> int:
+        seen.append(rows)
+        return state + 10
+
+    own = Reward(lambda state, rows: rows.correct + state, lambda: 0, monitor=Monitor(3, 2, 2, watch))
+    recipe = dataclasses.replace(recipes.get("grpo"), reward=own)
+    of = control(recipe, budget=1000)
+    prompts, used = [], []
+    for number in range(3):
+        begun, before = of.begin(), of.progress.used
+        work = begun.next()
+        assert work.watched == (number != 1)
+        if work.watched:
+            prompts.append(work.picked.tolist())
+            assert work.view.plan.units.tolist() == [2, 2, 2]
+            begun.add(drawn(work))
+            assert of.left() == 1000 - before - 6 * 8
+            work = begun.next()
+        assert not work.watched
+        begun.add(drawn(work))
+        assert begun.next() is None
+        rollouts, view = begun.collected()
+        update = of.learn(rollouts, view)
+        of.done(view, update)
+        assert (update.rollouts.reward - update.rollouts.verified == of.reward_state).all()
+        used.append(of.progress.used - before)
+        assert used[-1] == len(rollouts) * 8 + 48 * (number != 1)
+        assert len(of.history.keys) <= 6
+    assert prompts[0] == prompts[1]
+    assert len(set(prompts[0])) == 3
+    assert (of.reward_state, [len(rows) for rows in seen]) == (20, [6, 6])
+    assert [row["used"] for row in of.progress.steps_log] == used
+    assert sum(of.history.rollouts) == (sum(used) - 2 * 48) / 8  # nobody learns of the others, the history neither
+    again = control(recipe, budget=1000)
+    assert again.begin().next().picked.tolist() == prompts[0]
+
+
+def test_a_monitor_keeps_within_the_budget_and_needs_its_prompts() -> None:
+    of = Reward(lambda state, rows: rows.correct, monitor=Monitor(7, 2, 2, lambda state, rows: state))
+    with pytest.raises(InvalidInput, match="monitors 7 training prompts, and there are 6"):
+        control(dataclasses.replace(recipes.get("grpo"), reward=of))
+    of = of._replace(monitor=of.monitor._replace(prompts=6))
+    run = control(dataclasses.replace(recipes.get("grpo"), reward=of), budget=None, step_budget=100)
+    begun = run.begin()
+    work = begun.next()
+    assert work.budget == 100
+    begun.add(drawn(work))  # 12 rows of 8 tokens: 4 are left of the step, and no rollout fits
+    assert begun.next() is None
+    assert begun.collected() is None
+    assert run.progress.used == 96
 
 
 def test_rows_that_nobody_scored_are_wasted_and_teach_nothing() -> None:

@@ -20,7 +20,20 @@ from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.recipe import ENTROPY, TEXT
-from budgeteer.rl.reward import Columns, Reward, adactrl, adathink_med, ares, arlcp, e1, laser, overlong, pear
+from budgeteer.rl.reward import (
+    Columns,
+    Reward,
+    adactrl,
+    adathink_med,
+    ares,
+    arlcp,
+    e1,
+    kimi,
+    laser,
+    overlong,
+    pear,
+    summed,
+)
 from budgeteer.rl.reward._adathink_med import Usual
 from budgeteer.rl.reward._ares import Hesitations
 from budgeteer.rl.reward.counted import looping
@@ -121,6 +134,30 @@ def test_the_targets_of_laser_follow_the_lengths_of_each_band() -> None:
     back = load_state(method.init(), json.loads(json.dumps(dump_state(state))))
     state, other = method.observe(state, short), method.observe(back, short)
     assert state.target.tolist() == other.target.tolist() == [0.9, 0.4375, 0.8]  # bands without rollouts keep theirs
+
+
+def test_the_monitor_of_laser_sets_its_targets_and_training_rollouts_do_not() -> None:
+    method = laser(every=3, lower=0.25, monitor=7)
+    own = method.monitor
+    assert (own.prompts, own.rollouts, own.every) == (7, 8, 3)
+    state = method.init()
+    long = rows_of([1] * 8, [90] * 8, answered=[9] * 8, looping=[0] * 8)
+    for _ in range(4):
+        state = method.observe(state, long)
+    assert (state.step, state.target.tolist(), state.count.tolist()) == (4, [1, 1, 1], [0, 0, 0])
+    # the targets of the test above, at once, and again without what was seen before
+    lengths = [10, 20, 30, 40, 50, 60, 70, 80]
+    right = [1] * 6 + [0] * 2 + [1] * 4 + [0] * 4 + [0] * 8
+    state = own.watch(state, rows_of(right, lengths * 3, [0] * 8 + [1] * 8 + [2] * 8))
+    assert (state.step, state.target.tolist()) == (4, [0.25, 0.4375, 0.8])
+    assert own.watch(state, long.only()).target.tolist() == [0.9, 0.4375, 0.8]
+    assert laser().monitor is None
+    both = summed({"kimi": kimi(), "laser": method})
+    assert both.monitor.watch(both.init(), long.only())[1].target.tolist() == [0.9, 1, 1]
+    with pytest.raises(InvalidInput, match="laser and again ask for rollouts of their own"):
+        summed({"laser": method, "again": laser(monitor=2)})
+    with pytest.raises(InvalidInput, match="none with a target that is fixed"):
+        laser(0.5, monitor=4)
 
 
 def test_loops_by_hand() -> None:

@@ -16,7 +16,7 @@ from budgeteer.models.model import PREFILL
 from budgeteer.solve import Budgeted, Question, Style, Task
 from budgeteer.tuning import Built, adacot, adactrl, adar1, hunyuan_turbos, refuse_example, self_braking, thinkdial
 from budgeteer.tuning._adar1 import chosen, of_groups, within
-from budgeteer.tuning._self_braking import BRAKE, Braked, braked, marked, overthinking
+from budgeteer.tuning._self_braking import BRAKE, Braked, braked, elected, marked, overthinking
 from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
 from budgeteer.tuning.protocol import PREFERENCE, SFT
 
@@ -137,6 +137,42 @@ def test_adacot_labels_by_answers_without_thinking() -> None:
     assert (example["needs_thinking"], text(example)) == (1, f"{OPEN}long{END}4.")
     made, _ = built(adacot(4), lambda prompt, rng: "5." if short(prompt) else f"{OPEN}long{END}5.")
     assert made == Built((), "5")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Yes.", 1),
+        ("It may be no... yes", 1),
+        ("No", 0),
+        ("**no**, one fact", 0),
+        ("I know nothing", None),
+        ("no " * 300, None),
+    ],
+)
+def test_adacot_labels_by_a_judge(said, kind) -> None:
+    judge = Scripted(lambda prompt, rng: said, capabilities=ALL | {PREFILL})
+
+    def write(prompt, rng):
+        return "4." if short(prompt) else f"{OPEN}long{END}4."
+
+    made, model = built(adacot(3, judge=judge), write)
+    assert len(judge.requests) == 1
+    assert "Question: 2+2?" in judge.requests[0].prompt.messages[0].content
+    if kind is None:
+        assert (made, model.requests) == (Built(()), [])
+        return
+    (example,) = made.examples  # answers without thinking are right, and the judge decides
+    assert (example["needs_thinking"], text(example)) == (kind, f"{OPEN}long{END}4." if kind else f"{OPEN}{END}4.")
+    assert [short(request.prompt.begun) for request in model.requests] == [not kind]
+
+
+def test_the_judge_of_adacot_pays_from_the_same_budget() -> None:
+    judge = Scripted(lambda prompt, rng: "no")
+    builder = adacot(3, judge=judge)
+    assert builder.models == (judge,)
+    assert built(builder, lambda prompt, rng: "4.", budget=900)[0] == Built(())  # 512 and the question do not fit
+    assert judge.requests == []
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -285,6 +321,27 @@ def test_self_braking_writes_what_it_says(exact) -> None:
     else:
         assert said.startswith(f"{OPEN}so 4.\n\n{BRAKE}")
         assert example["masked"] == []
+
+
+def test_a_judge_finds_solutions_in_other_words() -> None:
+    whole = f"{OPEN}so four.\nWait, check again.\nand four.\nHmm, what if?\nand four.{END}4."
+    assert not built(self_braking(1), lambda prompt, rng: whole)[0].examples[0]["braked"]  # no step has a 4
+    answers = iter(
+        ["step: 1", "step: 3", "step: 1", "I see it.\n**step**: <1>", "step: 2", "step: 3", "none", "step: 3"]
+    )
+    judge = Scripted(lambda prompt, rng: next(answers))
+    made, _ = built(self_braking(1, exact=True, judge=judge), lambda prompt, rng: whole)
+    (example,) = made.examples
+    assert text(example) == f"{OPEN}so four.\nWait, check again.\nand four.\nHmm, what if?\n\n{BRAKE}{END}4."
+    first, second = (request.prompt.messages[0].content for request in judge.requests)
+    assert [request.n for request in judge.requests] == [4, 4]
+    assert "Question: 2+2?\nAnswer: 4\n\nstep 1: so four.\nstep 2: Wait, check again.\nstep 3:" in first
+    assert "Answer: 4\n\nstep 2: Wait" in second  # the second one is looked for behind the first
+    silent = Scripted(lambda prompt, rng: "I cannot say")
+    made, _ = built(self_braking(1, judge=silent), lambda prompt, rng: whole)
+    assert not made.examples[0]["braked"]
+    assert elected(["step: 5", "step: 2"], 1, 9) == 2
+    assert elected(["step: 9"], 1, 8) is None
 
 
 def test_a_trace_that_does_not_overthink_stays_as_it_is() -> None:

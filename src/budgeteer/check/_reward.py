@@ -29,8 +29,8 @@ def check_reward(reward: Reward, *, seed: int = 0) -> None:
 
     Rules: the reward is one finite number per row; it reads the columns that are always there and those that ``needs``
     names; rows are grouped by ``group``: neither the order of the rows nor the numbers of the groups change the reward
-    of a row; ``score`` and ``observe`` do not change the state and the columns that they are given, and have no other
-    memory; a state survives JSON; a step without rows works.
+    of a row; ``score``, ``observe`` and the ``watch`` of a monitor do not change the state and the columns that they
+    are given, and have no other memory; a state survives JSON; a step without rows works.
 
     Columns that come from rollouts or are computed are those of made-up rollouts; others have random values of their
     declared type and range.
@@ -64,8 +64,15 @@ def check_reward(reward: Reward, *, seed: int = 0) -> None:
         if not np.array_equal(_scores(reward, back, rows), scored):
             raise CheckFailed("the same state and rows gave another reward: score keeps no memory")
         after, again = reward.observe(state, rows), reward.observe(state, rows)
+        if reward.monitor is not None and len(rows):
+            watched, once_more = (reward.monitor.watch(state, rows.only()) for _ in range(2))
+            if not same(watched, once_more):
+                raise CheckFailed("the same state and rows gave another state: the monitor's watch keeps no memory")
+            reward.score(watched, rows)
         if not same(given, (state, rows)):
-            raise CheckFailed("score or observe changed the state or the columns it was given; copy before writing")
+            raise CheckFailed(
+                "score, observe or watch changed the state or the columns it was given; copy before writing"
+            )
         if not same(after, again):
             raise CheckFailed("the same state and rows gave another state: observe keeps no memory")
         state = after

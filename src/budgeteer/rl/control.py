@@ -61,9 +61,12 @@ class Control:
 
     Attributes:
         terms: mean of each named term of the recipe's reward over the rows of the latest step.
+        monitored: [k] indices of the prompts of the reward's monitor.
+        watched: tokens that it took in this step.
 
     Raises:
-        InvalidInput: the recipe needs what the trainer does not offer, or a column has a value that it may not have.
+        InvalidInput: the recipe needs what the trainer does not offer, or more prompts for its reward's monitor than
+            there are, or a column has a value that it may not have.
         UnknownName: the reward or ``columns`` name a column that nobody declared.
     """
 
@@ -104,6 +107,7 @@ class Control:
         self.reward_state = recipe.reward.init() if recipe.reward else ()
         self.stream_state = recipe.stream.init() if recipe.stream else ()
         self.variant_state = recipe.variant.init() if recipe.variant else ()
+        self.monitored, self.watched = self._monitored(), 0
         self.beginnings = Beginnings.empty()
         self.kept = Kept.empty()
         self._prompts = dict(zip(keys, (tuple(map(int, prompt)) for prompt in prompts), strict=True))
@@ -113,7 +117,42 @@ class Control:
 
     def begin(self) -> Step:
         """The next step, of which nothing is sampled yet."""
+        self.watched = 0
         return Step(self)
+
+    def _monitored(self) -> I64:
+        """The prompts of the reward's monitor."""
+        monitor = self.recipe.reward.monitor if self.recipe.reward else None
+        if monitor is None:
+            return np.zeros(0, np.int64)
+        if monitor.prompts > len(self.keys):
+            raise InvalidInput(
+                f"the reward of recipe {self.recipe.name!r} monitors {monitor.prompts} training prompts, and there are "
+                f"{len(self.keys)}; lower its number, such as laser:monitor={len(self.keys)}, or give more prompts"
+            )
+        return np.random.default_rng((self.config.seed, 6)).permutation(len(self.keys))[: monitor.prompts]
+
+    def watches(self) -> bool:
+        """Whether this step begins with a round for the reward's monitor."""
+        monitor = self.recipe.reward.monitor if self.recipe.reward else None
+        return monitor is not None and self.progress.step % monitor.every == 0
+
+    def watch(self, rollouts: Rollouts, lost: int = 0) -> None:
+        """Show the reward the rollouts of its monitor, those that are whole and scored; all are on the bill.
+
+        Args:
+            rollouts: verified.
+            lost: tokens that were generated and are in none of them.
+        """
+        reward = self.recipe.reward
+        assert reward is not None
+        assert reward.monitor is not None
+        self.watched = rollouts.used + lost
+        self.progress.used += self.watched
+        self.progress.prefill += rollouts.prefill_tokens
+        rows = rollouts.take(~rollouts.short & ~np.isnan(rollouts.verified))
+        if len(rows):
+            self.reward_state = reward.monitor.watch(self.reward_state, self._columns_of(rows, ()))
 
     def left(self) -> int | None:
         """Tokens left of the run's budget, None without one."""
@@ -360,7 +399,7 @@ class Control:
     def share(self, items: Items) -> int:
         """Tokens that this step should use, as the allocator's budget."""
         left = self.left()
-        shares = [] if self.step_budget is None else [self.step_budget]
+        shares = [] if self.step_budget is None else [self.step_budget - self.watched]
         if left is not None:
             steps_left = max(self.config.steps - self.progress.step, 1)
             shares.append(left // steps_left if self.recipe.pace == Pace.STEP else left)
@@ -386,9 +425,13 @@ class Control:
         begun = sorted({self._index[key] for key in self.beginnings.keys})
         picked = np.concatenate([np.array(begun, np.int64), picked[~np.isin(picked, begun)]]) if begun else picked
         self._parked_prompts = len(begun)
+        return picked, len(begun), self.items_of(picked)
+
+    def items_of(self, picked: I64) -> Items:
+        """The prompts of these indices as items with the estimates of the recipe's memory."""
         keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
         items = Items(keys, np.full(len(keys), 0.6 * self.config.max_tokens), drawn=zeros, right=zeros)
-        return picked, len(begun), estimates(self.history, items, self.recipe.memory, self.features[picked])
+        return estimates(self.history, items, self.recipe.memory, self.features[picked])
 
     def _log(self, view: View, update: Update) -> None:
         """One row of the log: tokens, and how many of the prompts that the step took from the stream got n rollouts."""
@@ -412,7 +455,7 @@ class Control:
         p.steps_log.append(
             {
                 "step": p.step,
-                "used": rollouts.used + update.parked + update.lost,
+                "used": rollouts.used + update.parked + update.lost + self.watched,
                 "wasted": int(rollouts.billed[wasted].sum()) + update.lost,
                 "trained": int(rollouts.billed[trained].sum()),
                 "rollouts": int(whole.sum()),

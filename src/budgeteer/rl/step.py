@@ -64,6 +64,7 @@ class Round:
         budget: hard cap of the tokens of this round; None = none.
         seed: of the sampler.
         temperature: of sampling.
+        watched: it is for the reward's monitor: :meth:`Step.add` takes its rollouts, and nothing is learnt from them.
         asked: the requests, where they are more than the prompts: of a variant, or of rows that were begun in earlier
             steps; None = one a prompt, k = m.
     """
@@ -76,6 +77,7 @@ class Round:
     seed: int
     temperature: float = 1.0
     asked: RoundRequests | None = None
+    watched: bool = False
 
     def requests(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[tuple[int, ...]], I64]:
         """What a sampler is asked for: keys, prompts as token ids, and rollouts of each.
@@ -138,12 +140,15 @@ class Step:
         self._total = np.zeros(len(self._items), np.int64)
         self._round: Round | None = None
         self._continue = len(control.beginnings) > 0
-        self._branching = False
+        self._branching, self._watch = False, control.watches()
 
     def next(self) -> Round | None:
         """The next round, or None: the allocator wants no more, or the recipe has no further round."""
         own, c, recipe = self._control, self._control.config, self._control.recipe
         self._round = None
+        if self._watch:
+            self._round = self._watched()
+            return self._round
         if self._continue:
             self._round = self._continued()
             return self._round
@@ -164,8 +169,20 @@ class Step:
     def _hard(self) -> int | None:
         """Hard cap of the tokens of the next round."""
         own = self._control
-        left, caps = own.left(), [] if own.step_budget is None else [own.step_budget - self._spent]
+        left, caps = own.left(), [] if own.step_budget is None else [own.step_budget - own.watched - self._spent]
         return min(caps + ([] if left is None else [left - self._spent]), default=None)
+
+    def _watched(self) -> Round:
+        """The round of the reward's monitor."""
+        own, c, reward = self._control, self._control.config, self._control.recipe.reward
+        assert reward is not None
+        assert reward.monitor is not None
+        items = own.items_of(own.monitored)
+        units = np.full(len(items), reward.monitor.rollouts)
+        view = own.view(items, Plan(items.keys, units, items.spend(units)))
+        caps, seed = np.full(len(items), view.max_tokens), (c.seed * 100_003 + own.progress.step) * 64 + 61
+        steer = own.recipe.steer_of(view)
+        return Round(own.monitored, view, caps, steer, self._hard(), seed, own.temperature(), watched=True)
 
     def _continued(self) -> Round:
         """The round that continues what earlier steps began."""
@@ -223,6 +240,11 @@ class Step:
             lost: tokens that were generated and are in none of them.
         """
         assert self._round is not None
+        if self._round.watched:
+            self._watch = False
+            self._control.watch(part, lost)
+            self._share = self._control.share(self._items)
+            return
         part = part.at(self._control.progress.step)
         branch = self._control.recipe.branch
         if branch is not None and not self._branching:

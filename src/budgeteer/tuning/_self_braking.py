@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.model import Model
 from budgeteer.rl.reward.counted import pattern
 from budgeteer.solve import Task
-from budgeteer.tuning.kit import MAX_TOKENS, ended, example, graded, steps_of, tags_in, traces
+from budgeteer.tuning.kit import MAX_TOKENS, ended, example, graded, judged, named, steps_of, tags_in, traces
 from budgeteer.tuning.protocol import SFT, Builder, Built
 
 MARKERS = (
-    "another", "alternatively", "backtrack", "but", "check", "double-check", "hmm", "however", "hold on",
-    "let me verify", "perhaps", "recheck", "wait",
+    "another", "backtrack", "but", "check", "going back", "hmm", "hmmm", "however", "hold on", "instead of",
+    "just to be thorough", "just to make sure", "let me check", "let me just double-check", "let me try another",
+    "let me verify", "maybe i can consider", "maybe i should consider", "might", "not sure", "perhaps", "recheck",
+    "retry", "trace back", "wait",
 )  # fmt: skip
-"""Phrases that mark overthinking. The repository of the paper has 25, of which ten could be seen; three are added."""
+"""Phrases that mark overthinking, those of the paper's repository."""
+FIND = """Below are numbered steps of somebody's thinking about a question, and the answer to the question.
+
+Question: {question}
+Answer: {answer}
+
+{steps}
+
+In which step is the answer stated for the first time? An equal number that is a value on the way does not count; the
+answer may be written in another form. Think about it, and end with a line
+step: NUMBER"""
+"""What a judge is asked, who finds the steps that state the answer; the paper's question in this project's words."""
 BRAKE = "I have come to the same answer more than once, so I stop here."
 """What a trace says before it stops."""
 BETA, WIDTH = 0.1, 0.05
@@ -87,7 +102,13 @@ def braked(steps: list[str], right: list[bool], threshold: float, *, exact: bool
 
 
 def self_braking(
-    n: int = 2, exact: bool = False, threshold: float = 0.2, max_tokens: int = MAX_TOKENS, temperature: float = 0.7
+    n: int = 2,
+    exact: bool = False,
+    threshold: float = 0.2,
+    max_tokens: int = MAX_TOKENS,
+    temperature: float = 0.7,
+    judge: Model | str | None = None,
+    votes: int = 4,
 ) -> Builder:
     """Cut right traces where they begin to repeat their answer, let them say so, and end them.
 
@@ -101,9 +122,10 @@ def self_braking(
 
     ``masked`` has the spans [begin, end) of the completion, in characters, that are read and not learnt;
     :func:`budgeteer.adapters.trl.masked` makes tokens of them for TRL's SFT trainer. The paper lets a language model
-    find the steps and the solutions; here a step states what the style reads as its answer, or what stands behind its
-    last equals sign: solutions that state it in other words are missed, and an intermediate result that happens to be
-    the answer counts. Accuracy falls by 1 to 3 points in the paper's tables.
+    find the first solution and, for SBT-E, the second behind it: that is ``judge``, asked ``votes`` times for each, of
+    which the most frequent step counts, the earliest of several. Without one a step states what the style reads as its
+    answer, or what stands behind its last equals sign: solutions that state it in other words are missed, and an
+    intermediate result that happens to be the answer counts. Accuracy falls by 1 to 3 points in the paper's tables.
 
     When it helps: long traces that check their answer again and again. When not: traces that are right at their end.
 
@@ -113,15 +135,18 @@ def self_braking(
         threshold: of the score, in (0, 1).
         max_tokens: cap of a trace.
         temperature: of the draws.
+        judge: another model that answers chats, or its name as ``--model`` takes it; None = the rule above.
+        votes: of the judge.
 
     Raises:
         InvalidInput: a value outside these.
     """
-    if n < 1 or not 0 < threshold < 1 or max_tokens < 1:
+    if min(n, votes, max_tokens) < 1 or not 0 < threshold < 1:
         raise InvalidInput(
-            f"self_braking(n={n}, threshold={threshold}, max_tokens={max_tokens}); give 1 or more traces and tokens, "
-            "and a threshold between 0 and 1"
+            f"self_braking(n={n}, threshold={threshold}, max_tokens={max_tokens}, votes={votes}); give 1 or more "
+            "traces, tokens and votes, and a threshold between 0 and 1"
         )
+    other = named(judge)
 
     async def build(task: Task) -> Built:
         style = task.style
@@ -132,7 +157,11 @@ def self_braking(
             thinking, rest = style.split(trace.text)
             lead = opening(task, thinking)
             steps = steps_of(thinking[len(lead) :])
-            cut = braked(steps, [states(task, step) for step in steps], threshold, exact=exact)
+            if other is None:
+                solved = [states(task, step) for step in steps]
+            else:
+                solved = await found(task, other, steps, str(trace.answer), votes, twice=exact)
+            cut = braked(steps, solved, threshold, exact=exact)
             if cut is None:
                 made.append(example(task, trace.text, masked=[], braked=False))
                 continue
@@ -144,7 +173,45 @@ def self_braking(
         answer = next((trace.answer for trace in (*good, *drawn) if trace.answer is not None), None)
         return Built(tuple(made), answer)
 
-    return Builder(build, SFT)
+    return Builder(build, SFT, models=() if other is None else (other,))
+
+
+async def found(task: Task, judge: Model, steps: list[str], answer: str, votes: int, *, twice: bool) -> list[bool]:
+    """Of each step, whether a judge says that it is the first to state the answer, or the next one behind it.
+
+    Args:
+        task: the question.
+        judge: who is asked.
+        steps: of a thinking.
+        answer: that it comes to.
+        votes: times that the judge is asked.
+        twice: ask for the next one, too.
+    """
+    solved = [False] * len(steps)
+    for _ in range(1 + twice):
+        begin = solved.index(True) + 1 if any(solved) else 0
+        if begin == len(steps):
+            break
+        listed = "\n".join(f"step {i + 1}: {step.strip()}" for i, step in enumerate(steps) if i >= begin)
+        # what the model wrote comes last: it may hold braces
+        asked = FIND.replace("{question}", task.question.text).replace("{answer}", answer).replace("{steps}", listed)
+        said = await judged(task, judge, asked, votes, 0.7 if votes > 1 else 0.0)
+        step = elected(said, begin + 1, len(steps))
+        if step is None:
+            break
+        solved[step - 1] = True
+    return solved
+
+
+def elected(said: list[str], low: int, high: int) -> int | None:
+    """The step from ``low`` to ``high`` that the most judgements end with, the earliest of several; None without any.
+
+    >>> elected(["step: 3", "I see.\\nStep: 5", "**step**: <5>", "step: 3", "step: 99"], 1, 8)
+    3
+    """
+    last = [re.findall(r"step\W*(\d+)", text.lower())[-1:] for text in said]
+    counts = Counter(int(number) for numbers in last for number in numbers if low <= int(number) <= high)
+    return min(counts, key=lambda step: (-counts[step], step)) if counts else None
 
 
 def opening(task: Task, thinking: str) -> str:

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgeteer.core.bisection import largest
-from budgeteer.core.errors import InvalidInput
-from budgeteer.models.chat import Chat, Prompt, Tags, continued
-from budgeteer.solve import Task
+from budgeteer.core.errors import BudgetExceeded, InvalidInput
+from budgeteer.models.chat import Chat, Message, Prompt, Tags, continued
+from budgeteer.models.model import Finish, Model, Request
+from budgeteer.solve import Task, derive
 from budgeteer.strategies.kit.samples import most_that_fit
 from budgeteer.strategies.kit.trace import ask_many
 
 MAX_TOKENS = 1024
 """Default cap of a trace, in tokens."""
+JUDGEMENT = 512
+"""Most tokens of a judgement by another model, thinking included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,28 @@ async def traces(
         answer = task.style.read(text) if whole else None
         made.append(Trace(text, piece.tokens, answer, graded(task, answer)))
     return made
+
+
+def named(model: Model | str | None) -> Model | None:
+    """A model that was given, or the one of a name as ``--model`` takes it."""
+    if not isinstance(model, str):
+        return model
+    from budgeteer.models.load import load_model
+
+    return load_model(model)
+
+
+async def judged(task: Task, model: Model, text: str, votes: int, temperature: float) -> list[str]:
+    """What another model says to a text in ``votes`` answers of a chat, those that were not cut at
+    :data:`JUDGEMENT` tokens. It pays from the task's budget; where that is too small, it says nothing."""
+    request = Request(
+        Chat((Message("user", text),)), JUDGEMENT, votes, temperature, seed=derive(task.seed, "judge", text)
+    )
+    try:
+        response = await task.model.other(model).generate(request, stage="judge")
+    except BudgetExceeded:
+        return []
+    return [choice.text for choice in response.choices if choice.finish != Finish.LENGTH]
 
 
 def graded(task: Task, answer: str | None) -> bool:

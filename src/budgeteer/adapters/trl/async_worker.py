@@ -295,9 +295,9 @@ class BudgetedRolloutWorker:
                 break
             part = rollouts_of(rows, work, group, self._ids)
             part, scores, written = self._scored(part, work.picked[part.group])
-            rewards.append(scores)
-            told += written
-            drawn += rows
+            if not work.watched:
+                rewards.append(scores)
+                told, drawn = told + written, drawn + rows
             step.add(part, sum(row.lost for row in rows))
         if (collected := step.collected()) is None:
             return False

@@ -63,6 +63,11 @@ class RewardFunction:
                 f"the reward {name} reads the entropy of each token, which TRL shows no reward function; use "
                 f'BudgetedGRPOTrainer(recipe="grpo:reward={name}")'
             )
+        if reward.monitor is not None:
+            raise InvalidInput(
+                f"the reward {name} has rollouts of its own, which TRL's trainer does not sample; leave monitor out, "
+                f'or use BudgetedGRPOTrainer(recipe="grpo:reward={name}")'
+            )
         self._marks = bool(sources & set(_MARKS))
         if self._marks and tokenizer is None:
             raise InvalidInput(f"the reward {name} reads where thinking and answer end; give the model's tokenizer")

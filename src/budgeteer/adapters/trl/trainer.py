@@ -174,8 +174,11 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)
         step, drawn = self.spending.begin(), Drawn()
-        while (work := step.next()) is not None and (part := self._round(work, drawn)) is not None:
-            step.add(part, sum(row.lost for row in drawn.rows[-len(part) :]))
+        while (work := step.next()) is not None:
+            into = Drawn() if work.watched else drawn  # TRL sees nothing of what nothing is learnt from
+            if (part := self._round(work, into)) is None:
+                break
+            step.add(part, sum(row.lost for row in into.rows[-len(part) :]))
         collected = step.collected()
         if collected is None:  # in the middle of an optimiser step: the next one is not begun
             return self._batch(drawn, np.zeros(0, np.int64), np.zeros(0), 0)

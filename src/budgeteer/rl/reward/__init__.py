@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from budgeteer.rl.reward._traac import traac
     from budgeteer.rl.reward._triangular import triangular
     from budgeteer.rl.reward._visionthink import visionthink
-    from budgeteer.rl.reward.protocol import ALWAYS, Columns, Reward, of_terms
+    from budgeteer.rl.reward.protocol import ALWAYS, Columns, Monitor, Reward, of_terms
     from budgeteer.rl.reward.sums import summed
 
 __all__ = [
     "ALWAYS",
     "Columns",
+    "Monitor",
     "Reward",
     "adacot",
     "adactrl",
@@ -70,6 +71,7 @@ __getattr__ = lazy(
     {
         "ALWAYS": "protocol",
         "Columns": "protocol",
+        "Monitor": "protocol",
         "Reward": "protocol",
         "adacot": "_adacot",
         "adactrl": "_adactrl",

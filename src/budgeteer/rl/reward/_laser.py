@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.reward.counted import LOOPING
 from budgeteer.rl.reward.kit import band, pass_rate
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Columns, Monitor, Reward
 
 GRID = 16
 """Candidates of a target: multiples of a sixteenth of the cap, as 1,024 of 16,384 tokens are."""
@@ -42,6 +42,7 @@ def laser(
     every: int = 20,
     group: int = 8,
     explore: bool = True,
+    monitor: int = 0,
 ) -> Reward:
     """A score and ``bonus`` for a right row not longer than the target of its prompt's difficulty.
 
@@ -51,9 +52,10 @@ def laser(
     rollouts that are not longer and C = floor(2 group / 3), floor(group / 3), 1; else their longest length. With
     ``explore`` (LASER-DE) wrong rows that are longer than the target and do not repeat themselves get the bonus, too.
 
-    The paper measures P on 500 prompts of its own every 20 steps; here the training rollouts since the last change take
-    their place (no further tokens), and until the first step is done the targets are the cap. A band without rollouts
-    keeps its target. Helps where easy prompts get long answers; needs groups of mixed lengths, or the advantage is 0.
+    The paper measures P on ``group`` rollouts of each of 500 training prompts, before the first step and every 20 steps
+    (``monitor=500``, which the run pays for). Without a monitor the training rollouts since the last change take their
+    place (no further tokens), and until the first step is done the targets are the cap. A band without rollouts keeps
+    its target. Helps where easy prompts get long answers; needs groups of mixed lengths, or the advantage is 0.
 
     Args:
         target: one share of the cap for all prompts (LASER), in (0, 1]; None = the three that follow difficulty.
@@ -62,6 +64,7 @@ def laser(
         every: steps between changes of the targets.
         group: rollouts a prompt, for C.
         explore: reward long wrong rows (LASER-DE) instead of leaving them alone (LASER-D); not with ``target``.
+        monitor: training prompts whose rollouts set the targets; 0 = the training rollouts do. Not with ``target``.
 
     Raises:
         InvalidInput: a value outside these.
@@ -77,6 +80,10 @@ def laser(
         raise InvalidInput(
             f"laser(bonus={bonus}, lower={lower}, every={every}, group={group}); give a bonus of 0 or more, a share of "
             "the cap above 0, at most 1, and 1 or more of the others"
+        )
+    if monitor < 0 or (monitor and target is not None):
+        raise InvalidInput(
+            f"laser(target={target}, monitor={monitor}); give 0 or more prompts, and none with a target that is fixed"
         )
     explores = explore and target is None
     least = np.array([max(2 * group // 3, 1), max(group // 3, 1), 1])
@@ -98,6 +105,17 @@ def laser(
     def observe(state: Targets, rows: Columns) -> Targets:
         if target is not None or not len(rows):
             return state
+        step = state.step + 1
+        seen = state if monitor else counted(state, rows)
+        if monitor or (step > 1 and step % every):
+            return replace(seen, step=step)
+        return changed(seen, step)
+
+    def watch(state: Targets, rows: Columns) -> Targets:
+        return changed(counted(fresh(state.step, state.target), rows), state.step)
+
+    def counted(state: Targets, rows: Columns) -> Targets:
+        """The state with these rollouts counted."""
         level, share = band(pass_rate(rows)), rows.length / np.maximum(rows.max_tokens, 1)
         within, count, longest = state.within.copy(), state.count.copy(), state.longest.copy()
         for number in range(3):
@@ -105,15 +123,17 @@ def laser(
             within[number] += (own[:, None] <= candidates + 1e-9).sum(axis=0)
             count[number] += len(own)
             longest[number] = max(longest[number], own.max(initial=0.0))
-        step = state.step + 1
-        if step > 1 and step % every:
-            return Targets(step, state.target, within, count, longest)
-        covered = np.floor(within / np.maximum(count, 1)[:, None] * least[:, None] + 1e-9) >= 1
-        fits = covered & (candidates >= lower - 1e-9) & (candidates < longest[:, None])
-        chosen = np.where(fits.any(axis=1), candidates[fits.argmax(axis=1)], longest)
-        return fresh(step, np.where(count > 0, chosen, state.target))
+        return Targets(state.step, state.target, within, count, longest)
 
-    return Reward(score, init, observe, needs=("answered", LOOPING) if explores else ("answered",))
+    def changed(state: Targets, step: int) -> Targets:
+        """The targets that follow from what was counted."""
+        covered = np.floor(state.within / np.maximum(state.count, 1)[:, None] * least[:, None] + 1e-9) >= 1
+        fits = covered & (candidates >= lower - 1e-9) & (candidates < state.longest[:, None])
+        chosen = np.where(fits.any(axis=1), candidates[fits.argmax(axis=1)], state.longest)
+        return fresh(step, np.where(state.count > 0, chosen, state.target))
+
+    own = Monitor(monitor, group, every, watch) if monitor else None
+    return Reward(score, init, observe, ("answered", LOOPING) if explores else ("answered",), monitor=own)
 
 
 def fresh(step: int, target: F64) -> Targets:

@@ -34,4 +34,4 @@ def right_only(inner: str = "kimi") -> Reward:
         added = np.maximum(shaped.score(state, rows), 0.0) - rows.correct
         return {"correct": rows.correct, "shaping": np.where(right(rows.correct), added, 0.0)}
 
-    return of_terms(terms, shaped.init, shaped.observe, shaped.needs)
+    return of_terms(terms, shaped.init, shaped.observe, shaped.needs, shaped.monitor)

@@ -13,7 +13,7 @@ from budgeteer.core.column import column, with_sources
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 
-__all__ = ["ALWAYS", "Columns", "Reward", "of_terms"]
+__all__ = ["ALWAYS", "Columns", "Monitor", "Reward", "of_terms"]
 
 ALWAYS = ("correct", "length", "group", "max_tokens", "status")
 """The columns that every reward may read without naming them in its ``needs``."""
@@ -149,6 +149,25 @@ def _same(state: Any, columns: Columns) -> Any:
     return state
 
 
+class Monitor(NamedTuple):
+    """Rollouts of prompts of its own that a reward looks at now and then; nothing is learnt from them.
+
+    They are sampled at the beginning of the first step and of every ``every``-th one behind it, as those of training
+    are, and are on the run's bill.
+
+    Attributes:
+        prompts: training prompts, the same in the whole run, drawn by the run's seed.
+        rollouts: of each.
+        every: steps from one time to the next.
+        watch: ``(state, columns) -> state`` of the reward; the columns are those that are :data:`ALWAYS` there.
+    """
+
+    prompts: int
+    rollouts: int
+    every: int
+    watch: Callable[[Any, Columns], Any]
+
+
 class Reward(NamedTuple):
     """What advantages are made of, instead of the verifier's score alone.
 
@@ -162,6 +181,7 @@ class Reward(NamedTuple):
             give is refused before the first token.
         terms: ``(state, columns) -> name -> [n]``, the terms of which ``score`` is the sum, for logs; None = it has
             one. :func:`of_terms` and :func:`budgeteer.rl.reward.summed` make rewards that have them.
+        monitor: rollouts that it asks for beside those of training; None = none.
     """
 
     score: Callable[[Any, Columns], F64]
@@ -169,6 +189,7 @@ class Reward(NamedTuple):
     observe: Callable[[Any, Columns], Any] = _same
     needs: tuple[str, ...] = ()
     terms: Callable[[Any, Columns], Mapping[str, F64]] | None = None
+    monitor: Monitor | None = None
 
     def means(self, state: Any, columns: Columns) -> dict[str, float]:
         """The mean of each term over the rows, for logs; nothing for a reward without named terms, or without rows."""
@@ -182,6 +203,7 @@ def of_terms(
     init: Callable[[], Any] = _nothing,
     observe: Callable[[Any, Columns], Any] = _same,
     needs: tuple[str, ...] = (),
+    monitor: Monitor | None = None,
 ) -> Reward:
     """A reward that is the sum of named terms.
 
@@ -194,4 +216,4 @@ def of_terms(
     def score(state: Any, rows: Columns) -> F64:
         return np.asarray(sum(terms(state, rows).values()), np.float64)
 
-    return Reward(score, init, observe, needs, terms)
+    return Reward(score, init, observe, needs, terms, monitor)

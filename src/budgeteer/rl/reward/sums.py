@@ -12,7 +12,7 @@ import numpy as np
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
-from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
+from budgeteer.rl.reward.protocol import Columns, Monitor, Reward, of_terms
 
 __all__ = ["summed"]
 
@@ -31,7 +31,7 @@ def summed(parts: Mapping[str, Reward], weights: Mapping[str, float] | None = No
         weights: name -> weight; 1 where there is none.
 
     Raises:
-        InvalidInput: no part, or a weight of something else.
+        InvalidInput: no part, a weight of something else, or two parts that ask for rollouts of their own.
 
     >>> from budgeteer.rl.reward import kimi, overlong
     >>> both = summed({"kimi": kimi(), "overlong": overlong()}, {"overlong": 0.5})
@@ -54,7 +54,25 @@ def summed(parts: Mapping[str, Reward], weights: Mapping[str, float] | None = No
         return tuple(part.observe(own, rows) for part, own in zip(parts.values(), state, strict=True))
 
     needs = tuple(dict.fromkeys(name for part in parts.values() for name in part.needs))
-    return of_terms(terms, init, observe, needs)
+    return of_terms(terms, init, observe, needs, _monitor(parts))
+
+
+def _monitor(parts: Mapping[str, Reward]) -> Monitor | None:
+    """That of the part which has one, as the sum's."""
+    asking = [(i, name, part.monitor) for i, (name, part) in enumerate(parts.items()) if part.monitor]
+    if not asking:
+        return None
+    if len(asking) > 1:
+        raise InvalidInput(
+            f"{' and '.join(name for _, name, _ in asking)} ask for rollouts of their own, and a run has them for one "
+            "reward; leave monitor out of the others"
+        )
+    ((at, _, own),) = asking
+
+    def watch(state: tuple[Any, ...], rows: Columns) -> tuple[Any, ...]:
+        return (*state[:at], own.watch(state[at], rows), *state[at + 1 :])
+
+    return own._replace(watch=watch)
 
 
 def from_text(text: str) -> Reward:
