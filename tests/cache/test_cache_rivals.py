@@ -44,14 +44,18 @@ def standardised(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / scores.std(ddof=1)
 
 
-@pytest.mark.parametrize("padded", [0, 5])
-def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int) -> None:
+@pytest.mark.parametrize(("padded", "window"), [(0, None), (5, None), (0, 4), (5, 4), (0, 40)])
+def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int, window: int | None) -> None:
     cells, sinks, chunk = made(1, padded=padded), 2, 7
+    if window is not None:  # of a sliding layer; one that is longer than the text changes nothing
+        cells = replace(cells, window=window, valid=cells.valid & (cells.slots > TOKENS - window - 8))
+    reach = TOKENS if window is None else window
+    gone = TOKENS - reach - 7 if window == 4 else 0  # entries beyond the window; more are left here than in a cache
     score = compactor(sinks=sinks, chunk=chunk, blend=0.3)
     memory = score.observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
     found = score.score(cells, memory)
     for b in range(ROWS):
-        places = range(sinks + (padded if b == 0 else 0), TOKENS)
+        places = range(max(gone, sinks + (padded if b == 0 else 0)), TOKENS)
         leverage, attention = [], []
         for k in range(KV_HEADS):
             keys = cells.keys[b, k].double().numpy()
@@ -64,7 +68,8 @@ def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int) -> None:
                 piece = range(start, min(start + chunk, TOKENS))
                 for h in range(k * GROUP, (k + 1) * GROUP):
                     for q in piece:
-                        raised = np.exp(keys[piece] @ cells.queries[b, h, q].double().numpy())
+                        near = np.array([abs(i - q) < reach for i in piece])
+                        raised = near * np.exp(keys[piece] @ cells.queries[b, h, q].double().numpy())
                         read[piece] += raised / raised.sum() / GROUP
             worth = read * np.linalg.norm(cells.values[b, k].double().numpy(), axis=1)
             inside = np.concatenate([[0.0], worth[places], [0.0]])

@@ -65,6 +65,11 @@ def before(cells: Cells, recent: int) -> Tensor:
     return cells.valid & (cells.slots <= cells.query_slots[-1] - recent)
 
 
+def slid(cells: Cells) -> bool:
+    """Whether a sliding layer no longer holds the first entries, so that nothing is an attention sink there."""
+    return cells.window is not None and int(cells.query_slots[-1]) >= cells.window
+
+
 def smoothed(scores: Tensor, kernel: int) -> Tensor:
     """The mean over ``kernel`` neighbouring entries, zeros beyond the ends; [..., n]."""
     flat = scores.reshape(-1, 1, scores.shape[-1])
