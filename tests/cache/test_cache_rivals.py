@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from budgeteer.cache import BudgetedCache, Cells
-from budgeteer.cache.score import compactor, gui_kv, snapkv, tri_attention
+from budgeteer.cache.score import compactor, expected_attention, gui_kv, snapkv, token_select, tri_attention
 from budgeteer.core.errors import InvalidInput
 from helpers import cells
 from helpers.cells import GROUP, KV_HEADS, ROWS, WIDTH
@@ -77,6 +77,22 @@ def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int, window: i
         wanted = standardised(np.array(attention)) + 0.3 * standardised(np.array(leverage))
         np.testing.assert_allclose(found[b][:, places].numpy(), wanted, atol=1e-4)
     assert (score.first, score.recent, score.rotation) == (sinks, 4, True)
+
+
+def test_a_sliding_layer_that_has_forgotten_its_beginning_has_no_sinks() -> None:
+    cells = made(4, queries=8)
+    slid = replace(cells, window=20, valid=cells.valid & (cells.slots > TOKENS - 20))
+    makers = lambda n: compactor(sinks=n), lambda n: expected_attention(sinks=n), lambda n: token_select(n, recent=1)
+    for maker in makers:
+        found, alike = [], []
+        for given, scores in ((slid, found), (cells, alike)):
+            for sinks in (0, 4):
+                score = maker(sinks)
+                memory = torch.zeros(ROWS, KV_HEADS, TOKENS, 1)
+                memory = score.observe(given, memory) if score.observe else memory
+                scores.append(torch.where(given.valid, score.score(given, memory), 0.0))
+        assert torch.equal(*found)
+        assert not torch.equal(*alike)
 
 
 def test_compactor_counts_the_chunks_of_each_call_and_keeps_what_earlier_ones_read() -> None:

@@ -65,9 +65,10 @@ def before(cells: Cells, recent: int) -> Tensor:
     return cells.valid & (cells.slots <= cells.query_slots[-1] - recent)
 
 
-def slid(cells: Cells) -> bool:
-    """Whether a sliding layer no longer holds the first entries, so that nothing is an attention sink there."""
-    return cells.window is not None and int(cells.query_slots[-1]) >= cells.window
+def behind(cells: Cells, sinks: int) -> Tensor:
+    """[B, K, n]: the valid entries but the first ``sinks`` of the text, which a sliding layer forgets."""
+    slid = cells.window is not None and int(cells.query_slots[-1]) >= cells.window
+    return cells.valid & (cells.valid.long().cumsum(-1) > (0 if slid else sinks))
 
 
 def smoothed(scores: Tensor, kernel: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from budgeteer.cache.kit import of_groups, slid, smoothed, standard, turned
+from budgeteer.cache.kit import behind, of_groups, smoothed, standard, turned
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -51,7 +51,7 @@ def compactor(sinks: int = 8, recent: int = 4, chunk: int = 128, blend: float = 
     def observe(cells: Cells, memory: Tensor) -> Tensor:
         """The attention of the new entries, each chunk by itself."""
         asked = cells.queries.shape[2]
-        new = _behind(cells, sinks)[:, 0, -asked:] & cells.query_valid
+        new = behind(cells, sinks)[:, 0, -asked:] & cells.query_valid
         memory = memory.clone()
         for row in range(new.shape[0]):
             for places in torch.split(new[row].nonzero()[:, 0], chunk):
@@ -66,18 +66,13 @@ def compactor(sinks: int = 8, recent: int = 4, chunk: int = 128, blend: float = 
         return memory
 
     def score(cells: Cells, memory: Tensor) -> Tensor:
-        there = _behind(cells, sinks)
+        there = behind(cells, sinks)
         read = memory[..., 0] * torch.linalg.vector_norm(cells.values.float(), dim=-1) * there
         all_heads = (1, 2)
         stands_out = standard(_leverage(cells, there), there, all_heads)
         return standard(smoothed(read, 3), there, all_heads) + blend * stands_out
 
     return Score(score, observe, remembers=1, first=sinks, recent=recent, rotation=True)
-
-
-def _behind(cells: Cells, sinks: int) -> Tensor:
-    """[B, K, n]: the valid entries but the first ones, which a sliding layer forgets."""
-    return cells.valid & (cells.valid.long().cumsum(-1) > (0 if slid(cells) else sinks))
 
 
 def _leverage(cells: Cells, there: Tensor) -> Tensor:
