@@ -8,7 +8,10 @@ of every layer and head. The sizes are those at which both round to the same num
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,6 +23,8 @@ from kvpress import (
     ExpectedAttentionPress,
     KeyDiffPress,
     KnormPress,
+    KVzapPress,
+    KVzipPress,
     MergingPress,
     ObservedAttentionPress,
     PyramidKVPress,
@@ -27,8 +32,10 @@ from kvpress import (
     StreamingLLMPress,
     TOVAPress,
 )
+from kvpress.presses.kvzap_press import KVzapConfig, KVzapModel
 
 from budgeteer.cache import BudgetedCache
+from budgeteer.cache.gates import fingerprint, save_gates, untrained
 
 TOKENS = 200
 SIZES = {
@@ -58,6 +65,9 @@ PRESSES: dict[str, tuple[Any, str]] = {
         ),
         "sdpa",
     ),
+    # heads of all layers compete there, too; ``layerwise``: those of a layer
+    "kvzip": (KVzipPress, "sdpa"),
+    "kvzip:sinks=2,split=ada-kv:safe=0": (lambda ratio: KVzipPress(ratio, n_sink=2, layerwise=True), "sdpa"),
     "knorm:split=ada-kv": (lambda ratio: AdaKVPress(KnormPress(ratio)), "sdpa"),
     "snapkv:window=16,split=ada-kv": (lambda ratio: AdaKVPress(SnapKVPress(ratio, window_size=16)), "sdpa"),
     "snapkv:window=16,split=ada-kv:safe=0.5": (
@@ -65,6 +75,7 @@ PRESSES: dict[str, tuple[Any, str]] = {
     ),
 }  # fmt: skip
 """Method here -> the press, and the attention that it wants."""
+WORDS = "kvpress.presses.kvzip_press.AutoTokenizer"
 
 
 def models() -> Iterator[Any]:
@@ -84,9 +95,10 @@ def models() -> Iterator[Any]:
 def of_kvpress(model: Any, press: Any, ids: torch.Tensor) -> list[list[list[int]]]:
     """For each layer and head the entries that a press keeps."""
     full, cut = transformers.DynamicCache(), transformers.DynamicCache()
+    silent = SimpleNamespace(from_pretrained=wordless)
     with torch.no_grad():
         model(ids, past_key_values=full)
-        with press(model), mock.patch("torch.randn", unsketched):
+        with mock.patch("torch.randn", unsketched), mock.patch(WORDS, silent), press(model):
             model(ids, past_key_values=cut)
     found = []
     modules = [layer.self_attn for layer in model.model.layers]
@@ -103,6 +115,32 @@ def of_kvpress(model: Any, press: Any, ids: torch.Tensor) -> list[list[list[int]
         module.masked_key_indices = None
         found.append(heads)
     return found
+
+
+def wordless(name: str) -> Any:
+    """In the place of a tokenizer: kvpress's kvzip says no word between the prompt and its repetition, as we do not."""
+    return SimpleNamespace(chat_template=None, encode=lambda text, **kwargs: torch.zeros(1, 0, dtype=torch.long))
+
+
+def of_gates(model: Any, folder: Path) -> tuple[Callable[[float], Any], str]:
+    """A press of kvzap with random gates, and the method here with the same: every head keeps equally many."""
+    shape = model.config.num_hidden_layers, model.config.hidden_size, model.config.num_key_value_heads
+    gates = untrained("kvzap", shape, 12, 0.0, fingerprint(model), 7)
+    gates.weights["b1"] += torch.randn(gates.weights["b1"].shape, generator=torch.Generator().manual_seed(8))
+    save_gates(gates, folder / "kvzap.safetensors")
+    theirs = KVzapModel(KVzapConfig(input_dim=shape[1], hidden_dim=12, output_dim=shape[2], n_modules=shape[0]))
+    for index, (first, _, second) in enumerate(theirs.layers):
+        for linear, layer in ((first, "1"), (second, "2")):
+            linear.weight.data = gates.weights[f"w{layer}"][index].T.clone()
+            linear.bias.data = gates.weights[f"b{layer}"][index].clone()
+
+    def press(ratio: float) -> Any:
+        made = KVzapPress(ratio)
+        made.kvzap_model = theirs
+        made.post_init_from_model = lambda model: None  # it would download gates by the model's name
+        return made
+
+    return press, f"kvzap:gates={folder / 'kvzap.safetensors'},sinks=0,split=uniform"
 
 
 def unsketched(*shape: int, **kwargs: Any) -> torch.Tensor:
@@ -154,6 +192,20 @@ def of_merging(model: Any, ids: torch.Tensor, threshold: float) -> float:
     return worst
 
 
+def compare(model: Any, method: str, press: Callable[[float], Any], ids: torch.Tensor, name: str = "") -> int:
+    """At how many of two budgets a method and a press keep other entries."""
+    failed = 0
+    for ratio, budget in ((0.5, "50%"), (0.75, "25%")):
+        theirs = of_kvpress(model, press(ratio), ids)
+        ours = of_budgeteer(model, method, ids, budget)
+        pairs = [(set(a), set(b)) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True)]
+        other, entries = sum(len(a ^ b) for a, b in pairs), sum(len(a) for a, _ in pairs)
+        failed += other > 0
+        said = f"{type(model).__name__:18} {name or method:40} {budget:4}"
+        sys.stdout.write(f"{said} {entries:5} entries, {other} of one side only\n")
+    return failed
+
+
 def main() -> int:
     failed = 0
     # no token twice: in the first layer its keys would have one norm, and knorm's ties are anybody's
@@ -162,13 +214,10 @@ def main() -> int:
         kind = type(model).__name__
         for method, (press, attention) in PRESSES.items():
             model.set_attn_implementation(attention)
-            for ratio, budget in ((0.5, "50%"), (0.75, "25%")):
-                theirs = of_kvpress(model, press(ratio), ids)
-                ours = of_budgeteer(model, method, ids, budget)
-                pairs = [(set(a), set(b)) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True)]
-                other, entries = sum(len(a ^ b) for a, b in pairs), sum(len(a) for a, _ in pairs)
-                failed += other > 0
-                sys.stdout.write(f"{kind:18} {method:40} {budget:4} {entries:5} entries, {other} of one side only\n")
+            failed += compare(model, method, press, ids)
+        with TemporaryDirectory() as folder:
+            press, method = of_gates(model, Path(folder))
+            failed += compare(model, method, press, ids, "kvzap with the same gates")
         for threshold in (0.0, 0.5):
             distance = of_merging(model, ids, threshold)
             failed += distance > 1e-4

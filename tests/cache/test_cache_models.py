@@ -493,8 +493,28 @@ def test_an_empty_prompt_is_the_model_s_own_error_and_spoils_nothing() -> None:
     assert cache.account().kept == cache.account().total == 12
 
 
+def test_attention_is_listened_to_only_while_a_cache_is_there_that_looks() -> None:
+    """A hook makes each call of a module slower; a copy of a cache looks, too."""
+    made, inputs = model(), prompts(padded=0)
+
+    def hooks() -> int:
+        return sum(len(module._forward_pre_hooks) for module in made.modules())
+
+    with torch.no_grad():
+        made(**inputs, past_key_values=BudgetedCache(made, "50%", "snapkv:window=4"))
+        assert hooks() == 0
+        both = [BudgetedCache(made, "50%", "gui-kv:window=4") for _ in range(2)]
+        assert hooks() == len(both[0].layers)  # one a layer, for both
+        made(**inputs, past_key_values=both[0])
+        both = [copy.deepcopy(both[1])]
+        made(**inputs, past_key_values=both[0])  # an error if nobody listens
+    assert both[0].account().share == pytest.approx(0.5, abs=0.02)
+    both.clear()
+    assert hooks() == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["knorm:split=ada-kv", "kvzip"])
+@pytest.mark.parametrize("method", ["knorm:split=ada-kv", "kvzip", "gui-kv:window=4"])
 def test_a_compiled_model_gives_the_same(method: str) -> None:
     """What the cache does is left out of the compilation, since the number of entries changes."""
     made, inputs = model(), prompts(padded=0)

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from budgeteer.cache import BudgetedCache, Cells
-from budgeteer.cache.score import compactor, gui_kv, snapkv, tri_attention
+from budgeteer.cache.score import compactor, expected_attention, gui_kv, snapkv, token_select, tri_attention
 from budgeteer.core.errors import InvalidInput
 from helpers import cells
 from helpers.cells import GROUP, KV_HEADS, ROWS, WIDTH
@@ -44,14 +44,18 @@ def standardised(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean()) / scores.std(ddof=1)
 
 
-@pytest.mark.parametrize("padded", [0, 5])
-def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int) -> None:
+@pytest.mark.parametrize(("padded", "window"), [(0, None), (5, None), (0, 4), (5, 4), (0, 40)])
+def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int, window: int | None) -> None:
     cells, sinks, chunk = made(1, padded=padded), 2, 7
+    if window is not None:  # of a sliding layer; one that is longer than the text changes nothing
+        cells = replace(cells, window=window, valid=cells.valid & (cells.slots > TOKENS - window - 8))
+    reach = TOKENS if window is None else window
+    gone = TOKENS - reach - 7 if window == 4 else 0  # entries beyond the window; more are left here than in a cache
     score = compactor(sinks=sinks, chunk=chunk, blend=0.3)
     memory = score.observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
     found = score.score(cells, memory)
     for b in range(ROWS):
-        places = range(sinks + (padded if b == 0 else 0), TOKENS)
+        places = range(max(gone, sinks + (padded if b == 0 else 0)), TOKENS)
         leverage, attention = [], []
         for k in range(KV_HEADS):
             keys = cells.keys[b, k].double().numpy()
@@ -64,7 +68,8 @@ def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int) -> None:
                 piece = range(start, min(start + chunk, TOKENS))
                 for h in range(k * GROUP, (k + 1) * GROUP):
                     for q in piece:
-                        raised = np.exp(keys[piece] @ cells.queries[b, h, q].double().numpy())
+                        near = np.array([abs(i - q) < reach for i in piece])
+                        raised = near * np.exp(keys[piece] @ cells.queries[b, h, q].double().numpy())
                         read[piece] += raised / raised.sum() / GROUP
             worth = read * np.linalg.norm(cells.values[b, k].double().numpy(), axis=1)
             inside = np.concatenate([[0.0], worth[places], [0.0]])
@@ -72,6 +77,22 @@ def test_compactor_blends_leverage_and_what_a_chunk_reads(padded: int) -> None:
         wanted = standardised(np.array(attention)) + 0.3 * standardised(np.array(leverage))
         np.testing.assert_allclose(found[b][:, places].numpy(), wanted, atol=1e-4)
     assert (score.first, score.recent, score.rotation) == (sinks, 4, True)
+
+
+def test_a_sliding_layer_that_has_forgotten_its_beginning_has_no_sinks() -> None:
+    cells = made(4, queries=8)
+    slid = replace(cells, window=20, valid=cells.valid & (cells.slots > TOKENS - 20))
+    makers = lambda n: compactor(sinks=n), lambda n: expected_attention(sinks=n), lambda n: token_select(n, recent=1)
+    for maker in makers:
+        found, alike = [], []
+        for given, scores in ((slid, found), (cells, alike)):
+            for sinks in (0, 4):
+                score = maker(sinks)
+                memory = torch.zeros(ROWS, KV_HEADS, TOKENS, 1)
+                memory = score.observe(given, memory) if score.observe else memory
+                scores.append(torch.where(given.valid, score.score(given, memory), 0.0))
+        assert torch.equal(*found)
+        assert not torch.equal(*alike)
 
 
 def test_compactor_counts_the_chunks_of_each_call_and_keeps_what_earlier_ones_read() -> None:

@@ -44,30 +44,43 @@ def texts(count: int, length: int = 24, seed: int = 0) -> torch.Tensor:
     return torch.randint(3, 64, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
-def test_retention_in_loops() -> None:
+@pytest.mark.parametrize("softcap", [None, 0.4])
+def test_retention_in_loops(softcap: float | None) -> None:
     """o_t = sum of softmax(b_i^(t - i) c q_t.k_i) v_i, as the paper has it: the logit fades, not the weight."""
     rng = torch.Generator().manual_seed(0)
     query, (key, value) = torch.randn(1, 4, 6, 3, generator=rng), torch.randn(2, 1, 2, 6, 3, generator=rng)
     said = -torch.rand(1, 2, 6, generator=rng)
-    out, alive = retention(query, key, value, said, None, 0.7)
+    out, alive = retention(query, key, value, said, None, 0.7, softcap)
     for h in range(4):
         for t in range(6):
             faded = [math.exp((t - i) * float(said[0, h // 2, i])) for i in range(t + 1)]
-            raised = [math.exp(0.7 * f * float(query[0, h, t] @ key[0, h // 2, i])) for i, f in enumerate(faded)]
+            logits = [0.7 * float(query[0, h, t] @ key[0, h // 2, i]) for i in range(t + 1)]
+            capped = [softcap * math.tanh(logit / softcap) if softcap else logit for logit in logits]
+            raised = [math.exp(f * logit) for f, logit in zip(faded, capped, strict=True)]
             wanted = sum(r / sum(raised) * value[0, h // 2, i] for i, r in enumerate(raised))
             torch.testing.assert_close(out[0, t, h], wanted)
             assert float(alive[0, h // 2, t]) == pytest.approx(sum(faded), rel=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_gates_that_keep_everything_are_the_model_and_others_are_not(attention: str) -> None:
-    model, ids = llama(), texts(2)
+def gemma2():
+    """A random model whose logits are capped, with a sliding layer."""
+    torch.manual_seed(3)
+    given = transformers.Gemma2Config(**SIZES, head_dim=8, sliding_window=9, attn_logit_softcapping=0.5)
+    made = transformers.Gemma2ForCausalLM(given).eval()
+    for name, weight in made.named_parameters():
+        weight.data *= 6 if any(part in name for part in READS) else 1
+    return made
+
+
+@pytest.mark.parametrize(("made", "attention"), [(llama, "sdpa"), (llama, "eager"), (gemma2, "eager")])
+def test_gates_that_keep_everything_are_the_model_and_others_are_not(made, attention: str) -> None:
+    model, ids = made(), texts(2)
     model.set_attn_implementation(attention)
     train_gates("trim-kv", model, texts(5), Training(steps=0))  # leads the attention through ours
     plain = model(input_ids=ids).logits
     for bias, same in ((50.0, True), (0.0, False)):
         gates = untrained("trim-kv", (2, 32, 2), 4, bias, "", 0)
-        with gated(gates) as alive:
+        with gated(model, gates) as alive:
             logits = model(input_ids=ids, use_cache=False).logits
         assert torch.allclose(logits, plain, atol=1e-5) == same
         assert [each.shape for each in alive] == [(2, 2, 24)] * 2

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ _PROJECTIONS = ("o_proj", "dense", "out_proj")
 
 updated = threading.local()
 """In one thread: ``updated.by`` = (cache, layer) between the update of a layer and its attention, and
-``updated.hidden`` = what the layer's attention was given. ``updated.gated`` = attention of calls without a cache."""
+``updated.hidden`` = what the layer's attention was given, if somebody listens. ``updated.gated`` = attention of calls
+without a cache."""
 
 
 def attach(model: Any, layers: int) -> None:
@@ -43,7 +45,7 @@ def attach(model: Any, layers: int) -> None:
     Raises:
         InvalidInput: its attention modules cannot be told, or its attention implementation takes no such masks.
     """
-    attentions = [module for module in model.modules() if "Attention" in type(module).__name__ and _is_layer(module)]
+    attentions = _attentions(model)
     if sorted(module.layer_idx for module in attentions) != list(range(layers)):
         raise InvalidInput(
             f"{type(model).__name__}: a budgeted cache needs one attention module with layer_idx a layer, found "
@@ -63,11 +65,47 @@ def attach(model: Any, layers: int) -> None:
                 copies[id(own)]._attn_implementation_internal = NAME
                 copies[id(own)].budgeteer_original = own
             module.config = copies[id(own)]
-            module.register_forward_pre_hook(_listen, with_kwargs=True)
+
+
+def _attentions(model: Any) -> list[Any]:
+    return [module for module in model.modules() if "Attention" in type(module).__name__ and _is_layer(module)]
+
+
+class Listening:
+    """Hooks that note what each attention of a model is given, for as long as somebody holds this.
+
+    A hook makes every call of a module slower, so that only those ask for it who look (:func:`listen`).
+    """
+
+    def __init__(self, model: Any) -> None:
+        handles = [module.register_forward_pre_hook(_note, with_kwargs=True) for module in _attentions(model)]
+        weakref.finalize(self, _remove, handles)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # a copy of a cache listens, too
+
+
+_listening: weakref.WeakKeyDictionary[Any, weakref.ref[Listening]] = weakref.WeakKeyDictionary()
+"""Model -> what listens to it."""
+
+
+def listen(model: Any) -> Listening:
+    """Have ``updated.hidden`` noted in a model's calls, for as long as the result is held."""
+    known = _listening.get(model)
+    found = known() if known is not None else None
+    if found is None:
+        found = Listening(model)
+        _listening[model] = weakref.ref(found)
+    return found
+
+
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Note what an attention module is given, for scores that look at it."""
     updated.hidden = args[0] if args else kwargs.get("hidden_states")
 
@@ -109,8 +147,13 @@ def attend(
     by, hidden = getattr(updated, "by", None), getattr(updated, "hidden", None)
     updated.hidden = None
     if by is None and (gated := getattr(updated, "gated", None)) is not None:  # gates in training
-        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        return gated(module, query, key, value, attention_mask, scaling, hidden), None
+        if kwargs.get("s_aux") is not None:
+            raise InvalidInput(
+                f"{type(module).__name__} adds a learnt logit to each softmax, with which no gates are trained here; "
+                "train them for another model, or choose a score without gates"
+            )
+        scaling, softcap = kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("softcap")
+        return gated(module, query, key, value, attention_mask, scaling, softcap, hidden), None
     if by is None:
         return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
     (cache, layer), updated.by = by, None

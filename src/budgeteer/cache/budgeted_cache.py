@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import attach, frequencies_of, updated
+from budgeteer.cache.attend import attach, frequencies_of, listen, updated
 from budgeteer.cache.gates import require_trained_on
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
@@ -106,6 +106,7 @@ class BudgetedCache(Cache):
         windows = windows_of(model)
         require_trained_on(model, self.selected)
         attach(model, len(windows))
+        self._hears = listen(model) if self.selected.score.hidden else None
         if self.selected.score.replays:
             if any(window is not None for window in windows):
                 raise InvalidInput(
@@ -129,11 +130,10 @@ class BudgetedCache(Cache):
         """Forget everything, for another prompt."""
         for layer in self.layers:
             layer.reset()
-        self.peak, self._waiting, self._unread = 0, list[_Waiting](), list[_Unread]()
-        self.listening = False
+        self._waiting, self._unread = list[_Waiting](), list[_Unread]()
+        self.peak, self.listening, self._due, self._steps = 0, False, False, 0
         self._held = [0] * len(self.layers)
         self._size: Tensor | None = None
-        self._due, self._steps = False, 0
         self._open: int | None = None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -65,6 +65,12 @@ def before(cells: Cells, recent: int) -> Tensor:
     return cells.valid & (cells.slots <= cells.query_slots[-1] - recent)
 
 
+def behind(cells: Cells, sinks: int) -> Tensor:
+    """[B, K, n]: the valid entries but the first ``sinks`` of the text, which a sliding layer forgets."""
+    slid = cells.window is not None and int(cells.query_slots[-1]) >= cells.window
+    return cells.valid & (cells.valid.long().cumsum(-1) > (0 if slid else sinks))
+
+
 def smoothed(scores: Tensor, kernel: int) -> Tensor:
     """The mean over ``kernel`` neighbouring entries, zeros beyond the ends; [..., n]."""
     flat = scores.reshape(-1, 1, scores.shape[-1])

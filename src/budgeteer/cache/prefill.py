@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgeteer.cache.attend import updated
+from budgeteer.cache.attend import listen, updated
 from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.replay import replay
@@ -31,6 +31,7 @@ class Prefill(BudgetedCache):
         self._model, self._heard = model, dict[Any, list[Tensor]]()
         self._given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
         super().__init__(model, "100%", "recent")
+        self._hears = listen(model)  # for scores that look at what the attention is given
         given: dict[str, Any] = {**self._given, argument_of(model): self}
         if attention_mask is not None:
             given["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)

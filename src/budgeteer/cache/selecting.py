@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from budgeteer.cache.kit import ranks
+from budgeteer.cache.kit import behind, ranks
 from budgeteer.cache.protocol import Cells, Rest, Score, Split
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
@@ -49,11 +49,9 @@ class Selection(NamedTuple):
         if not bool(torch.isfinite(scores[cells.valid]).all()):
             raise InvalidInput(f"{self.name}: the score is not finite; is the model's attention?")
         ahead = cells.valid.long().cumsum(-1)
-        behind = ahead[:, :, -1:] - ahead
+        age = ahead[:, :, -1:] - ahead
         newest = (cells.size * self.score.recent_share).long().clamp(min=self.score.recent)[:, None, None]
-        # a sliding layer forgets its first entries, and then protects none
-        passed = cells.window is not None and int(cells.query_slots[-1]) >= cells.window
-        always = cells.valid & ((behind < newest) | (ahead <= (0 if passed else self.score.first)))
+        always = cells.valid & ((age < newest) | ~behind(cells, self.score.first))
         return scores.masked_fill(~cells.valid, float("-inf")).masked_fill(always, float("inf"))
 
     def keep(self, scores: Tensor, sizes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from budgeteer.cache import BudgetedCache
-from budgeteer.cache.attend import attach, updated
+from budgeteer.cache.attend import attach, listen, updated
 from budgeteer.cache.budgeted_cache import windows_of
 from budgeteer.cache.gates import WEIGHTS, Gates, fingerprint, untrained
 from budgeteer.cache.kit import of_groups
@@ -27,6 +27,7 @@ BATCH = 256
 """Tokens of an update of kvzap's gates."""
 EVERY = 5
 """Each so many-th text is held out."""
+_TAKES_NONE = "{}: its attention takes no hidden_states, which gates look at"
 
 
 class Training(NamedTuple):
@@ -142,7 +143,7 @@ def _collected(model: Any, texts: Tensor) -> tuple[Tensor, Tensor]:
         heard = read.heard(read.into(BudgetedCache(model, "100%", "kvzip")))
         given = [call.hidden for _, _, call, _ in read.read]
         if any(hidden is None for hidden in given):
-            raise InvalidInput(f"{type(model).__name__}: its attention takes no hidden_states, which gates look at")
+            raise InvalidInput(_TAKES_NONE.format(type(model).__name__))
         states.append(torch.stack([hidden[0].float().cpu() for hidden in given if hidden is not None]))
         scores.append(torch.stack([memory[0, :, :, 0].T.cpu() for memory in heard]))
     return torch.cat(states, 1), torch.cat(scores, 1).clamp(min=LEAST).log()
@@ -184,7 +185,7 @@ def _gated(model: Any, gates: Gates, ids: Tensor, keep: int) -> tuple[Tensor, Te
     position: what is alive beyond ``keep`` entries a head, over T, and the mean share that is alive."""
     with torch.no_grad():
         plain = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
-    with gated(gates) as retained:
+    with gated(model, gates) as retained:
         logits = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
     apart = functional.kl_div(logits, plain, log_target=True, reduction="none").sum(-1).mean()
     written = functional.nll_loss(logits[0, :-1], ids[0, 1:])
@@ -194,8 +195,12 @@ def _gated(model: Any, gates: Gates, ids: Tensor, keep: int) -> tuple[Tensor, Te
 
 
 @contextmanager
-def gated(gates: Gates) -> Iterator[list[Tensor]]:
+def gated(model: Any, gates: Gates) -> Iterator[list[Tensor]]:
     """Attention in which every entry fades: calls of a model without a cache go through :func:`retention`.
+
+    Args:
+        model: whose attention is led through :mod:`budgeteer.cache.attend`.
+        gates: that say how fast.
 
     Yields:
         For each layer of a call [B, K, T], the sum of the retentions of the entries at each position.
@@ -203,24 +208,32 @@ def gated(gates: Gates) -> Iterator[list[Tensor]]:
     alive: list[Tensor] = []
 
     def attention(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, hidden: Tensor
-    ) -> Tensor:
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float,
+        softcap: float | None, hidden: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        if hidden is None:
+            raise InvalidInput(_TAKES_NONE.format(type(module).__name__))
         said = functional.logsigmoid(gates(module.layer_idx, hidden.float()))
-        out, sums = retention(query, key, value, said, mask, scaling)
+        out, sums = retention(query, key, value, said, mask, scaling, softcap)
         alive.append(sums)
         return out
 
-    updated.gated = attention
+    updated.gated, listening = attention, listen(model)
     try:
         yield alive
     finally:
         updated.gated = None
+        del listening
 
 
 def retention(
-    query: Tensor, key: Tensor, value: Tensor, said: Tensor, mask: Tensor | None, scaling: float
-) -> tuple[Tensor, Tensor]:
-    """Retention-gated attention: o_t = sum over i <= t of softmax over i of (b_i^(t - i) c q_t.k_i) v_i.
+    query: Tensor, key: Tensor, value: Tensor, said: Tensor, mask: Tensor | None, scaling: float,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Retention-gated attention: o_t = sum over i <= t of softmax over i of (b_i^(t - i) f(c q_t.k_i)) v_i.
+
+    f is the model's own cap of its logits, f(x) = s tanh(x / s), or nothing. What fades is the capped logit, so that
+    b = 1 is the model's attention.
 
     Args:
         query: [B, H, T, d].
@@ -228,6 +241,7 @@ def retention(
         said: [B, K, T], log b_i <= 0.
         mask: of the model, of bool or added to the logits; None = every earlier entry is read.
         scaling: c.
+        softcap: s, or None.
 
     Returns:
         [B, T, H, d], and [B, K, T]: for each t the sum over i <= t of b_i^(t - i).
@@ -235,7 +249,10 @@ def retention(
     length, kv_heads = query.shape[2], key.shape[1]
     ages = torch.arange(length, device=query.device)[:, None] - torch.arange(length, device=query.device)
     kept = torch.exp(ages.clamp(min=0) * said[:, :, None].float()).masked_fill(ages < 0, 0.0)  # [B, K, T, T]
-    logits = of_groups(query, kv_heads).float() @ key.float().transpose(-1, -2)[:, :, None] * scaling * kept[:, :, None]
+    logits = of_groups(query, kv_heads).float() @ key.float().transpose(-1, -2)[:, :, None] * scaling
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    logits = logits * kept[:, :, None]
     seen = (ages >= 0) if mask is None else readable(mask)[:, :, None, :, :length]
     read = torch.softmax(logits.masked_fill(~seen, float("-inf")), dim=-1).to(value.dtype)
     out = (read @ value[:, :, None]).flatten(1, 2)  # [B, H, T, d]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from budgeteer.cache.kit import of_groups, smoothed, standard, turned
+from budgeteer.cache.kit import behind, of_groups, smoothed, standard, turned
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -27,8 +27,8 @@ def compactor(sinks: int = 8, recent: int = 4, chunk: int = 128, blend: float = 
 
     1. leverage l_i = x_i (X^T X + 0.01)^-1 x_i^T;
     2. attention c_i = ||v_i||_2 x mean over the group's heads of the sum over the queries j of a chunk of
-       softmax over the entries i of that chunk of q_j.k_i, without a causal mask and unscaled; then the mean over 3
-       neighbours;
+       softmax over the entries i of that chunk of q_j.k_i, without a causal mask and unscaled, in a sliding layer over
+       those nearer than its window; then the mean over 3 neighbours;
     3. score_i = z(c_i) + ``blend`` x z(l_i), z = less the mean over all heads of the layer, over the standard
        deviation.
 
@@ -51,29 +51,28 @@ def compactor(sinks: int = 8, recent: int = 4, chunk: int = 128, blend: float = 
     def observe(cells: Cells, memory: Tensor) -> Tensor:
         """The attention of the new entries, each chunk by itself."""
         asked = cells.queries.shape[2]
-        new = _behind(cells, sinks)[:, 0, -asked:] & cells.query_valid
+        new = behind(cells, sinks)[:, 0, -asked:] & cells.query_valid
         memory = memory.clone()
         for row in range(new.shape[0]):
             for places in torch.split(new[row].nonzero()[:, 0], chunk):
                 keys = cells.keys[row, :, -asked:][:, places].float()
                 queries = of_groups(cells.queries[row : row + 1, :, places].float(), keys.shape[0])[0]
-                read = torch.softmax(queries @ keys.transpose(-1, -2)[:, None], dim=-1)
+                logits = queries @ keys.transpose(-1, -2)[:, None]
+                if cells.window is not None:
+                    far = (places[:, None] - places).abs() >= cells.window
+                    logits = logits.masked_fill(far, float("-inf"))
+                read = torch.softmax(logits, dim=-1)
                 memory[row, :, places - asked, 0] = read.sum(2).mean(1)
         return memory
 
     def score(cells: Cells, memory: Tensor) -> Tensor:
-        there = _behind(cells, sinks)
+        there = behind(cells, sinks)
         read = memory[..., 0] * torch.linalg.vector_norm(cells.values.float(), dim=-1) * there
         all_heads = (1, 2)
         stands_out = standard(_leverage(cells, there), there, all_heads)
         return standard(smoothed(read, 3), there, all_heads) + blend * stands_out
 
     return Score(score, observe, remembers=1, first=sinks, recent=recent, rotation=True)
-
-
-def _behind(cells: Cells, sinks: int) -> Tensor:
-    """[B, K, n]: the valid entries but the first ones."""
-    return cells.valid & (cells.valid.long().cumsum(-1) > sinks)
 
 
 def _leverage(cells: Cells, there: Tensor) -> Tensor:

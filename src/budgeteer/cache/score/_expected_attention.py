@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from budgeteer.cache.kit import of_groups, turned
+from budgeteer.cache.kit import behind, of_groups, turned
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -40,7 +40,7 @@ def expected_attention(sinks: int = 4, future: int = 512) -> Score:
         keys = cells.keys.float()[:, :, None]  # [B, K, 1, n, d]
         logits = cells.scaling * (keys @ of_groups(mean, kv_heads)[..., None])[..., 0]
         logits = logits + cells.scaling**2 / 2 * ((keys @ of_groups(spread, kv_heads)) * keys).sum(-1)
-        rest = cells.valid & (cells.valid.long().cumsum(-1) > sinks)
+        rest = behind(cells, sinks)
         read = torch.softmax(logits.masked_fill(~rest[:, :, None], float("-inf")), dim=-1).nan_to_num(0.0)
         norms: Tensor = torch.linalg.vector_norm(cells.values.float(), dim=-1)
         return read.mean(2) * norms

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import attention, of_groups, over_heads
+from budgeteer.cache.kit import attention, behind, of_groups, over_heads
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -35,7 +35,7 @@ def token_select(first: int = 16, recent: int = 32, every: int = 0) -> Score:
 
     def score(cells: Cells, memory: Tensor) -> Tensor:
         ahead = cells.valid.long().cumsum(-1)
-        middle = cells.valid & (ahead > first) & (ahead <= ahead[..., -1:] - recent)
+        middle = behind(cells, first) & (ahead <= ahead[..., -1:] - recent)
         group = cells.queries.shape[1] // cells.keys.shape[1]
         votes = attention(cells, -1)[:, :, 0] * middle.repeat_interleave(group, dim=1)
         votes = votes / votes.sum(-1, keepdim=True).clamp(min=1e-30)
