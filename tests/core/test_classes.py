@@ -1,4 +1,4 @@
-"""Classes of the methods of a KV cache: each method has one, which says what it does; the catalogue is in their order."""
+"""Classes of the methods of a KV cache: each method has one that says what it does, and the catalogue shows them."""
 
 from __future__ import annotations
 

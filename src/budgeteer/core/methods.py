@@ -1141,6 +1141,14 @@ METHODS: tuple[Method, ...] = (
         _paper("GUI-KV"),
         classes=_STATIC,
     ),
+    Method(
+        "prompt-distill",
+        "score",
+        _CS("prompt_distill"),
+        "what the last query is drawn to; later layers see nothing else",
+        _paper("PromptDistill"),
+        classes=_STATIC,
+    ),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
     Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV, classes=_BY_LAYER),
