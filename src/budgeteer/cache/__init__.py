@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from budgeteer.cache.budgeted_cache import Account, BudgetedCache, budgeted
+    from budgeteer.cache.account import Account
+    from budgeteer.cache.budgeted_cache import BudgetedCache, budgeted
     from budgeteer.cache.protocol import Cells, Groups, Leaving, Rest, Score, Split
     from budgeteer.cache.selecting import Selection, selection
 
@@ -28,7 +29,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        "Account": "budgeted_cache",
+        "Account": "account",
         "BudgetedCache": "budgeted_cache",
         "Cells": "protocol",
         "Groups": "protocol",

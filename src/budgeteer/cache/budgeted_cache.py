@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,43 +17,17 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
+from budgeteer.cache.account import Account
 from budgeteer.cache.attend import attach, frequencies_of, listen, updated
 from budgeteer.cache.gates import require_trained_on
 from budgeteer.cache.layer import BudgetedLayer, Call
+from budgeteer.cache.narrow import Going, attach_narrow, narrow
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
 from budgeteer.cache.storage import held
 from budgeteer.models.inside import argument_of
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What a cache holds, measured.
-
-    Attributes:
-        kept: entries that are held, one a token, layer and key-value head.
-        total: entries that a cache without a budget would hold, padding included.
-        bytes: of the storages that are held between calls: keys, values, slots, what a score remembers.
-        full_bytes: of keys and values of ``total`` entries.
-        peak_bytes: the most that was held at a time, with what a layer needs while it grows or is cut.
-        packed: entries of ``kept`` that are held in fewer bits.
-        cold_bytes: of entries in cold memory, beside ``bytes``; a method that retrieves chooses from them.
-    """
-
-    kept: int
-    total: int
-    bytes: int
-    full_bytes: int
-    peak_bytes: int
-    packed: int = 0
-    cold_bytes: int = 0
-
-    @property
-    def share(self) -> float:
-        """Entries held, of those of a full cache."""
-        return self.kept / self.total if self.total else 0.0
 
 
 class _Waiting(NamedTuple):
@@ -107,6 +80,8 @@ class BudgetedCache(Cache):
         require_trained_on(model, self.selected)
         attach(model, len(windows))
         self._hears = listen(model) if self.selected.score.hidden else None
+        if self.selected.score.depth is not None:
+            attach_narrow(model, self.selected, windows)
         if self.selected.score.replays:
             if any(window is not None for window in windows):
                 raise InvalidInput(
@@ -134,6 +109,7 @@ class BudgetedCache(Cache):
         self.peak, self.listening, self._due, self._steps = 0, False, False, 0
         self._held = [0] * len(self.layers)
         self._size: Tensor | None = None
+        self.going: Going | None = None
         self._open: int | None = None
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -203,6 +179,9 @@ class BudgetedCache(Cache):
         size = capped(self._size.to(layer.tokens.device), footprint)
         tokens = capped(layer.tokens, footprint)
         over = not layer.intact or bool((size < tokens).any())
+        if score.depth is not None:
+            narrow(self, layer, call, mask, size, self._due and over)
+            return
         if self.selected.rest.renew is not None:  # a sliding layer stays whole
             if layer.window is None and self._due and over and layer.cold is None:
                 layer.offload()
@@ -346,6 +325,7 @@ class BudgetedCache(Cache):
         return Account(
             kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak,
             sum(layer.packed() for layer in self.layers), sum(layer.cold_bytes() for layer in self.layers),
+            sum(layer.computed for layer in self.layers),
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from budgeteer.cache.narrow import Going, stays
 from budgeteer.cache.protocol import Asked, Cells, Leaving
 from budgeteer.cache.selecting import Selection
 from budgeteer.cache.storage import Columns, Ragged, Rectangle, Storage, held, kept, kept_and_packed
@@ -46,6 +47,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         intact: nothing was dropped but what a sliding window left behind.
         cold: all entries, in the memory of the CPU, where a method retrieves; ``storage`` then has the chosen ones.
         asked: with ``cold``: [B, H, d] queries that each head last chose for, and [B, K] how many tokens ago.
+        computed: entries that it was given, of all rows and heads.
     """
 
     is_compileable = False
@@ -66,6 +68,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.watched: tuple[Tensor, Tensor] | None = None
         self.cold: Storage | None = None
         self.asked: tuple[Tensor, Tensor] | None = None
+        self.computed = 0
 
     # what transformers asks of a layer
 
@@ -92,6 +95,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 self._add_cold(new)
             self.storage.append(new)
         self.seen += key_states.shape[2]
+        self.computed += key_states[..., 0].numel()
         return self.read() if self.intact else (key_states, value_states)
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -230,6 +234,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         assert self.tokens is not None
         asked = call.valid.shape[1]
         self.storage.forget(asked)
+        self.computed -= call.queries.shape[0] * self.storage.heads()["keys"].shape[1] * asked
         self.seen, self.tokens = self.seen - asked, self.tokens - call.valid.sum(-1)
 
     def memory(self) -> Tensor:
@@ -273,6 +278,20 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             whole = {**whole, "keys": keys, "values": values}
         self.storage = kept(whole, slots, keep)
         self.intact = False
+
+    def place(self, going: Going, tokens: Tensor | None) -> None:
+        """After a call of which only some tokens came: give these their slots, and hold what is kept.
+
+        Args:
+            going: which tokens came, and what is kept.
+            tokens: [B] of each row so far.
+        """
+        assert self.storage is not None
+        whole, slots, count = self.storage.whole(), self.storage.slots(self.seen), going.index.shape[1]
+        self.seen, self.tokens = going.kept.shape[1], tokens
+        new = (going.index + self.seen - going.asked).where(going.valid, -1)
+        slots = torch.cat([slots[..., :-count], new[:, None].expand(-1, slots.shape[1], -1)], dim=2)
+        self.storage, self.intact = kept(whole, slots, stays(going.kept, slots)), False
 
     # cold memory
 

@@ -32,12 +32,16 @@ class Prefill(BudgetedCache):
         self._given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
         super().__init__(model, "100%", "recent")
         self._hears = listen(model)  # for scores that look at what the attention is given
-        given: dict[str, Any] = {**self._given, argument_of(model): self}
-        if attention_mask is not None:
-            given["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        self.logits = self._through(self)
+
+    def _through(self, cache: BudgetedCache) -> Tensor:
+        """[B, vocabulary] logits after the prompt, which the model reads with a cache."""
+        given: dict[str, Any] = {**self._given, argument_of(self._model): cache}
+        if (mask := self._given["attention_mask"]) is not None:
+            given["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
-            result = model(**given, logits_to_keep=1)
-        self.logits: Tensor = result.logits[:, -1]
+            logits: Tensor = self._model(**given, logits_to_keep=1).logits
+        return logits[:, -1]
 
     def choose(self, layer: BudgetedLayer, call: Call, mask: Tensor | None) -> None:
         """Record what a layer read, before a sliding one lets go of it."""
@@ -47,7 +51,13 @@ class Prefill(BudgetedCache):
         super().choose(layer, call, mask)
 
     def into(self, cache: BudgetedCache) -> BudgetedCache:
-        """Fill an empty cache as if the prompt went through it, and return it."""
+        """Fill an empty cache as if the prompt went through it, and return it.
+
+        With a score by which tokens end in a middle layer (``Score.depth``) the model reads the prompt once more.
+        """
+        if cache.selected.score.depth is not None:
+            self._through(cache)
+            return cache
         with torch.no_grad():
             for index, (keys, values, call, mask) in enumerate(self.read):
                 cache.update(keys, values, index)

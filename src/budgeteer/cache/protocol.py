@@ -80,6 +80,8 @@ class Score(NamedTuple):
             prompt.
         rotation: it uses ``Cells.frequencies``; a model without them is refused before anything is computed.
         hidden: ``observe`` uses ``Cells.hidden``.
+        depth: share of the layers that read all of a prompt. The last of these chooses for all layers, and behind it
+            only what is kept goes on; such a score is the same for all heads. None = every layer reads everything.
         fingerprint: of the model that it was trained on (:func:`budgeteer.core.steer.fingerprint_of`); a cache of
             another one is refused. Empty = it is for any model.
     """
@@ -98,6 +100,7 @@ class Score(NamedTuple):
     reads: tuple[int, ...] = ()
     rotation: bool = False
     hidden: bool = False
+    depth: float | None = None
     fingerprint: str = ""
 
 

@@ -134,7 +134,8 @@ def _list(methods: Sequence[Method], *, as_json: bool) -> int:
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
         paper = f"arXiv {row['arxiv']}" if row["arxiv"] else ""
-        sys.stdout.write(f"{row['name']:{width}}  {row['part']:10} {paper:17} {row['decides']}\n")
+        classes = f" [{', '.join(row['classes'])}]" if row["classes"] else ""
+        sys.stdout.write(f"{row['name']:{width}}  {row['part']:10} {paper:17} {row['decides']}{classes}\n")
         if row["verdict"]:
             sys.stdout.write(f"{'':{width}}  evidence: {row['verdict']}\n")
     return 0
@@ -153,13 +154,14 @@ def _row(method: Method) -> dict[str, Any]:
         "arxiv": arxiv,
         "evidence": method.evidence,
         "verdict": verdicts(method.evidence),
+        "classes": list(method.classes),
     }
 
 
 def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
     """All that is known of the methods of one name."""
     from budgeteer.core import registry
-    from budgeteer.core.method import PARTS, SLOTS
+    from budgeteer.core.method import CLASSES, PARTS, SLOTS
     from budgeteer.core.run import run_of
 
     rows = []
@@ -179,6 +181,7 @@ def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
         said = [f"{row['part']} {row['name']}: {row['decides']}", f"part      {PARTS[row['part']]}"]
         said += [f"path      {row['path']}"]
         said += [f"paper     {row['paper']}, arXiv {row['arxiv']}"] if row["arxiv"] else []
+        said += [f"class     {name}: {CLASSES[name]}" for name in row["classes"] if name in CLASSES]
         if row["evidence"]:
             said.append(f"evidence  {row['verdict'] or 'none published'}; budgeteer evidence {row['name']}")
         said += [f"columns   {', '.join(row['columns'])}"] if row["columns"] else []
@@ -228,4 +231,23 @@ def page() -> str:
                 verdict = f"[`{method.evidence}`](evidence/README.md#{method.evidence}): {verdict}"
             cells = [f"`{method.name}`", method.decides, title + link, verdict]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_by_class()]) + "\n"
+
+
+def _by_class() -> list[str]:
+    """The methods of a KV cache by their classes."""
+    from budgeteer.core.method import CLASSES
+    from budgeteer.core.methods import METHODS
+    from budgeteer.core.papers import paper
+
+    survey = paper("KV-survey")
+    lines = [
+        "", "## KV cache by class", "",
+        f"Scores, splits and rests in the order of a survey: {survey.title} "
+        f"[{survey.arxiv}](https://arxiv.org/abs/{survey.arxiv}).", "",
+        "| class | level and what its methods do | methods |", "|---|---|---|",
+    ]  # fmt: skip
+    for name, does in CLASSES.items():
+        theirs = ", ".join(f"`{each.name}` ({each.part})" for each in METHODS if name in each.classes)
+        lines.append(f"| {name} | {does} | {theirs} |")
+    return lines

@@ -143,6 +143,26 @@ SLOTS: dict[str, dict[str, str]] = {
 """Part -> slots that every method of it has beside the options of its factory -> the part that fills each."""
 
 
+CLASSES: dict[str, str] = {
+    "static selection": "token level: what is kept is chosen after a prompt",
+    "dynamic eviction": "token level: chosen again while tokens are generated; what is dropped is gone",
+    "dynamic reading": "token level: nothing is dropped, and each generated token reads some of it",
+    "layer budgets": "token level: how much each layer keeps",
+    "head budgets": "token level: how much each head keeps",
+    "merging": "token level: what is dropped goes into what is kept, within a layer",
+    "fixed precision": "token level: all in the same few bits",
+    "mixed precision": "token level: some as they are, some in few bits",
+    "outliers": "token level: numbers that stand out are spread before they are quantised",
+    "memory tiers": "system level: entries lie in the memory of the CPU and move to the model's",
+}
+"""Class of a method of a KV cache -> its level and what methods of it do.
+
+The classes are those of "A Survey on Large Language Model Acceleration based on KV Cache Management", arXiv 2412.19442:
+selection (static; dynamic with and without permanent eviction), budget allocation, merging, quantisation and low-rank
+decomposition of its token level; of its system level what is here. Its model level is about how models are built.
+"""
+
+
 class Citation(NamedTuple):
     """The paper that a method is from."""
 
@@ -170,6 +190,7 @@ class Method:
             that follows the gradient of its loss; ``"tools"``, a strategy that calls the task's tools.
         objective: path of a function ``(items, units) -> value`` of what an allocator, or that of a recipe, says that
             it maximises, written from its docstring and not from its code; ``""`` where it states no value of its own.
+        classes: of :data:`CLASSES`; of a score, split or rest of a KV cache.
     """
 
     name: str
@@ -181,6 +202,7 @@ class Method:
     arguments: Mapping[str, Any] | str = field(default_factory=dict, hash=False)
     traits: tuple[str, ...] = ()
     objective: str = ""
+    classes: tuple[str, ...] = ()
 
 
 def is_sum(part: str, text: str) -> bool:

@@ -167,6 +167,8 @@ _P, _SY = partial(_path, "gateway.policies"), partial(_path, "solve.styles")
 _AG, _SR = partial(_path, "strategies.aggregator"), partial(_path, "strategies.scorer")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 _TU, _AN = partial(_path, "tuning"), partial(_path, "agent")
+_STATIC, _EVICTING, _READING = ("static selection",), ("dynamic eviction",), ("dynamic reading",)
+_BY_LAYER, _BY_HEAD = ("layer budgets",), ("head budgets",)
 
 METHODS: tuple[Method, ...] = (
     # allocator
@@ -1001,8 +1003,10 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
     # score
-    Method("random", "score", _CS("random"), "entries at random: the control"),
-    Method("recent", "score", _CS("recent"), "the newest entries: a sliding window", evidence="kv_cache"),
+    Method("random", "score", _CS("random"), "entries at random: the control", classes=_STATIC),
+    Method(
+        "recent", "score", _CS("recent"), "the newest entries: a sliding window", evidence="kv_cache", classes=_EVICTING
+    ),
     Method(
         "streaming-llm",
         "score",
@@ -1010,11 +1014,28 @@ METHODS: tuple[Method, ...] = (
         "the first entries and the newest",
         STREAMING_LLM,
         evidence="kv_cache",
+        classes=_EVICTING,
     ),
-    Method("knorm", "score", _CS("knorm"), "keys of a small norm", KNORM, evidence="kv_cache"),
-    Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA, evidence="kv_cache"),
-    Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV, evidence="kv_cache"),
-    Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O, evidence="kv_cache"),
+    Method("knorm", "score", _CS("knorm"), "keys of a small norm", KNORM, evidence="kv_cache", classes=_STATIC),
+    Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA, evidence="kv_cache", classes=_EVICTING),
+    Method(
+        "snapkv",
+        "score",
+        _CS("snapkv"),
+        "what the last queries read on the mean",
+        SNAPKV,
+        evidence="kv_cache",
+        classes=_STATIC,
+    ),
+    Method(
+        "h2o",
+        "score",
+        _CS("h2o"),
+        "what was read most so far, and the newest entries",
+        H2O,
+        evidence="kv_cache",
+        classes=_EVICTING,
+    ),
     Method(
         "prefix-kv",
         "score",
@@ -1022,6 +1043,7 @@ METHODS: tuple[Method, ...] = (
         "what was read most so far, the same in all heads",
         PREFIX_KV,
         evidence="kv_cache",
+        classes=_STATIC,
     ),
     Method(
         "expected-attention",
@@ -1030,8 +1052,11 @@ METHODS: tuple[Method, ...] = (
         "what queries that have not come yet read on the mean",
         EXPECTED_ATTENTION,
         evidence="kv_cache",
+        classes=_STATIC,
     ),
-    Method("ems", "score", _CS("ems"), "what all queries or the last ones read; the rest is merged", EMS),
+    Method(
+        "ems", "score", _CS("ems"), "what all queries or the last ones read; the rest is merged", EMS, classes=_STATIC
+    ),
     Method(
         "kvzip",
         "score",
@@ -1039,6 +1064,7 @@ METHODS: tuple[Method, ...] = (
         "what is read when the context is written once more",
         KV_ZIP,
         evidence="kv_cache",
+        classes=_STATIC,
     ),
     Method(
         "defensive",
@@ -1047,15 +1073,48 @@ METHODS: tuple[Method, ...] = (
         "what any of the last queries read, times its value",
         DEFENSIVE,
         evidence="kv_cache",
+        classes=_STATIC,
     ),
-    Method("arkv", "score", _CS("arkv"), "what is read, and unevenly; the rest is quantised", _paper("ARKV")),
-    Method("token-select", "score", _CS("token_select"), "what all heads vote for", _paper("TokenSelect")),
-    Method("adamas", "score", _CS("adamas"), "keys like the query, compared in 2 bits", _paper("Adamas")),
-    Method("quest", "score", _CS("quest"), "pages that may hold what the query reads", QUEST),
-    Method("epi-cache", "score", _CS("epi_cache"), "what a text of yours reads, such as a topic's", _paper("EpiCache")),
-    Method("keydiff", "score", _CS("keydiff"), "keys unlike the mean key", KEYDIFF),
-    Method("compactor", "score", _CS("compactor"), "keys that stand out, and what neighbours read", COMPACTOR),
-    Method("tri-attention", "score", _CS("tri_attention"), "what the mean query reads from later on", TRI_ATTENTION),
+    Method(
+        "arkv",
+        "score",
+        _CS("arkv"),
+        "what is read, and unevenly; the rest is quantised",
+        _paper("ARKV"),
+        classes=_STATIC,
+    ),
+    Method(
+        "token-select", "score", _CS("token_select"), "what all heads vote for", _paper("TokenSelect"), classes=_READING
+    ),
+    Method(
+        "adamas", "score", _CS("adamas"), "keys like the query, compared in 2 bits", _paper("Adamas"), classes=_READING
+    ),
+    Method("quest", "score", _CS("quest"), "pages that may hold what the query reads", QUEST, classes=_READING),
+    Method(
+        "epi-cache",
+        "score",
+        _CS("epi_cache"),
+        "what a text of yours reads, such as a topic's",
+        _paper("EpiCache"),
+        classes=_STATIC,
+    ),
+    Method("keydiff", "score", _CS("keydiff"), "keys unlike the mean key", KEYDIFF, classes=_STATIC),
+    Method(
+        "compactor",
+        "score",
+        _CS("compactor"),
+        "keys that stand out, and what neighbours read",
+        COMPACTOR,
+        classes=_STATIC,
+    ),
+    Method(
+        "tri-attention",
+        "score",
+        _CS("tri_attention"),
+        "what the mean query reads from later on",
+        TRI_ATTENTION,
+        classes=_STATIC,
+    ),
     Method(
         "kvzap",
         "score",
@@ -1063,6 +1122,7 @@ METHODS: tuple[Method, ...] = (
         "what KVzip would keep, guessed by a trained net",
         KVZAP,
         arguments=_example("kvzap"),
+        classes=_STATIC,
     ),
     Method(
         "trim-kv",
@@ -1071,20 +1131,41 @@ METHODS: tuple[Method, ...] = (
         "what a trained gate says will last",
         _paper("TRIM-KV"),
         arguments=_example("trim_kv"),
+        classes=_EVICTING,
     ),
-    Method("gui-kv", "score", _CS("gui_kv"), "what is read, less what the newest screen repeats", _paper("GUI-KV")),
+    Method(
+        "gui-kv",
+        "score",
+        _CS("gui_kv"),
+        "what is read, less what the newest screen repeats",
+        _paper("GUI-KV"),
+        classes=_STATIC,
+    ),
+    Method(
+        "prompt-distill",
+        "score",
+        _CS("prompt_distill"),
+        "what the last query is drawn to; later layers see nothing else",
+        _paper("PromptDistill"),
+        classes=_STATIC,
+    ),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
-    Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
-    Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV),
-    Method("prefix", "split", _CP("prefix"), "layers hold the same share of their attention", PREFIX_KV),
-    Method("layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE),
+    Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV, classes=_BY_LAYER),
+    Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV, classes=_BY_HEAD),
+    Method(
+        "prefix", "split", _CP("prefix"), "layers hold the same share of their attention", PREFIX_KV, classes=_BY_LAYER
+    ),
+    Method(
+        "layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE, classes=(*_BY_LAYER, *_BY_HEAD)
+    ),
     Method(
         "knapsack",
         "split",
         _CP("knapsack"),
         "the least sum of losses that were measured",
         arguments=_example("losses"),
+        classes=_BY_LAYER,
     ),
     # reducer
     Method("random", "reducer", _CX("random"), "pieces at random: the control"),
@@ -1169,13 +1250,39 @@ METHODS: tuple[Method, ...] = (
     ),
     # rest
     Method("drop", "rest", _CR("drop"), "nothing: it is dropped"),
-    Method("merge", "rest", _CR("merge"), "values go into the most similar kept entries", EMS),
-    Method("ema", "rest", _CR("ema"), "an exponential mean in the first entries", REWARD_FORCING),
-    Method("quantise", "rest", _CR("quantise"), "the next best entries stay in 2, 4 or 8 bits", KIVI),
-    Method("rotate-kv", "rest", _CR("rotate_kv"), "the next best entries stay in 2 bits, rotated", _paper("RotateKV")),
+    Method("merge", "rest", _CR("merge"), "values go into the most similar kept entries", EMS, classes=("merging",)),
+    Method("ema", "rest", _CR("ema"), "an exponential mean in the first entries", REWARD_FORCING, classes=("merging",)),
     Method(
-        "offload", "rest", _CR("offload"), "all stay in cold memory; each token reads the best", _paper("TokenSelect")
+        "quantise",
+        "rest",
+        _CR("quantise"),
+        "the next best entries stay in 2, 4 or 8 bits",
+        KIVI,
+        classes=("fixed precision", "mixed precision"),
     ),
-    Method("flexi-cache", "rest", _CR("flexi_cache"), "the same, stable heads choose seldom", _paper("FlexiCache")),
+    Method(
+        "rotate-kv",
+        "rest",
+        _CR("rotate_kv"),
+        "the next best entries stay in 2 bits, rotated",
+        _paper("RotateKV"),
+        classes=("outliers", "mixed precision"),
+    ),
+    Method(
+        "offload",
+        "rest",
+        _CR("offload"),
+        "all stay in cold memory; each token reads the best",
+        _paper("TokenSelect"),
+        classes=(*_READING, "memory tiers"),
+    ),
+    Method(
+        "flexi-cache",
+        "rest",
+        _CR("flexi_cache"),
+        "the same, stable heads choose seldom",
+        _paper("FlexiCache"),
+        classes=(*_READING, "memory tiers"),
+    ),
 )
 # fmt: on

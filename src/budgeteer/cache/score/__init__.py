@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.score._kvzap import kvzap
     from budgeteer.cache.score._kvzip import kvzip
     from budgeteer.cache.score._prefix_kv import prefix_kv
+    from budgeteer.cache.score._prompt_distill import prompt_distill
     from budgeteer.cache.score._quest import quest
     from budgeteer.cache.score._random import random
     from budgeteer.cache.score._recent import recent
@@ -47,6 +48,7 @@ __all__ = [
     "kvzap",
     "kvzip",
     "prefix_kv",
+    "prompt_distill",
     "quest",
     "random",
     "recent",
@@ -75,6 +77,7 @@ __getattr__ = lazy(
         "kvzap": "_kvzap",
         "kvzip": "_kvzip",
         "prefix_kv": "_prefix_kv",
+        "prompt_distill": "_prompt_distill",
         "quest": "_quest",
         "random": "_random",
         "recent": "_recent",
