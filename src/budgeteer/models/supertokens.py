@@ -66,7 +66,8 @@ def supertokens(texts: Iterable[str], size: int, words: int = 3, seed: int = 0) 
         lines = pre_tokenizers.Split(Regex(r"\n+"), "isolated")
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([lines, spelling])
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
 
 
 def chunked(texts: Iterable[str], words: int, seed: int) -> Iterator[str]:

@@ -269,7 +269,9 @@ def _unit_vectors(embed: Embed, old: Sequence[str], new: Sequence[str]) -> _Vect
     return _Vectors(of_old, of_new)
 
 
-def _filled(table: Tensor, size: int, same: Mapping[int, int], mixed: Mapping[int, Mixture], seed: int | None) -> Tensor:
+def _filled(
+    table: Tensor, size: int, same: Mapping[int, int], mixed: Mapping[int, Mixture], seed: int | None
+) -> Tensor:
     """The embeddings of a new vocabulary, [size, d]; a seed: draws instead of the mean for what is not known."""
     import torch
 
