@@ -4,15 +4,17 @@
     python benchmarks/context.py DATA.jsonl.gz --quick             # smoke test: few questions, no models
 
 DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0). A
-prompt is one message with the candidates, a line each in an order drawn from the seed, and one with the question. The
-budget is that of the whole prompt; tokens are those of SmolLM2's tokenizer (--tokenizer), or words.
+prompt is one message with the candidates, a line each in an order drawn from a seed, and one with the question. The
+budget is that of the whole prompt; tokens are those of SmolLM2's tokenizer (--tokenizer), or words. Reducers that go by
+the place of a sentence, and the random control, see as many orders as there are seeds, the others the first one
+(``orders`` says how many). What is said of a question is the mean over its orders; intervals are over questions.
 
 ``recall`` is the share of the gold sentences that the prompt has whole, ``both`` the share of questions with all of
 them, ``answer`` the share of questions whose answer stands in the kept candidates, of those with an answer that is not
-yes or no and stands in the candidates at all. ``minus_random`` and ``minus_bm25`` are paired differences of ``recall``
-over questions. ``full`` is the whole prompt whatever the budget, ``oracle`` keeps gold sentences first. No model
-answers. Rerankers and encoders read text of their own: ``read`` counts the words that a reranker was given a question,
-which is not in the budget.
+yes or no and stands in the candidates at all. ``minus_random``, ``minus_shortest`` and ``minus_bm25`` are paired
+differences of ``recall`` over questions. ``full`` is the whole prompt whatever the budget, ``oracle`` keeps gold
+sentences first, ``shortest`` the shortest whatever the question. No model answers. Rerankers and encoders read text of
+their own: ``read`` counts the words that a reranker was given a question, which is not in the budget.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -53,7 +56,9 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "context.json"
 BUDGETS = (256, 512, 1024, 2048)
 SEEDS = 5
-"""Of the random control."""
+"""Orders of the candidates, and seeds of the random control."""
+ORDERED = ("recency", "middle-out", "summary first")
+"""Reducers that go by the place of a piece; for the others an order only breaks ties, and they see the first one."""
 
 
 def cached(encode: Encode) -> Encode:
@@ -104,10 +109,23 @@ def once(weigh: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return read
 
 
+def each(weigh: Callable[[list[str]], list[Any]]) -> Callable[[list[str]], list[Any]]:
+    """Weights of words where a text is weighed by itself: computed once a text, in whatever order texts come."""
+    known: dict[str, Any] = {}
+
+    def read(texts: list[str]) -> list[Any]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(new, weigh(new) if new else [], strict=True))
+        return [known[text] for text in texts]
+
+    return read
+
+
 def reducers(encode: Encode | None, folder: str | None, model: str | None) -> dict[str, Reducer]:
     """The methods that are compared, by name."""
     plain = Reading(cosine(words))
     made: dict[str, Any] = {
+        "shortest": shortest,
         "recency": recency(),
         "middle-out": middle_out(),
         "bm25": bm25(),
@@ -128,7 +146,7 @@ def reducers(encode: Encode | None, folder: str | None, model: str | None) -> di
             "carrot encoder": carrot(lines),
             "marginal encoder": marginal(lines),
             "rcr encoder": rcr(encode),
-            "frugal globenc": frugal(once(globenc(folder))),
+            "frugal globenc": frugal(each(globenc(folder))),
         }
     if model is not None:
         made["self-information"] = self_information(once(surprise_by(model)))
@@ -177,6 +195,10 @@ def oracle(row: dict[str, Any]) -> Reducer:
     return by_score(lambda question, texts: np.array([float(text.strip() in gold) for text in texts]))
 
 
+shortest = by_score(lambda question, texts: -np.array([float(len(text)) for text in texts]))
+"""The control that knows nothing of the question: more of the shortest pieces fit."""
+
+
 def interval(values: Any) -> dict[str, float]:
     """A mean over questions with its interval."""
     found = mean_ci(values)
@@ -192,7 +214,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", default=None, help="a tokenizer.json; default: words")
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--limit", type=int, default=None, help="first questions only")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="orders of the candidates")
+    parser.add_argument("--only", nargs="+", default=None, help="these reducers alone, beside bm25 and shortest")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
@@ -202,9 +225,11 @@ def main() -> None:
     count = counter(tokens_by(args.tokenizer))
     encode = None if args.encoder is None else cached(encode_of("benchmark", args.encoder))
     methods = reducers(encode, args.encoder, args.model)
+    if args.only is not None:
+        methods = {name: reduce for name, reduce in methods.items() if name in {*args.only, "bm25", "shortest"}}
     readers = {"carrot words", "marginal words", "carrot encoder", "marginal encoder"} & set(methods)
-    prompts = [prompt(row, args.seed, place) for place, row in enumerate(rows)]
-    full = [measured(row, messages, count) for row, messages in zip(rows, prompts, strict=True)]
+    orders = [[prompt(row, seed, place) for place, row in enumerate(rows)] for seed in range(args.seeds)]
+    full = [measured(row, messages, count) for row, messages in zip(rows, orders[0], strict=True)]
     asked = [
         row["answers"][0].lower() not in ("yes", "no") and bool(there["answer"])
         for row, there in zip(rows, full, strict=True)
@@ -212,53 +237,81 @@ def main() -> None:
     results = []
     for budget in args.budgets:
         found: dict[str, list[dict[str, float]]] = {"full": full}
+        seen = {"full": 1, "oracle": 1, "random": args.seeds}
         read: dict[str, float] = {}
         found["oracle"] = [
             measured(row, oracle(row)(messages, budget, count), count)
-            for row, messages in zip(rows, prompts, strict=True)
+            for row, messages in zip(rows, orders[0], strict=True)
         ]
-        for seed in range(SEEDS):
-            name = f"random {seed}"
-            found[name] = [
-                measured(row, random(seed)(messages, budget, count), count)
-                for row, messages in zip(rows, prompts, strict=True)
+        found["random"] = over_orders(
+            [
+                [
+                    measured(row, random(seed)(messages, budget, count), count)
+                    for row, messages in zip(rows, order, strict=True)
+                ]
+                for seed, order in enumerate(orders)
             ]
+        )
         for name, reduce in methods.items():
-            before = {key: _read(methods[key]) for key in readers}
-            found[name] = [
-                measured(row, reduce(messages, budget, count), count)
-                for row, messages in zip(rows, prompts, strict=True)
-            ]
+            began, before = time.perf_counter(), _read(reduce) if name in readers else 0
+            some = orders if name in ORDERED else orders[:1]
+            found[name] = over_orders(
+                [
+                    [
+                        measured(row, reduce(messages, budget, count), count)
+                        for row, messages in zip(rows, order, strict=True)
+                    ]
+                    for order in some
+                ]
+            )
+            seen[name] = len(some)
             if name in readers:
-                read[name] = (_read(methods[name]) - before[name]) / len(rows)
-            print(f"{budget:5} {name:18} {np.mean([one['recall'] for one in found[name]]):6.1%}", flush=True)
-        control = np.mean([[one["recall"] for one in found.pop(f"random {seed}")] for seed in range(SEEDS)], axis=0)
-        results.append({"reducer": "random", "budget": budget, "recall": interval(control)})
-        rival = [one["recall"] for one in found["bm25"]]
-        for name, each in found.items():
-            recall = [one["recall"] for one in each]
-            right = [bool(one["answer"]) for one, counts in zip(each, asked, strict=True) if counts]
-            both = wilson(sum(bool(one["both"]) for one in each), len(each))
-            answer = wilson(sum(right), len(right))
+                read[name] = (_read(reduce) - before) / len(rows)
+            recall = np.mean([one["recall"] for one in found[name]])
+            print(f"{budget:5} {name:18} {recall:6.1%} {time.perf_counter() - began:7.1f} s", flush=True)
+        rivals = {rival: [one["recall"] for one in found[rival]] for rival in ("random", "shortest", "bm25")}
+        for name, per_question in found.items():
+            recalls = [one["recall"] for one in per_question]
+            right = [one["answer"] for one, counts in zip(per_question, asked, strict=True) if counts]
             results.append(
                 {
                     "reducer": name,
                     "budget": budget,
-                    "tokens": float(np.mean([one["tokens"] for one in each])),
-                    "recall": interval(recall),
-                    "both": {"mean": both.mean, "low": both.low, "high": both.high},
-                    "answer": {"mean": answer.mean, "low": answer.low, "high": answer.high},
-                    "minus_random": _difference(recall, control),
-                    "minus_bm25": _difference(recall, rival),
+                    "orders": seen[name],
+                    "tokens": float(np.mean([one["tokens"] for one in per_question])),
+                    "recall": interval(recalls),
+                    "both": share([one["both"] for one in per_question]),
+                    "answer": share(right),
+                    **{f"minus_{rival}": _difference(recalls, each_recall) for rival, each_recall in rivals.items()},
                     **({"read": read[name]} if name in read else {}),
                 }
             )
         _write(args, rows, asked, results)
 
 
+def over_orders(found: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
+    """What is measured of each question, as a mean over the orders of its candidates.
+
+    Args:
+        found: [orders][questions].
+    """
+    return [
+        {key: float(np.mean([one[key] for one in question])) for key in question[0]}
+        for question in zip(*found, strict=True)
+    ]
+
+
+def share(values: Sequence[float]) -> dict[str, float]:
+    """A share over questions: Wilson's interval where each has it or not, else that of a mean."""
+    if all(value in (0, 1) for value in values):
+        found = wilson(int(sum(values)), len(values))
+        return {"mean": found.mean, "low": found.low, "high": found.high}
+    return interval(values)
+
+
 def _write(args: argparse.Namespace, rows: Sequence[Any], asked: Sequence[bool], results: list[dict[str, Any]]) -> None:
     """What is there so far: a budget takes minutes."""
-    about = {"questions": len(rows), "with_an_answer_in_them": sum(asked), "seed": args.seed, "random_seeds": SEEDS}
+    about = {"questions": len(rows), "with_an_answer_in_them": sum(asked), "orders": args.seeds}
     about |= {
         "tokenizer": args.tokenizer and Path(args.tokenizer).parent.name,
         "model": args.model and Path(args.model).name,

@@ -79,6 +79,7 @@ RANGES = {
     "seed": _SEED,
     "seeds": Range(1, 10_000, why="2 or more for an interval"),
     "shared": Range(0, 1),
+    "size": Range(257, 10_000_000, why="the 256 bytes and a special token are always in it"),
     "splits": Range(1, 10_000, why="2 or more for an interval"),
     "steps": Range(1, 10_000_000),
     "task_seed": _SEED,
@@ -91,6 +92,7 @@ RANGES = {
     "watts": Range(0, 1_000_000, above=True),
     "width": Range(1, 100_000),
     "window": Range(1, 2**62),
+    "words": Range(1, 100),
     "workers": Range(1, 1_024),
     "worth": Range(0, math.inf, above=True),
 }

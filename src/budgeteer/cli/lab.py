@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from budgeteer.cli import _awareness, _tokenizers
 from budgeteer.cli._options import add_task, task_of
 from budgeteer.cli._printed import printable
 
@@ -111,6 +112,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline", type=int, default=50, help="first calls of a model, which judge the others (default %(default)s)"
     )
     audit.add_argument("--json", action="store_true", help="as JSON")
+    _awareness.add_arguments(commands)
+    _tokenizers.add_arguments(commands)
     commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
@@ -129,11 +132,14 @@ def run(args: argparse.Namespace) -> int:
         "export": _export,
         "ability": _ability,
         "audit": _audit,
+        "awareness": _awareness.run,
         "forecast": _forecast,
         "hacking": _hacking,
         "last-token": _last_token,
         "profile": _profile,
+        "tokenizer": _tokenizers.tokenizer,
         "tokens": _tokens,
+        "transplant": _tokenizers.transplant,
     }
     return tools[args.tool](args)
 
