@@ -1,4 +1,5 @@
-"""Agents at equal unified cost: searches over 2WikiMultihopQA by scripted models, lookups by the thinking model.
+"""Agents at equal unified cost: searches over 2WikiMultihopQA by scripted models and SmolLM2, lookups by the thinking
+model.
 
     python benchmarks/agent_strategies.py DATA.jsonl.gz --work DIR     # writes its JSON; run again to go on
     python benchmarks/agent_strategies.py DATA.jsonl.gz --quick        # smoke test
@@ -17,6 +18,18 @@ all evidence the answer is right with chance 0.9. After a turn without all evide
 at the end always, and is right one time in ten. As critic it sees a new piece of evidence as progress, with noise; as
 verifier it tells right from wrong with chance 0.85. ``heeds`` does what its budget's level says (high: two searches a
 turn; critical: answer) and answers on its last turn; ``unaware`` reads over both.
+
+A plan of tree-planner is 2 or 3 searches with words of the question, out of 4 ways to write them, so that plans share
+their beginnings; where they part the model answers once it noticed all evidence. A program of code-agents searches with
+words of the question, asks a reader twice what to look for next, and searches for that, by the first of up to 3 tools
+that finds something; one of ten is no program. For composer the model names one skill, with the question as its test;
+its verdict, whether the tool found something, is right with chance 0.85.
+
+**many tools**: the same with 8 further tools. 4 are said to search the sentences, too, and find nothing; all have
+descriptions of 50 words or so, and a call costs as much as a search. The model takes any of those that are said to
+search and did not fail before its eyes.
+
+**smollm2**: SmolLM2-135M through llama.cpp on the first questions, greedy, one seed: it was not trained on calls.
 
 **lookups**: the embedded thinking model with its own tool calls, on held-out questions of 1 to 4 lookups. It was not
 trained on plans, notes or checks. It is greedy but in the tree, so one seed; the questions are few, since it is slow.
@@ -50,7 +63,7 @@ from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.simulated import Simulated
 from budgeteer.lab.stats import crossed, crossed_weights
 from budgeteer.lab.tasks.named import Task
-from budgeteer.models.chat import call_of
+from budgeteer.models.chat import Chat, Message, call_of
 from budgeteer.models.model import Model
 from budgeteer.prices.price import Price, Rates
 from budgeteer.prices.table import PriceTable, of
@@ -79,7 +92,11 @@ STRATEGIES = {
     "bavt": "bavt",
     "voi": "voi",
     "voi, no penalty": "voi:penalty=0",
+    "tree-planner": "tree-planner",
+    "code-agents": "code-agents",
+    "composer": "composer:turns=20",
 }
+PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 PRICES = {"search": SEARCH, "lookup": LOOKUP}
 
@@ -87,7 +104,7 @@ PRICES = {"search": SEARCH, "lookup": LOOKUP}
 def prices() -> PriceTable:
     """Dollars a million tokens, of every model."""
     rates = Rates(input=Decimal(1), output=Decimal(4))
-    return of({"simulated": Price(rates), "thinker": Price(rates)}, "benchmark")
+    return of(dict.fromkeys(("simulated", "thinker", "smollm2"), Price(rates)), "benchmark")
 
 
 # searches
@@ -98,12 +115,40 @@ def read_rows(path: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
+FALSE = ("encyclopedia", "archive", "index", "library")
+"""Tools that are said to search, and find nothing."""
+OTHER = ("calendar", "weather", "currency", "translate")
+CLAIM = (
+    "Search the sentences that are known. The {name} holds people, films, places, works and dates, is kept up to date "
+    "by editors every day, covers many languages and centuries, and returns the entries that fit a query best, with "
+    "their sources, so that it should be asked before other tools whenever something has to be found out."
+)
+ABOUT = (
+    "The {name}. It takes a request in plain words and returns a short result for the place and the time that are "
+    "named, or for here and now if none is; units, formats and names are those of the country that is asked about, "
+    "and requests about other subjects, such as people or works, are not answered by it at all."
+)
+
+
+def useless() -> tuple[Tool, ...]:
+    """Tools that find nothing."""
+
+    def made(name: str, about: str) -> Tool:
+        async def nothing(arguments: Mapping[str, Any]) -> str:
+            return f"{name} found nothing"
+
+        return Tool(name, about.format(name=name), {"query": {"type": "string"}}, nothing, cost=round(SEARCH * PICO))
+
+    return (*(made(name, CLAIM) for name in FALSE), *(made(name, ABOUT) for name in OTHER))
+
+
 class Wiki:
-    """The questions as an environment whose tool searches the sentences of each."""
+    """The questions as an environment whose tool searches the sentences of each, perhaps beside useless tools."""
 
     name = "search"
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], many: bool = False) -> None:
+        self.others = useless() if many else ()
         self.rows = {f"q{i:03d}": row for i, row in enumerate(rows)}
         self.items = [Item(key, row["question"], row["answers"][0]) for key, row in self.rows.items()]
 
@@ -119,7 +164,8 @@ class Wiki:
         cost = round(SEARCH * PICO)
         about = "Search the sentences that are known."
         everything = "\n".join(sentences)
-        return (Tool("search", about, {"query": {"type": "string"}}, search, cost=cost, everything=everything),)
+        tool = Tool("search", about, {"query": {"type": "string"}}, search, cost=cost, everything=everything)
+        return (*self.others[:2], tool, *self.others[2:])
 
 
 @lru_cache(100_000)
@@ -138,8 +184,8 @@ class Writer:
         self.heeds = heeds
 
     def __call__(self, prompt: str, rng: random.Random) -> str:
-        row = next(row for question, row in self.rows.items() if f"Question: {question}" in prompt)
-        body = prompt.partition("Question: ")[2]
+        row = next(row for question, row in self.rows.items() if f": {question}" in prompt)
+        body = prompt.partition(f": {row['question']}")[2]
         seen = noticed(row, body, rng)
         whole = all(seen)
         if prompt.startswith("List what"):
@@ -159,7 +205,51 @@ class Writer:
             if right == (rng.random() < 0.85):
                 return "1: satisfied\n2: satisfied\ndecision: success"
             return f"1: satisfied\n2: unverifiable\ndecision: {'pivot' if rng.random() < 0.3 else 'continue'}"
+        if prompt.startswith("Plan how"):
+            ways = [query(row, [False] * len(seen), random.Random(f"{row['question']}{i}")) for i in range(4)]
+            chosen = rng.sample(ways, rng.choice((2, 3)))
+            return "\n".join(f'{self.tool(prompt, rng)} {{"query": {json.dumps(way)}}}' for way in chosen)
+        if "Which comes next?" in body:
+            options = re.findall(r"^(\d+)\. (.*)", body.partition("Which comes next?")[2], re.MULTILINE)
+            ends = [number for number, option in options if option == "answer the question now"]
+            untried = [number for number, option in options if f"{option.split()[0]} found nothing" not in body]
+            return ends[0] if whole and ends else rng.choice(untried or [number for number, _ in options])
+        if prompt.startswith("Write a program"):
+            return self.program(row, prompt, seen, rng)
+        if prompt.endswith("Answer in a few words:"):
+            return "done" if whole else query(row, seen, rng)
+        if prompt.startswith("Which skills"):
+            return f"search sentences | 3 | {row['question']}"
+        if prompt.startswith("A tool was tried"):
+            helped = ("found nothing" not in body) == (rng.random() < 0.85)
+            return "helpful" if helped else "useless"
         return self.step(row, body, seen, rng)
+
+    def claims(self, text: str) -> list[str]:
+        """The tools in a text that are said to search and did not fail there; else all in it."""
+        about = "Search the sentences that are known"
+        before = [line.split(about)[0] for line in text.splitlines() if about in line]
+        said = [name for name in ("search", *FALSE) if any(re.search(rf"\b{name}\b", line) for line in before)]
+        named = said or [name for name in OTHER if re.search(rf"\b{name}\b", text)]
+        return [name for name in named if f"{name} found nothing" not in text] or named
+
+    def tool(self, text: str, rng: random.Random) -> str:
+        return rng.choice(self.claims(text))
+
+    def program(self, row: Mapping[str, Any], prompt: str, seen: Sequence[bool], rng: random.Random) -> str:
+        """A program that searches, and asks a reader twice what to search for next."""
+        if rng.random() < 0.1:
+            return "I would search for the names in the question."
+        names = self.claims(prompt)
+        lines = [f"asked = {json.dumps('Question: ' + row['question'] + ' ')}"]
+        first, indent = json.dumps(query(row, seen, rng)), ""
+        for name in rng.sample(names, min(3, len(names))):
+            lines += [f"{indent}found = {name}(query={first})", f'{indent}if "found nothing" not in found:']
+            step = ["words = ask(asked + found)", 'if words == "done":', " return", f"more = {name}(query=words)"]
+            lines += [f"{indent} {line}" for line in [*step, "found = found + more"] * 2]
+            lines += [f"{indent}else:"]
+            indent += " "
+        return "\n".join([*lines, f"{indent}pass"])
 
     def step(self, row: Mapping[str, Any], body: str, seen: Sequence[bool], rng: random.Random) -> str:
         whole, begun = all(seen), "<tool_response>" in body
@@ -171,7 +261,7 @@ class Writer:
             return (row["answers"][0] if right else f"not {rng.randrange(3)}") + "\n"
         broad = self.heeds and levels[-1:] == ["high"]
         queries = [json.dumps({"query": query(row, seen, rng)}) for _ in range(2 if broad else 1)]
-        return "\n".join(call_of("search", text) for text in queries)
+        return "\n".join(call_of(self.tool(body, rng), text) for text in queries)
 
 
 def noticed(row: Mapping[str, Any], text: str, rng: random.Random) -> list[bool]:
@@ -199,8 +289,18 @@ PLAIN = Style(
 )
 
 
-def searches(rows: Sequence[Mapping[str, Any]]) -> QuestionSet:
-    wiki = Wiki(rows)
+SAID = Style(
+    lambda text: Chat((Message("system", "Answer with a name or a few words only."), Message("user", text))),
+    lambda text: text.strip().split("\n")[0].strip(" .") or None,
+    "",
+    answer_tokens=24,
+    normal=str.strip,
+)
+"""How SmolLM2 is asked."""
+
+
+def searches(rows: Sequence[Mapping[str, Any]], many: bool = False) -> QuestionSet:
+    wiki = Wiki(rows, many)
     items = {item.key: item for item in wiki.items}
     task = Task("search", "search", tuple(wiki.items), "search", False, wiki.verify, wiki.tools)
     references = {key: item.answer or "" for key, item in items.items()}
@@ -219,7 +319,7 @@ async def measured(
     strategies = {label: built(STRATEGIES[label]) for label in chosen}
     folder = Path(args.work) / name
     amounts = frontier.budgets_of(budgets)
-    seeds = range(1 if args.quick or name == "lookups" else SEEDS)
+    seeds = range(1 if args.quick or name in ("lookups", "smollm2") else SEEDS)
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     cells: dict[Cell, Any] = {}
     for budget in amounts:
@@ -300,6 +400,9 @@ def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[
         ("react", "one-prompt"),
         ("bats", "one-prompt"),
         ("bavt", "one-prompt"),
+        *((a, b) for a in ("tree-planner", "code-agents", "composer") for b in ("react", "parallel", "one-prompt")),
+        ("code-agents", "bats"),
+        ("composer", "bats"),
     ):
         if {a, b} <= known:
             for budget in budgets:
@@ -314,16 +417,26 @@ def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[
 
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    if "search" in args.only:
-        if args.data is None or not Path(args.data).exists():
-            sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
-        else:
-            rows = read_rows(args.data)[: 5 if args.quick else None]
-            for name, heeds in (("search, heeds", True), ("search, unaware", False)):
-                model = Simulated(Writer(rows, heeds))
-                budgets = "$0.004" if args.quick else BUDGETS
-                results[name] = await measured(name, searches(rows), model, PLAIN, list(STRATEGIES), budgets, args)
-                save(args, results)
+    searched = {"search", "many", "smollm2"} & set(args.only)
+    if searched and (args.data is None or not Path(args.data).exists()):
+        sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
+        searched = set()
+    rows = read_rows(args.data)[: 5 if args.quick else None] if searched else []
+    budgets = "$0.004" if args.quick else BUDGETS
+    for name, part, heeds in (
+        ("search, heeds", "search", True),
+        ("search, unaware", "search", False),
+        ("many tools", "many", True),
+    ):
+        if part in searched:
+            simulated = Simulated(Writer(rows, heeds))
+            many = part == "many"
+            chosen = list(PLANNED if many else STRATEGIES)
+            results[name] = await measured(name, searches(rows, many), simulated, PLAIN, chosen, budgets, args)
+            save(args, results)
+    if "smollm2" in searched:
+        results["smollm2"] = await small(rows, args)
+        save(args, results)
     if "lookups" in args.only:
         try:
             from budgeteer.models.thinker import thinker
@@ -340,6 +453,19 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+async def small(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """Searches by SmolLM2."""
+    from budgeteer.models.llama_cpp import LlamaCpp
+
+    model = LlamaCpp(slots=1, context=8192, threads=1, stall=900.0)
+    try:
+        asked = searches(rows[: args.small])
+        budgets = "$0.004" if args.quick else FEW
+        return await measured("smollm2", asked, model, SAID, PLANNED, budgets, args)
+    finally:
+        await model.aclose()
+
+
 def save(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Write what there is, beside results of an earlier run of other parts."""
     if args.quick:
@@ -352,8 +478,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=None, help="2WikiMultihopQA with candidate sentences, JSON lines")
     parser.add_argument("--work", default=None, help="folder of the rows, to go on from (default: a temporary one)")
-    parser.add_argument("--only", nargs="+", default=["search", "lookups"], choices=["search", "lookups"])
+    parts = ["search", "many", "smollm2", "lookups"]
+    parser.add_argument("--only", nargs="+", default=parts, choices=parts)
     parser.add_argument("--lookups", type=int, default=8, help="questions of the thinking model (default %(default)s)")
+    parser.add_argument("--small", type=int, default=20, help="questions of SmolLM2 (default %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()

@@ -27,7 +27,7 @@ class Case:
     def __init__(self, *programs: str, budget: Mapping[str, int] | None = None) -> None:
         self.made: list[str] = []
         self.plans: list[str] = []
-        self.last = ""
+        self.asked, self.last = 0, ""
 
         async def look(arguments: Mapping[str, Any]) -> str:
             self.made.append(arguments["at"])
@@ -38,7 +38,8 @@ class Case:
                 self.plans.append(prompt)
                 return programs[min(len(self.plans), len(programs)) - 1]
             if prompt.endswith("Answer in a few words:"):
-                return prompt.split("see ")[1][0] if "see " in prompt else "nowhere"
+                self.asked += 1
+                return prompt.split("see ")[1][0] if "see " in prompt else "n" * 90
             self.last = prompt
             return "4\n"
 
@@ -140,6 +141,19 @@ def test_calls_are_bounded_and_a_small_budget_is_never_exceeded() -> None:
         assert answer.answer == "4" or tokens == 60
     with pytest.raises(InvalidInput, match="steps=0"):
         code_agents(steps=0)
+
+
+def test_what_ask_adds_is_left_for_the_last_answer_to_read() -> None:
+    program = 'for x in ["1", "2", "3", "4", "5", "6"]:\n    ask(x)'
+    asked = set()
+    for tokens in range(600, 2600, 7):
+        case = Case(program, budget={"all": tokens})
+        answer = case.solved(plan_tokens=90, ask_tokens=80)
+        assert case.task.model.spend.units["all"] <= tokens
+        assert answer.answer == "4" or not case.plans
+        assert case.last.count("ask at line 2") == case.asked
+        asked.add(case.asked)
+    assert asked == set(range(7))
 
 
 def test_a_program_is_read_without_running_anything() -> None:

@@ -1,8 +1,9 @@
 """Budgets for AG2 1.x: ``agent = spending(Agent("assistant", config=OpenAIConfig(...)), budget)``.
 
 Every call of the agent's model is one that the budget covers, the last one without tools; its calls of tools are
-counted and cut; see :mod:`budgeteer.metering.agents`. A configuration of another agent or place is wrapped by
-``BudgetedConfig(config, budget)``. A model that calls through a client of openai 3 or newer is metered there, each
+counted and cut; see :mod:`budgeteer.metering.agents`. What its knowledge asks a model to sum up is within the budget,
+too. A configuration of another agent or place, such as ``ask(config=...)``, is wrapped by ``BudgetedConfig(config,
+budget)``. A model that calls through a client of openai 3 or newer is metered there, each
 attempt by itself; another one must not retry by itself (``max_retries=0``).
 """
 
@@ -28,7 +29,7 @@ try:
 except ImportError as error:
     raise MissingExtra("ag2", "ag2") from error
 
-_CAPS = ("max_completion_tokens", "max_tokens")
+_CAPS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 """Fields of configurations that cap an answer."""
 
 
@@ -40,10 +41,20 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
         budget: shared by all agents of a run.
 
     Raises:
-        InvalidInput: it has no configuration of a model, or one that retries where no attempt can be metered.
+        InvalidInput: it has no configuration of a model, or one that retries where no attempt can be metered, or it
+            makes agents for sub-tasks, whose calls of tools nobody could count.
     """
     if agent.config is None:
         raise InvalidInput(f"the agent {agent.name} has no config; give Agent(..., config=OpenAIConfig(...))")
+    if agent._task_config is not None:
+        raise InvalidInput(
+            f"the agent {agent.name} makes agents for sub-tasks whose tools cannot be counted; give tasks=False, and "
+            "sub-agents as tools, spending(Agent(...), budget).as_tool(...)"
+        )
+    knowledge = getattr(agent._knowledge_context, "config", None)
+    for strategy in (getattr(knowledge, "compact", None), getattr(knowledge, "aggregate", None)):
+        if hasattr(strategy, "_config") and not isinstance(strategy._config, BudgetedConfig):
+            strategy._config = BudgetedConfig(strategy._config, budget)
     if not isinstance(agent.config, BudgetedConfig):
         agent.config = BudgetedConfig(agent.config, budget)
         agent.add_middleware(lambda event, context: _Tools(event, context, budget))
@@ -104,7 +115,9 @@ class _Client:
         body = {
             "messages": convert_messages(context.prompt, messages, serializer),
             "tools": [tool_to_api(tool) for tool in given],
-            "response_format": str(getattr(response_schema, "json_schema", None) or ""),
+            "response_format": "".join(
+                str(getattr(response_schema, part, None) or "") for part in ("json_schema", "system_prompt")
+            ),
             "max_tokens": cap or budget.metering.bounds.max_output,
         }
 

@@ -3,7 +3,8 @@
 Every call of an agent's model is one that the budget covers; the last one is asked without tools, and what it says is
 the agent's answer. Calls of its tools are counted and cut; see :mod:`budgeteer.metering.agents`. The model must not
 retry by itself: ``LLM(..., max_retries=0)``; CrewAI's own retries, after a refusal for too many requests, are free.
-Answers come whole, not in pieces.
+Answers come whole, not in pieces. Of a crew its tasks' tools and guardrails, its planner and its memory are within the
+budget, too. Not counted are tools that CrewAI adds by itself (delegation, memory, apps, MCP servers), and embeddings.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
 
 try:
-    from crewai import Agent, Crew
+    from crewai import Agent, Crew, Task
     from crewai.llms.base_llm import BaseLLM
+    from crewai.tasks.llm_guardrail import LLMGuardrail
     from crewai.tools.base_tool import Tool
+    from crewai.utilities.llm_utils import create_llm
 except ImportError as error:
     raise MissingExtra("crewai", "crewai") from error
 
 _OBSERVATION = "Observation:"
 """Among the stop texts of a step of an agent whose model has no calls of tools of its own."""
+_COUNTED = "_budgeteer"
+"""Where a tool says which budget counts it."""
 _FINAL = "Thought: I now can give a great answer\nFinal Answer: "
 _CAPS = ("max_completion_tokens", "max_tokens")
 _USED = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens")
@@ -45,10 +50,7 @@ def spending(agent: Any, budget: AgentBudget) -> Any:
         InvalidInput: its model retries where no attempt can be metered, or it is no agent.
     """
     if isinstance(agent, Crew):
-        for one in [*agent.agents, *([agent.manager_agent] if agent.manager_agent else [])]:
-            spending(one, budget)
-        if agent.manager_llm is not None:
-            raise InvalidInput("a crew makes its manager of manager_llm later; give manager_agent=Agent(...) instead")
+        _crew(agent, budget)
         return agent
     if not isinstance(agent, Agent):
         raise InvalidInput(f"{type(agent).__name__} is neither an Agent nor a Crew of CrewAI")
@@ -56,23 +58,65 @@ def spending(agent: Any, budget: AgentBudget) -> Any:
         agent.llm = budgeted(agent.llm, budget)
         if isinstance(agent.function_calling_llm, BaseLLM):
             agent.function_calling_llm = budgeted(agent.function_calling_llm, budget)
-        agent.tools = [_metered(tool, budget) for tool in agent.tools or ()]
+        if agent.planning_config is not None and agent.planning_config.llm is not None:
+            agent.planning_config.llm = budgeted(create_llm(agent.planning_config.llm), budget)
+        agent.tools = _all_metered(agent.tools, budget)
+        _remembering(agent.memory, budget)
     return agent
 
 
+def _crew(crew: Crew, budget: AgentBudget) -> None:
+    if crew.manager_llm is not None:
+        raise InvalidInput("a crew makes its manager of manager_llm later; give manager_agent=Agent(...) instead")
+    if crew.planning and crew.planning_llm is None:
+        raise InvalidInput("a crew that plans asks a model of CrewAI's choice; give it planning_llm=LLM(...)")
+    for task in crew.tasks:
+        if task.agent is not None and task.agent not in crew.agents:
+            spending(task.agent, budget)
+        _task(task, budget)
+    for agent in [*crew.agents, *([crew.manager_agent] if crew.manager_agent else [])]:
+        spending(agent, budget)
+    for name in ("planning_llm", "function_calling_llm"):
+        if getattr(crew, name) is not None:
+            setattr(crew, name, budgeted(create_llm(getattr(crew, name)), budget))
+    _remembering(crew._memory, budget)
+
+
+def _task(task: Task, budget: AgentBudget) -> None:
+    """A task has its agent's tools from the moment that it was made, and the model of its guardrails, too."""
+    task.tools = _all_metered(task.tools, budget)
+    for guard in (task._guardrail, *task._guardrails):
+        if isinstance(guard, LLMGuardrail):
+            guard.llm = budgeted(guard.llm, budget)
+
+
+def _remembering(memory: Any, budget: AgentBudget) -> None:
+    """What a memory asks its model is within the budget; a view shares the model of its memory."""
+    memory = getattr(memory, "_memory", None) or memory
+    if hasattr(memory, "_llm_instance"):
+        memory._llm_instance = budgeted(memory._llm, budget)
+
+
 def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
-    """A model whose calls spend from a budget.
+    """A model whose calls spend from a budget; one that does already is returned as it is.
 
     Raises:
         InvalidInput: it retries where no attempt can be metered.
     """
+    if isinstance(llm, AgentLLM):
+        return llm
     refuse_retries(llm)
     return AgentLLM(model=llm.model, provider=llm.provider, stop=list(llm.stop), asked=llm, budget=budget)
+
+
+def _all_metered(tools: Sequence[Any] | None, budget: AgentBudget) -> list[Any]:
+    return [tool if tool.__dict__.get(_COUNTED) is budget else _metered(tool, budget) for tool in tools or ()]
 
 
 def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
     copied = copy.copy(tool)
+    object.__setattr__(copied, _COUNTED, budget)
     if isinstance(tool, Tool):  # of a function, which it calls in more than one way
         copied.func = metered_function(tool.func, tool.name, budget)
     else:
@@ -177,7 +221,7 @@ class AgentLLM(BaseLLM):  # type: ignore[misc]
         """The answer of an agent, if this is its last turn: a text in which no tool is called."""
         if turn.tools or not turn.note:
             return found
-        text = found if isinstance(found, str) and found else turn.stopped
+        text = turn.stopped if isinstance(found, list) or not found else found  # a list has calls of tools
         return text if not textual or "Final Answer:" in text else _FINAL + text
 
     def _read(self, model: Any, found: Any) -> Answer:

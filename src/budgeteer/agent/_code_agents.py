@@ -171,14 +171,17 @@ class _Run:
 
     async def asked(self, text: str, line: int) -> str:
         prompt = aside(self.task, f"{cut(text, self.agent.limits.result)}\nAnswer in a few words:")
-        if not self.agent.fits(prompt, self.ask_tokens, self.turns):
+        empty = Turn(f"ask at line {line}:", results=("",))
+        if not self.agent.fits(prompt, self.ask_tokens, (*self.turns, empty), self.ask_tokens):
             raise _Stop(StoppedBy.BUDGET)
         piece = await ask(
             self.task, prompt, most=self.ask_tokens, stop=("\n",), temperature=0.0, stage="ask", at=self.calls
         )
-        said = piece.text.strip()
-        self.turns = (*self.turns, Turn(f"ask at line {line}:", note=said))
-        return said
+        turn = self.agent.fitted(self.turns, replace(empty, results=(piece.text.strip(),)))
+        if turn is None:
+            raise _Stop(StoppedBy.BUDGET)
+        self.turns = (*self.turns, turn)
+        return turn.results[0]
 
 
 def code_agents(

@@ -176,7 +176,7 @@ class Agent:
         results = await _all([self._called(call) for call in calls])
         turn = Turn(piece.text, calls, tuple(results))
         noted = replace(turn, note=note(turn)) if note is not None else turn
-        return self._fitted(turns, noted)
+        return self.fitted(turns, noted)
 
     async def act(self, turns: Turns, call: ToolCall) -> Turn | None:
         """One call of a tool that a plan asks for, without asking the model.
@@ -185,7 +185,7 @@ class Agent:
             The turn; None if a last answer could not read what it added.
         """
         text = call_of(call.name, written(call.arguments or {}))
-        return self._fitted(turns, Turn(text, (call,), (await self._called(call),)))
+        return self.fitted(turns, Turn(text, (call,), (await self._called(call),)))
 
     async def conclude(self, turns: Turns, by: StoppedBy, trace: str = "") -> Answer:
         """The last answer, without tools; never raises for lack of budget.
@@ -220,10 +220,10 @@ class Agent:
         """The trajectory as text, for reports and for prompts about it."""
         return "".join(map(_as_text, turns))
 
-    def fits(self, prompt: Prompt, output: int, turns: Turns) -> bool:
-        """Whether a call beside the loop fits, and a last answer behind it that reads these turns."""
+    def fits(self, prompt: Prompt, output: int, turns: Turns, more: int = 0) -> bool:
+        """Whether a call beside the loop fits, and a last answer behind it that reads these turns and ``more`` tokens."""
         model = self.task.model
-        later = Usage(input=self.reads(turns), output=self.task.style.answer_tokens)
+        later = Usage(input=self.reads(turns) + more, output=self.task.style.answer_tokens)
         room = model.context is None or model.count(prompt) + output <= model.context
         return room and model.fits(Usage(input=model.count(prompt), output=output), later)
 
@@ -272,7 +272,7 @@ class Agent:
         except BudgetExceeded:
             return f"[{call.name} was not called: its budget is spent; go on without it]"
 
-    def _fitted(self, turns: Turns, turn: Turn) -> Turn | None:
+    def fitted(self, turns: Turns, turn: Turn) -> Turn | None:
         """The turn with its results cut to what a last answer can still read; None if that cannot read it at all."""
         model = self.task.model
 
