@@ -412,12 +412,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     if out is not None and out.is_file() and (args.held_out or cooler):
         result = json.loads(out.read_text(encoding="utf-8"))
+    parts = {"all": slice(0, n), "chosen_on": slice(0, half), "held_out": slice(half, n)}
     if cooler:
-        table = analyse(measured, most)
+        tables = {label: analyse(part_of(measured, questions), most) for label, questions in parts.items()}
         result["cooler"] = {
-            "temperature": args.temperature, "questions": n, "seeds": seeds, "samples": most, "table": table,
+            "temperature": args.temperature, "questions": n, "seeds": seeds, "samples": most, "half": half, **tables,
         }  # fmt: skip
-        print(text(table, most))
+        for label, table in tables.items():
+            print(f"\n{label}\n{text(table, most)}")
         if out is not None:
             write_text(json.dumps(result, indent=1) + "\n", out)
         return 0
@@ -426,7 +428,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text(result["table"], most))
     designed = {name: measured[name] for name in few}
     result["held_out"] = {"chosen": chosen}
-    for label, questions in {"all": slice(0, n), "chosen_on": slice(0, half), "held_out": slice(half, n)}.items():
+    for label, questions in parts.items():
         table = analyse(part_of(designed, questions), most)
         result["held_out"][label] = {
             "first": questions.start,
