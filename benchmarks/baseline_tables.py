@@ -229,6 +229,12 @@ def page() -> str:
             }
             for label, title in titles.items():
                 lines += ["", f"{title}:", "", *replayed(part[label], chosen if label == "all" else few, keys)]
+        if "fresh" in found:
+            part = found["fresh"]
+            lines += [
+                "", f"Other questions, {part['questions']} that no arm was tried on before, samples at temperature "
+                f"{part['temperature']:g}, {part['seeds']} seeds:", "", *replayed(part["all"], chosen, keys),
+            ]  # fmt: skip
         if "held_out" in found:
             held = found["held_out"]
             for label, title in (("chosen_on", "Chosen on these questions"), ("held_out", "Held out")):
