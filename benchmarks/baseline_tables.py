@@ -201,6 +201,7 @@ def page() -> str:
         "greedy*", "self-consistency 1", "self-consistency 8", "self-consistency 32", "adaptive-vote*", "best-of*",
         "length*", "split gains*", "split uniform*", "two greedy*",
     )  # fmt: skip
+    few = ("greedy*", "self-consistency 32", "best-of-n checked 16", "best-of-n checked and sure 19")
     if found := read("search"):
         lines += [
             "## The small reasoner", "",
@@ -219,9 +220,20 @@ def page() -> str:
         ]  # fmt: skip
         if "cooler" in found:
             part = found["cooler"]
+            half, n = part["half"], part["questions"]
+            lines += ["", f"Samples at temperature {part['temperature']:g}, {n} questions, {part['seeds']} seeds."]
+            titles = {
+                "all": "All",
+                "chosen_on": f"Questions 0 to {half - 1}",
+                "held_out": f"Questions {half} to {n - 1}",
+            }
+            for label, title in titles.items():
+                lines += ["", f"{title}:", "", *replayed(part[label], chosen if label == "all" else few, keys)]
+        if "fresh" in found:
+            part = found["fresh"]
             lines += [
-                "", f"Samples at temperature {part['temperature']:g}, {part['questions']} questions, {part['seeds']} "
-                "seeds.", "", *replayed(part["table"], chosen, keys),
+                "", f"Other questions, {part['questions']} that no arm was tried on before, samples at temperature "
+                f"{part['temperature']:g}, {part['seeds']} seeds:", "", *replayed(part["all"], chosen, keys),
             ]  # fmt: skip
         if "held_out" in found:
             held = found["held_out"]

@@ -3,6 +3,7 @@
     python benchmarks/search_thinker.py              # writes benchmarks/results/search_thinker.json
     python benchmarks/search_thinker.py --held-out   # renews that part of the file only
     python benchmarks/search_thinker.py --temperature 0.6 --seeds 3   # the same on cooler samples: part "cooler"
+    python benchmarks/search_thinker.py --temperature 0.6 --seeds 2 --questions-seed 78 --pool FOLDER   # part "fresh"
     python benchmarks/search_thinker.py --compact    # what evidence "thinking_samples" replays; measures nothing
     python benchmarks/search_thinker.py --quick      # smoke test: 20 questions, 2 seeds of 8 samples; writes nothing
 
@@ -12,7 +13,8 @@ gets the next n. Strategies run as they are, through ``Budgeted`` on a ledger, w
 samples. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request, too; ``cached``
 counts each question's prompt once, as if reading it again were free.
 
-Log-probabilities are those of the model's own distribution at every temperature.
+Part ``fresh`` has other questions, which no arm was tried on before. Log-probabilities are those of the model's own
+distribution at every temperature.
 
 Baselines: greedy decoding as it is, with low effort and without thinking; ``self-consistency n`` in one request, ten n.
 A choice at random among n samples is right as often as ``self-consistency 1`` and costs what n samples cost.
@@ -64,7 +66,7 @@ from budgeteer.strategies.scorer import Score, Scorer, mean_logprob, programmati
 from search import greedy_first
 from smollm2 import Measured, compared, shown
 from think import calculations_hold
-from thinker_pool import CAP, GREEDY, Trace, greedy, pool, questions_of
+from thinker_pool import CAP, GREEDY, QUESTIONS_SEED, Trace, greedy, pool, questions_of
 
 OUT = Path(__file__).parent / "results" / "search_thinker.json"
 COMPACT = Path(__file__).parents[1] / "src" / "budgeteer" / "lab" / "evidence" / "thinking_samples.npz"
@@ -381,15 +383,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--compact", action="store_true", help=f"write {COMPACT.name} of the package and stop")
     parser.add_argument("--held-out", action="store_true", help="measure that part; the file's table stays as it is")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (default %(default)s)")
+    parser.add_argument(
+        "--questions-seed", type=int, default=QUESTIONS_SEED, help="of the questions (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
-    cooler = args.temperature != 1
-    if cooler and (args.compact or args.held_out):
-        parser.error("--compact and --held-out are of samples at temperature 1")
+    other = args.temperature != 1 or args.questions_seed != QUESTIONS_SEED
+    if other and (args.compact or args.held_out):
+        parser.error("--compact and --held-out are of samples at temperature 1, of the usual questions")
     n, seeds, most = (20, 2, 8) if args.quick else (args.questions, args.seeds, args.samples)
     half = n // 2 if args.quick else HELD_OUT
     folder = args.pool / "quick" if args.quick else args.pool
-    every = questions_of(20 if args.quick else 300)
+    every = questions_of(20 if args.quick else 300, seed=args.questions_seed)
     asked = replace(every, questions=every.questions[:n])
     traces = greedy(every, folder)
     rows = pool(asked, range(seeds), most, folder, temperature=args.temperature)
@@ -410,14 +415,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "model": "the embedded thinking model, bfloat16", "task": "thinking", "questions": n, "seeds": seeds,
         "samples": most, "cap": CAP, "temperature": 1.0,
     }  # fmt: skip
-    if out is not None and out.is_file() and (args.held_out or cooler):
+    if out is not None and out.is_file() and (args.held_out or other):
         result = json.loads(out.read_text(encoding="utf-8"))
-    if cooler:
-        table = analyse(measured, most)
-        result["cooler"] = {
-            "temperature": args.temperature, "questions": n, "seeds": seeds, "samples": most, "table": table,
+    parts = {"all": slice(0, n), "chosen_on": slice(0, half), "held_out": slice(half, n)}
+    if other:
+        fresh = args.questions_seed != QUESTIONS_SEED
+        wanted = {"all": parts["all"]} if fresh else parts
+        tables = {label: analyse(part_of(measured, questions), most) for label, questions in wanted.items()}
+        result["fresh" if fresh else "cooler"] = {
+            "temperature": args.temperature, "questions": n, "seeds": seeds, "samples": most, "half": half, **tables,
         }  # fmt: skip
-        print(text(table, most))
+        for label, table in tables.items():
+            print(f"\n{label}\n{text(table, most)}")
         if out is not None:
             write_text(json.dumps(result, indent=1) + "\n", out)
         return 0
@@ -426,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text(result["table"], most))
     designed = {name: measured[name] for name in few}
     result["held_out"] = {"chosen": chosen}
-    for label, questions in {"all": slice(0, n), "chosen_on": slice(0, half), "held_out": slice(half, n)}.items():
+    for label, questions in parts.items():
         table = analyse(part_of(designed, questions), most)
         result["held_out"][label] = {
             "first": questions.start,

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ from budgeteer.models.thinker import THINKER
 
 CAP, TOGETHER, SHRINK = 400, 20, 0.85
 """Most tokens of a trace; questions of a batch; share of rows that still run below which a batch is made smaller."""
+QUESTIONS_SEED = 77
+"""Of the questions."""
 GREEDY: dict[str, dict[str, Any]] = {
     "greedy": {},
     "greedy, low effort": {"reasoning_effort": "low"},
@@ -44,9 +47,14 @@ class Trace(NamedTuple):
     ended: bool
 
 
-def questions_of(n: int) -> QuestionSet:
-    """The held-out questions that ``benchmarks/think.py`` asks, too."""
-    return questions.load("thinking", limit=n, seed=77)
+def questions_of(n: int, *, seed: int = QUESTIONS_SEED) -> QuestionSet:
+    """Held-out questions; those of the usual seed are what ``benchmarks/think.py`` asks, and not among the others."""
+    usual = questions.load("thinking", limit=n, seed=QUESTIONS_SEED)
+    if seed == QUESTIONS_SEED:
+        return usual
+    known = {question.text for question in usual.questions}
+    drawn = questions.load("thinking", limit=2 * n, seed=seed)
+    return replace(drawn, questions=tuple(each for each in drawn.questions if each.text not in known)[:n])
 
 
 class Drawer:
@@ -254,8 +262,11 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--first", type=int, default=0, help="question to begin with, for a second process")
     parser.add_argument("--temperature", type=float, default=1.0, help="default %(default)s")
+    parser.add_argument(
+        "--questions-seed", type=int, default=QUESTIONS_SEED, help="with a folder of its own (default %(default)s)"
+    )
     args = parser.parse_args()
-    asked = questions_of(args.questions)
+    asked = questions_of(args.questions, seed=args.questions_seed)
     greedy(asked, args.pool)
     rows = pool(asked, range(args.seeds), args.samples, args.pool, first=args.first, temperature=args.temperature)
     tokens = [trace[1] for each in rows.values() for row in each for trace in row["sampled"]]
