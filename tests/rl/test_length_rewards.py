@@ -217,7 +217,13 @@ def test_a_weight_that_is_none_is_told(text, weight):
     with pytest.raises(
         InvalidInput, match=f"{re.escape(weight)}.* is no weight; write a number from 0 before the name"
     ):
-        from_text(text)
+        registry.part_of("reward", text)
+
+
+@pytest.mark.parametrize("text", ["kimi+", "+kimi", "+", "kimi + 0.5*"])
+def test_a_sum_without_a_part_is_told(text):
+    with pytest.raises(InvalidInput, match="with no reward beside it"):
+        registry.part_of("reward", text)
 
 
 def test_sums_are_read_from_command_lines_and_logged_by_part() -> None:
