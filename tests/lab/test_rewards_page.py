@@ -147,50 +147,36 @@ def test_a_table_without_the_columns_to_the_answer(report):
     assert [cell.strip() for cell in kimi.split("|")[2:-1]] == ["1", "60.0", "+10.0", "20.0", "50 %", "180.0", "+117.5"]
 
 
-def test_examples_with_tags_have_the_lengths_that_are_said(taught):
+def test_examples_with_tags_are_the_traces_of_these_lengths(taught):
+    short, middle, long = (taught.Trace(list(range(n)), n - 2) for n in (4, 7, 16))  # 2, 5, 14 think, 7 on average
+    easy = taught.Asked("2+2=", 0.75, [middle, long, short])
+    hard = taught.Asked("3+3=", 0.625, [middle, long, short])
+    made = taught.BUILDERS["l1"](easy)
+    assert [(e.before, len(e.tokens)) for e in made] == [("7: ", 7), ("16: ", 16), ("4: ", 4)]
+    # shares of 7: 1.75, 3.5 (2 and 5 are as near; the first counts), 5.25, 7
+    made = taught.BUILDERS["e1"](easy)
+    assert [(e.before, len(e.tokens)) for e in made] == [("25%: ", 4), ("50%: ", 7), ("75%: ", 7), ("100%: ", 7)]
+    made = taught.BUILDERS["thinkdial"](hard)
+    assert [(e.before, len(e.tokens)) for e in made] == [("low: ", 4), ("medium: ", 7), ("high: ", 7)]
+    assert [(e.begun, len(e.tokens)) for e in taught.BUILDERS["adactrl"](easy)] == [("[Easy]", 4)]
+    assert [(e.begun, len(e.tokens)) for e in taught.BUILDERS["adactrl"](hard)] == [("[Hard]", 16)]
+    assert len(taught.examples([easy], "e1")) == taught.EXAMPLES
+
+
+def test_what_is_said_and_asked_is_read_and_the_rest_is_learnt(taught):
     from budgeteer.models.policy import load_policy
 
     policy = load_policy()
-    long, short = "2+2=4;?2+2=4;4+1=5;?4+1=5;</think>5\n?2+2=4;", "2+2=4;4+1=5;</think>5"
-    written = [taught.Trace(policy.encode([text])[0][1:], n) for text, n in ((short, 12), (long, 26))]
-    easy, hard = taught.Asked("2+2+1=", 0.75, written), taught.Asked("2+2+1=", 0.625, written)
-
-    def made(dial, asked=easy):
-        found = taught.thinning(policy, asked, taught.said_to(dial, asked))
-        assert all(e.tokens[-1] == policy.markers.eos for e in found)
-        return [(e.before + e.begun, policy.decode([e.tokens])[0]) for e in found]
-
-    half, whole = "2+2=4;4+1=5;?4+1=5;</think>5", "2+2=4;?2+2=4;4+1=5;?4+1=5;</think>5"
-    assert made("thinkdial") == [("low: ", short), ("medium: ", half), ("high: ", whole)]
-    assert made("e1") == [("25%: ", short), ("50%: ", short), ("75%: ", half), ("100%: ", whole)]
-    assert made("adactrl") == [("[Easy]", short)]
-    assert made("adactrl", hard) == [("[Hard]", whole)]
-    for before, text in made("l1"):
-        assert before == f"{len(policy.encode([text])[0])}: "  # the end of the sequence for its beginning
-    (low, _, high) = taught.thinning(policy, easy, taught.said_to("thinkdial", easy))
-    assert policy.decode([[e.tokens[i] for i in e.choices] for e in (low, high)]) == ["4</think>", "?4?</think>"]
-    assert len(taught.examples(policy, [easy], "e1")) == taught.EXAMPLES
-
-
-def test_what_is_said_and_asked_is_read_and_choices_have_half_of_the_weight(taught):
-    from budgeteer.models.policy import load_policy
-
-    policy = load_policy()
-    ids = policy.tokenizer.encode("7;8;</think>7").ids
-    part = [taught.Example("low: ", "2+2=", "[Easy]", ids, [2, 4]), taught.Example("", "2+2=", "", ids[:3], [2])]
-    for make, others in ((taught.of_whole, 1.0), (taught.of_choices, 0.0)):
-        tokens, weight = make(policy, part)
-        for row, example in enumerate(part):
-            asked = policy.encode([example.before + example.prompt])[0]
-            begun = policy.encode([example.begun])[0][1:] if example.begun else []
-            kept = example.tokens if others else example.tokens[: example.choices[-1] + 1]
-            whole = [*asked, *begun, *kept]
-            assert tokens[row, : len(whole)].tolist() == whole
-            own = [others] * len(kept)
-            for place in example.choices:
-                own[place] += len(kept) / len(example.choices)
-            learnt = [0.0] * (len(asked) - 1) + [1.0] * len(begun) + own
-            assert weight[row].tolist() == learnt + [0.0] * (weight.shape[1] - len(learnt))
+    ids = policy.tokenizer.encode("7</think>7").ids
+    part = [taught.Example("low: ", "2+2=", "[Easy]", ids), taught.Example("", "2+2=", "", ids[:1])]
+    tokens, weight = taught.batch(policy, part)
+    for row, example in enumerate(part):
+        asked = policy.encode([example.before + example.prompt])[0]
+        begun = policy.encode([example.begun])[0][1:] if example.begun else []
+        whole = [*asked, *begun, *example.tokens]
+        assert tokens[row, : len(whole)].tolist() == whole
+        learnt = [0.0] * (len(asked) - 1) + [1.0] * (len(whole) - len(asked))
+        assert weight[row].tolist() == learnt + [0.0] * (weight.shape[1] - len(learnt))
 
 
 def test_rollouts_of_another_decoder_keep_within_the_budget(monkeypatch):
