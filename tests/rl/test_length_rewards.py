@@ -217,7 +217,13 @@ def test_a_weight_that_is_none_is_told(text, weight):
     with pytest.raises(
         InvalidInput, match=f"{re.escape(weight)}.* is no weight; write a number from 0 before the name"
     ):
-        from_text(text)
+        registry.part_of("reward", text)
+
+
+@pytest.mark.parametrize("text", ["kimi+", "+kimi", "+", "kimi + 0.5*"])
+def test_a_sum_without_a_part_is_told(text):
+    with pytest.raises(InvalidInput, match="with no reward beside it"):
+        registry.part_of("reward", text)
 
 
 def test_sums_are_read_from_command_lines_and_logged_by_part() -> None:
@@ -397,6 +403,8 @@ def test_a_falling_budget_without_stairs() -> None:
         lambda: l1(-1), lambda: l1(slack=2), lambda: kimi(-1), lambda: o1_pruner(-1), lambda: shorter_better(-1),
         lambda: alp(-1), lambda: cosine(math.inf), lambda: triangular(-1), lambda: thinkdial(-1), lambda: adacot(-1),
         lambda: visionthink(least=2), lambda: adaptive_deep(share=0), lambda: traac(softness=0), lambda: repetition(-1),
+        lambda: kimi(math.inf), lambda: adacot(untidy=math.nan), lambda: thinkdial(leak=math.nan),
+        lambda: traac(tidy=math.nan), lambda: triangular(tidy=math.inf), lambda: visionthink(math.nan),
         lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1),
         lambda: linear(2), lambda: falling_budget(rate=0.5, straight=True), lambda: overlong(0), lambda: pear(math.inf),
     ],

@@ -56,7 +56,7 @@ TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "all
 
 SUMS = {"reward": "budgeteer.rl.reward.sums:from_text"}
 """Part -> path of the function that makes one method of several, written ``NAME+NAME`` or ``NAME+0.5*NAME``."""
-_SUM = re.compile(r"^\s*\d[\d.]*\s*\*|\+\s*(?:\d[\d.]*\s*\*\s*)?[A-Za-z]")
+_SUM = re.compile(r"^[^:]*\*|^\s*\+|\+\s*(?:$|(?:\d[\d.]*\s*\*\s*)?[A-Za-z])")
 
 
 class Read(NamedTuple):

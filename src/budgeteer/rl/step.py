@@ -27,7 +27,8 @@ class Progress:
     Attributes:
         step, cursor: steps done; prompts taken from the endless stream of epochs.
         planned: tokens that the plans expected to spend.
-        used: sampled tokens, every one of them; ``used = trained + wasted + `` those of complete rows without gradient.
+        used: sampled tokens, every one of them; ``used = trained + wasted + `` those of complete rows without gradient,
+            a monitor's among them.
         trained: tokens of rows that carried gradient, aborted rows included where the recipe trains on them.
         wasted: tokens of rows that were aborted, or cut short by the end of the budget, and carried no gradient.
         prefill: prompt tokens computed.

@@ -283,8 +283,8 @@ class BudgetedRolloutWorker:
     def _step(self, pool: ThreadPoolExecutor) -> bool:
         """Generate, score and hand over one step of the recipe; False: the budget buys none."""
         control, version = self.spending, self._version
-        step, rewards, told = control.begin(), [], []
-        drawn: list[Row] = []
+        step, rewards = control.begin(), []
+        told, drawn = list[Any](), list[Row]()
         while (work := step.next()) is not None:
             units = work.view.plan.units
             group = np.repeat(np.arange(len(units)), units)

@@ -7,6 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
 from budgeteer.rl.reward.counted import DELIBERATE
+from budgeteer.rl.reward.kit import weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -29,7 +30,7 @@ def adacot(missed: float = 0.3, needless: float = 0.3, untidy: float = 1.0) -> R
     >>> adacot(0.1, 0.3).score((), rows).tolist()
     [1.0, 0.9, -1.3]
     """
-    if not min(missed, needless, untidy) >= 0:
+    if not weights(missed, needless, untidy):
         raise InvalidInput(f"adacot(missed={missed}, needless={needless}, untidy={untidy}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.models.chat import EASY_TAG, HARD_TAG
-from budgeteer.rl.reward.kit import near_cap, numbered, pass_rate
+from budgeteer.rl.reward.kit import near_cap, numbered, pass_rate, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -38,7 +38,7 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
     >>> adactrl().score((), rows).tolist()
     [1.75, 1.0, 0.5]
     """
-    if not (length >= 0 and tag >= 0):
+    if not weights(length, tag):
         raise InvalidInput(f"adactrl(length={length}, tag={tag}); give weights of 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

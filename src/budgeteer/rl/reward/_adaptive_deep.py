@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.rl.reward.counted import DELIBERATE
-from budgeteer.rl.reward.kit import group_mean, near_cap
+from budgeteer.rl.reward.kit import group_mean, near_cap, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -35,7 +35,7 @@ def adaptive_deep(bonus: float = 0.5, margin: float = 0.0, share: float = 0.2) -
     >>> adaptive_deep().score((), rows).tolist()
     [1.0, 0.0, 1.5, 1.5]
     """
-    if not (bonus >= 0 and 0 <= margin <= 1 and 0 < share <= 1):
+    if not (weights(bonus) and 0 <= margin <= 1 and 0 < share <= 1):
         raise InvalidInput(
             f"adaptive_deep(bonus={bonus}, margin={margin}, share={share}); give 0 or more, 0 to 1, and a share of the "
             "cap above 0, at most 1"

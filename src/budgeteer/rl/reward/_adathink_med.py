@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.rl.reward.counted import REPEATED
-from budgeteer.rl.reward.kit import group_mean
+from budgeteer.rl.reward.kit import group_mean, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 KEEP, COST = 0.9, 0.05
@@ -59,7 +59,7 @@ def adathink_med(trust: float = 0.5, weight: float = 0.5, hardest: float = 0.3) 
     >>> method.score(Usual(0.5, np.array([20.0, 20.0])), rows).tolist()
     [1.75, -0.13]
     """
-    if not (0 <= trust <= 1 and weight >= 0 and 0 < hardest < 1):
+    if not (0 <= trust <= 1 and weights(weight) and 0 < hardest < 1):
         raise InvalidInput(
             f"adathink_med(trust={trust}, weight={weight}, hardest={hardest}); give 0 to 1, 0 or more, and a share "
             "above 0 and below 1"

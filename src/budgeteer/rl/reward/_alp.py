@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
-from budgeteer.rl.reward.kit import pass_rate, share_of_cap
+from budgeteer.rl.reward.kit import pass_rate, share_of_cap, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -31,7 +31,7 @@ def alp(price: float = 0.2) -> Reward:
     >>> alp(0.3).score((), rows).round(9).tolist()
     [0.9, 0.8, -0.1, -0.15]
     """
-    if not price >= 0:
+    if not weights(price):
         raise InvalidInput(f"alp(price={price}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

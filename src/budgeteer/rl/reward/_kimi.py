@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
-from budgeteer.rl.reward.kit import between
+from budgeteer.rl.reward.kit import between, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -30,7 +30,7 @@ def kimi(weight: float = 1.0) -> Reward:
     >>> kimi().score((), rows).tolist()
     [1.5, 0.5, 0.0, -0.5]
     """
-    if not weight >= 0:
+    if not weights(weight):
         raise InvalidInput(f"kimi(weight={weight}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

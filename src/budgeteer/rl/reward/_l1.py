@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
-from budgeteer.rl.reward.kit import share_of_cap
+from budgeteer.rl.reward.kit import share_of_cap, weights
 from budgeteer.rl.reward.protocol import Columns, Reward
 
 
@@ -33,7 +33,7 @@ def l1(slope: float = 1.2, *, at_most: bool = False, slack: float = 0.5) -> Rewa
     >>> l1().score((), rows).round(9).tolist(), l1(at_most=True).score((), rows).round(9).tolist()
     ([1.0, 0.7, 0.0], [0.5, 0.2, 0.0])
     """
-    if not (slope >= 0 and 0 <= slack <= 1):
+    if not (weights(slope) and 0 <= slack <= 1):
         raise InvalidInput(f"l1(slope={slope}, slack={slack}); give a slope of 0 or more, and a slack from 0 to 1")
 
     def score(state: object, rows: Columns) -> F64:

@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.reward.counted import LOOPING
-from budgeteer.rl.reward.kit import band, pass_rate
+from budgeteer.rl.reward.kit import band, pass_rate, weights
 from budgeteer.rl.reward.protocol import Columns, Monitor, Reward
 
 GRID = 16
@@ -76,7 +76,7 @@ def laser(
     """
     if target is not None and not 0 < target <= 1:
         raise InvalidInput(f"laser(target={target}); give a share of the cap above 0, at most 1")
-    if not (bonus >= 0 and 0 < lower <= 1 and every >= 1 and group >= 1):
+    if not (weights(bonus) and 0 < lower <= 1 and every >= 1 and group >= 1):
         raise InvalidInput(
             f"laser(bonus={bonus}, lower={lower}, every={every}, group={group}); give a bonus of 0 or more, a share of "
             "the cap above 0, at most 1, and 1 or more of the others"

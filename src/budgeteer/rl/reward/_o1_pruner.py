@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
-from budgeteer.rl.reward.kit import group_mean, pass_rate
+from budgeteer.rl.reward.kit import group_mean, pass_rate, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 _GIVE = "put it into the entry of every problem; without it, the prompt's own rollouts stand in"
@@ -47,7 +47,7 @@ def o1_pruner(accuracy: float = 2.0) -> Reward:
     >>> o1_pruner().score((), rows).tolist()
     [2.0, 0.5, 2.0]
     """
-    if not accuracy >= 0:
+    if not weights(accuracy):
         raise InvalidInput(f"o1_pruner(accuracy={accuracy}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

@@ -7,6 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
 from budgeteer.rl.reward.counted import REPEATED
+from budgeteer.rl.reward.kit import weights
 from budgeteer.rl.reward.protocol import Columns, Reward
 
 
@@ -26,7 +27,7 @@ def repetition(price: float = 1.0) -> Reward:
     >>> repetition().score((), rows).tolist()
     [0.0, -0.5]
     """
-    if not price >= 0:
+    if not weights(price):
         raise InvalidInput(f"repetition(price={price}); give 0 or more")
 
     def score(state: object, rows: Columns) -> F64:

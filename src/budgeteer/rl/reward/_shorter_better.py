@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
-from budgeteer.rl.reward.kit import group_mean, numbered, share_of_cap
+from budgeteer.rl.reward.kit import group_mean, numbered, share_of_cap, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -28,7 +28,7 @@ def shorter_better(correct: float = 2.0, slope: float = 4.0) -> Reward:
     >>> shorter_better().score((), rows).tolist()
     [2.0, 1.0, 0.0]
     """
-    if not (correct >= 0 and slope >= 0):
+    if not weights(correct, slope):
         raise InvalidInput(f"shorter_better(correct={correct}, slope={slope}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

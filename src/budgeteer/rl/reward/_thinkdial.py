@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.rl.reward.counted import LEAKS
-from budgeteer.rl.reward.kit import between
+from budgeteer.rl.reward.kit import between, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -36,7 +36,7 @@ def thinkdial(medium: float = 0.5, low: float = 1.0, leak: float = 0.5) -> Rewar
     >>> thinkdial().score((), rows).tolist()
     [2.0, 1.0, -0.5]
     """
-    if not min(medium, low, leak) >= 0:
+    if not weights(medium, low, leak):
         raise InvalidInput(f"thinkdial(medium={medium}, low={low}, leak={leak}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
-from budgeteer.rl.reward.kit import band, pass_rate, sigmoid
+from budgeteer.rl.reward.kit import band, pass_rate, sigmoid, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 KEPT_LENGTH = declare(
@@ -64,7 +64,7 @@ def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness
     >>> traac().score(traac().init(), rows).tolist()
     [5.5, 0.0]
     """
-    if not (min(correct, tidy, length) >= 0 and softness > 0):
+    if not (weights(correct, tidy, length, softness) and softness > 0):
         raise InvalidInput(
             f"traac(correct={correct}, tidy={tidy}, length={length}, softness={softness}); give weights of 0 or more, "
             "and a softness above 0"

@@ -6,6 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
+from budgeteer.rl.reward.kit import weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -31,7 +32,7 @@ def triangular(bonus: float = 0.5, tidy: float = 0.0) -> Reward:
     >>> triangular().score((), rows).tolist()
     [1.25, 1.5, 0.25]
     """
-    if not (bonus >= 0 and tidy >= 0):
+    if not weights(bonus, tidy):
         raise InvalidInput(f"triangular(bonus={bonus}, tidy={tidy}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

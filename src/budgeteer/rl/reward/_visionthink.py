@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.rl.reward.counted import DELIBERATE
-from budgeteer.rl.reward.kit import group_sum
+from budgeteer.rl.reward.kit import group_sum, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
@@ -35,7 +35,7 @@ def visionthink(price: float = 0.1, least: float = 0.2, tidy: float = 0.5) -> Re
     >>> visionthink().score((), rows).tolist()
     [1.4, 1.5, 0.5, 0.4]
     """
-    if not (price >= 0 and 0 <= least <= 1 and tidy >= 0):
+    if not (weights(price, tidy) and 0 <= least <= 1):
         raise InvalidInput(
             f"visionthink(price={price}, least={least}, tidy={tidy}); give 0 or more, a share from 0 to 1, 0 or more"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,15 @@ from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.reward.protocol import Columns
 
 EASY, MEDIUM, HARD = range(3)
+
+
+def weights(*given: float) -> bool:
+    """Whether all of these may be weights: finite numbers from 0 on.
+
+    >>> weights(0, 2.5), weights(1, float("nan")), weights(float("inf"))
+    (True, False, False)
+    """
+    return all(0 <= weight < math.inf for weight in given)
 
 
 def numbered(group: I64) -> tuple[I64, int]:

@@ -16,7 +16,7 @@ from budgeteer.rl.reward.protocol import Columns, Monitor, Reward, of_terms
 
 __all__ = ["summed"]
 
-_PLUS = re.compile(r"\s*\+\s*(?=(?:\d[\d.]*\s*\*\s*)?[A-Za-z])")
+_PLUS = re.compile(r"\s*\+\s*(?=$|(?:\d[\d.]*\s*\*\s*)?[A-Za-z])")
 _WEIGHT = re.compile(r"([^:*]*?)\s*\*\s*")
 
 
@@ -80,7 +80,7 @@ def from_text(text: str) -> Reward:
 
     Raises:
         UnknownName: a part is no reward, or has no such option.
-        InvalidInput: a part comes twice, or a weight is no number from 0.
+        InvalidInput: a part is missing or comes twice, or a weight is no number from 0.
 
     >>> sorted(from_text("laser:bonus=0.3 + 0.5*pear").needs)
     ['answered', 'closed', 'entropy', 'looping']
@@ -91,6 +91,8 @@ def from_text(text: str) -> Reward:
         weighed = _WEIGHT.match(piece)
         named = piece[weighed.end() :] if weighed else piece
         name = named.partition(":")[0].strip()
+        if not name:
+            raise InvalidInput(f"reward {text!r} has a + with no reward beside it; write NAME+NAME, such as laser+pear")
         if name in parts:
             raise InvalidInput(f"reward {text!r} has {name} twice; give each part once, with a weight such as 2*{name}")
         weights[name] = _weight(text, weighed[1]) if weighed else 1.0
