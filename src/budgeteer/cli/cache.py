@@ -62,9 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measured", type=Path, metavar="FILE", help="of cache eval --out: what the share that fits costs in quality"
     )
     planned.add_argument("--json", action="store_true", help="what fits as JSON")
-    trained = commands.add_parser("train", help="train the gates of a score, or measure what a cut of each layer loses")
+    trained = commands.add_parser(
+        "train",
+        help="train the gates of a score or the projections of a rest, or measure what a cut of each layer loses",
+    )
     trained.add_argument(
-        "kind", choices=("kvzap", "trim-kv", "knapsack"), help="the score of the gates, or the split of the losses"
+        "kind",
+        choices=("kvzap", "trim-kv", "matryoshka", "knapsack"),
+        help="the score of the gates, the rest of the projections, or the split of the losses",
     )
     trained.add_argument("model", metavar="MODEL", help="hf:FOLDER, smollm2 or thinker")
     trained.add_argument(
@@ -93,17 +98,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    """Train gates, print what was measured on held-out texts, and write them; or measure the losses of layers."""
+    """Train gates or projections, print what was measured on held-out texts, and write them; or measure losses."""
     import torch
 
     from budgeteer.cache import selection
     from budgeteer.cache.gates import GATES, save_gates
+    from budgeteer.cache.projections import NAME, save_projections
     from budgeteer.cache.size import parsed
     from budgeteer.core.errors import InvalidInput
     from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
     from budgeteer.lab.cache_gates import EVERY, Training, train_gates
     from budgeteer.lab.cache_losses import losses
+    from budgeteer.lab.cache_projections import Fitting, train_projections
 
     budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
     if budget.kind == "bytes":
@@ -131,6 +138,13 @@ def _train(args: argparse.Namespace) -> int:
         for layer, lost in enumerate(measured["losses"]):
             sys.stdout.write(f"layer {layer:3}: " + "  ".join(f"{loss:6.3f}" for loss in lost) + "\n")
         sys.stdout.write(f"written: {path}; use it as {measured['method']}:split=knapsack:losses={path}\n")
+        return 0
+    if args.kind == NAME:
+        path = args.out or folder / GATES / f"{NAME}.safetensors"
+        fitted = train_projections(model, texts, Fitting(steps=args.steps, seed=args.seed))
+        save_projections(fitted.projections, path)
+        sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in fitted.measured.items()))
+        sys.stdout.write(f"written: {path}; use it as recent:every=0,rest={NAME}:projections={path}\n")
         return 0
     keep = max(budget.of(args.length), 1)
     given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)
