@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from budgeteer import cli
-from budgeteer.cli import agent, bench, lab
+from budgeteer.cli import agent, bench, cache, lab
 from budgeteer.core import registry
 from budgeteer.core.errors import UnknownName
 from budgeteer.core.papers import LEVELS, Paper, matching, page, paper, papers
@@ -25,9 +25,9 @@ SOURCES = sorted((ROOT / "src" / "budgeteer").rglob("*.py"))
 
 
 def tools() -> set[str]:
-    """The tools of ``budgeteer lab``, ``agent`` and ``bench``: they carry papers that decide nothing while they run."""
+    """The tools of a few commands: they carry papers that decide nothing while they run."""
     found = set()
-    for name, command in (("lab", lab), ("agent", agent), ("bench", bench)):
+    for name, command in (("lab", lab), ("agent", agent), ("bench", bench), ("cache", cache)):
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))

@@ -1,4 +1,4 @@
-"""budgeteer cache: what a budget of the KV cache costs and frees, what fits into a memory, and trained gates."""
+"""budgeteer cache: what a budget of the KV cache costs and frees, what fits a memory, and what is trained for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,plan,train}")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,parallel,plan,train}")
     evaluated = commands.add_parser("eval", help="answer questions about long texts with each method and budget")
     evaluated.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
     evaluated.add_argument(
@@ -48,6 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument(
         "--report", type=Path, metavar="FILE.html", help="page with quality against bytes, and what each head kept"
     )
+    apart = commands.add_parser(
+        "parallel", help="what it costs to read documents apart, once each for many prompts (APE), tuned and held out"
+    )
+    apart.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
+    apart.add_argument(
+        "--documents", type=int, default=4, metavar="N", help="of a prompt, 2 to 12 (default %(default)s)"
+    )
+    apart.add_argument("--length", type=int, default=128, metavar="N", help="tokens of one (default %(default)s)")
+    apart.add_argument(
+        "--samples", type=int, default=20, metavar="N", help="questions, half of them to choose with (default 20)"
+    )
+    apart.add_argument("--seed", type=int, default=0, help="of the documents (default %(default)s)")
+    apart.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
+    apart.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
     planned = commands.add_parser("plan", help="what of weights and cache fits into a memory, from the configuration")
     planned.add_argument("model", metavar="MODEL", help="hf:FOLDER, a config.json, smollm2 or thinker")
     planned.add_argument("--gpu", required=True, metavar="SIZE", help="its memory, such as 24GB (10^9) or 24GiB (2^30)")
@@ -93,8 +107,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, plan or train."""
-    return {"plan": _plan, "eval": _evaluate, "train": _train}[args.action](args)
+    """Evaluate, compare, plan or train."""
+    return {"plan": _plan, "eval": _evaluate, "parallel": _parallel, "train": _train}[args.action](args)
+
+
+def _parallel(args: argparse.Namespace) -> int:
+    """Read documents apart and one behind the other, and print what that costs and saves."""
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.files import write_text
+    from budgeteer.lab.cache_eval import opened
+    from budgeteer.lab.cache_parallel import PREFIX, compare, questions
+
+    if args.samples < 4:
+        raise InvalidInput(f"--samples is {args.samples}; give 4 questions or more, half of them to choose with")
+    model, encode = opened(args.model, args.device)
+    asked = questions(encode, args.samples, args.documents, args.length, seed=args.seed)
+    found = compare(model, encode(PREFIX, True), asked)
+    said = [
+        f"temperature {found['temperature']}, scale {found['scale']}, chosen on {len(asked) - found['questions']} "
+        f"questions; judged on {found['questions']} others about {args.documents} documents",
+        f"{'':12} right   95 % interval  log p lost  95 % interval   tokens still to read",
+    ]
+    for row in found["rows"]:
+        right, lost = row["right"], row["lost"]
+        said.append(
+            f"{row['way']:12} {right['mean']:5.0%}  [{right['low']:5.0%}, {right['high']:4.0%}]  {lost['mean']:10.2f}  "
+            f"[{lost['low']:5.2f}, {lost['high']:5.2f}]  {row['read']:10,.0f}"
+        )
+    sys.stdout.write("\n".join(said) + "\n")
+    if args.out:
+        write_text(json.dumps(found, indent=1) + "\n", args.out)
+    return 0
 
 
 def _train(args: argparse.Namespace) -> int:
