@@ -81,6 +81,8 @@ def train_projections(model: Any, texts: Tensor, given: Fitting) -> Fitted:
             f"{type(model).__name__} has layers with a sliding window, whose entries are not projected; choose another "
             "method, such as quantise"
         )
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        raise InvalidInput(f"{type(model).__name__} caps its logits, for which projections are not trained")
     attach(model, len(windows))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -197,7 +199,7 @@ def _apart(model: Any, given: Projections, texts: Tensor, wanted: Tensor, ranks:
 
 @contextmanager
 def projected(basis: Tensor, mean: Tensor, ranks: Tensor) -> Iterator[None]:
-    """Attention over projected keys and values, in calls of a model without a cache.
+    """Attention over projected keys and values, in calls of a model without a cache; logits are not capped.
 
     Args:
         basis: [2, L, K, d, d].
@@ -207,7 +209,7 @@ def projected(basis: Tensor, mean: Tensor, ranks: Tensor) -> Iterator[None]:
     places = torch.arange(basis.shape[-1], device=basis.device)
 
     def attention(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, hidden: Tensor
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, *others: Any
     ) -> Tensor:
         layer, group = module.layer_idx, query.shape[1] // key.shape[1]
         read = []
