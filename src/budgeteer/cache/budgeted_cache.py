@@ -19,10 +19,10 @@ except ImportError as error:
 
 from budgeteer.cache.account import Account
 from budgeteer.cache.attend import attach, frequencies_of, updated
-from budgeteer.cache.fewer import fates, require_uniform
 from budgeteer.cache.gates import require_trained_on
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.narrow import Going, attach_narrow, narrow
+from budgeteer.cache.outcome import fates, require_uniform
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection

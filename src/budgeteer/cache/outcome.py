@@ -1,4 +1,4 @@
-"""Which entries stay as they are, and which in fewer bits or numbers."""
+"""What becomes of each entry: it stays as it is, stays in fewer bits or numbers, or has no place."""
 
 from __future__ import annotations
 
