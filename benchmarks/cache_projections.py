@@ -30,7 +30,7 @@ from budgeteer.lab.thinker.tokens import render
 
 OUT = Path(__file__).parent / "results" / "cache_projections.json"
 SHARES = (0.75, 0.625, 0.5, 0.375)
-LENGTH = 192
+LENGTH = 128
 VARIANTS = ("components", "components, searched", "trained", "trained, searched")
 
 
@@ -76,8 +76,8 @@ def main() -> int:
     """Measure seeds that are missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--texts", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--texts", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--quick", action="store_true", help="two seeds of few texts and steps")
     parser.add_argument("--out", type=Path)
@@ -85,13 +85,13 @@ def main() -> int:
     args = parser.parse_args()
     count, texts, steps = (2, 10, 2) if args.quick else (args.seeds, args.texts, args.steps)
     out = args.out or (None if args.quick else OUT)
-    together = 0.5 if args.quick else 0.25
+    together = 0.5
     settings = {"texts": texts, "steps": steps, "rate": args.rate, "length": LENGTH, "together": together}
     before = json.loads(out.read_text()) if out is not None and out.exists() else {}
     seeds = before["seeds"] if before.get("settings") == settings else {}
     for seed in range(count):
         if str(seed) not in seeds:
-            fitting = Fitting(steps=steps, rate=args.rate, batch=2, calibration=3, together=together, seed=seed)
+            fitting = Fitting(steps=steps, rate=args.rate, batch=2, calibration=2, together=together, seed=seed)
             seeds[str(seed)] = measured(seed, texts, fitting, args.save if seed == 0 else None)
             sys.stderr.write(f"seed {seed}: {seeds[str(seed)]}\n")
         if out is not None and len(seeds) > 1:

@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 import torch
 import transformers
 
-from budgeteer.cache import BudgetedCache
+from budgeteer.cache import BudgetedCache, Selection, selection
 from budgeteer.cache.projections import Projections, evenly, projections_of, save_projections
 from budgeteer.cache.protocol import Place
 from budgeteer.cache.rest import matryoshka
@@ -48,6 +48,11 @@ def projections(seed: int = 0, cuts=None) -> Projections:
     return Projections(basis, torch.randn(shape, generator=rng), evenly(units, STEPS) if cuts is None else cuts, STEPS)
 
 
+def projecting(given: Projections) -> Selection:
+    """A method that holds all entries in these projections."""
+    return selection("recent:every=0")._replace(rest=matryoshka(given))
+
+
 def test_ranks_are_what_the_first_cuts_leave() -> None:
     cuts = torch.tensor([0, 0, 11, 0, 5, 11])  # the keys of layer 0, head 0; the values of layer 2, head 1; ...
     given = projections(cuts=cuts)
@@ -79,7 +84,7 @@ def test_an_entry_is_read_as_its_projection() -> None:
     place = Place(torch.arange(6), lengths, (WIDTH, WIDTH), None)
     codec = matryoshka(given).fitted(0, torch.tensor([43.0 / 48, 1.0], dtype=torch.float64))
     tensors = codec.encode(keys, values, place)
-    ranks = [[4, 6, 8, 8], [8, 6, 8, 8]]  # the first row has all five cuts, of which three are in layer 0 ... and 7
+    ranks = [[4, 6, 8, 8], [8, 6, 8, 8]]  # in the first row keys of layer 0 lost three steps, values one
     assert [t.numel() for t in tensors] == [
         sum(n * r for n, r in zip(lengths.tolist(), of, strict=True)) for of in ranks
     ]
@@ -96,9 +101,7 @@ def test_an_entry_is_read_as_its_projection() -> None:
 def test_no_entry_is_dropped_and_the_bytes_are_those_of_the_budget(budget: str) -> None:
     made, text = model(), ids()
     given = projections()
-    cache = BudgetedCache(made, budget, "recent:every=0")
-    cache.selected = cache.selected._replace(rest=matryoshka(given))
-    cache = BudgetedCache(made, budget, cache.selected)
+    cache = BudgetedCache(made, budget, projecting(given))
     with torch.no_grad():
         made(text, past_key_values=cache)
         account = cache.account()
@@ -125,7 +128,7 @@ def test_no_entry_is_dropped_and_the_bytes_are_those_of_the_budget(budget: str) 
 
 def test_a_full_budget_projects_nothing_and_a_second_choice_loses_nothing() -> None:
     made, text = model(), ids()
-    selected = BudgetedCache(made, "100%", "recent:every=0").selected._replace(rest=matryoshka(projections()))
+    selected = projecting(projections())
     with torch.no_grad():
         cache = BudgetedCache(made, "100%", selected)
         assert torch.equal(made(text, past_key_values=cache).logits, made(text).logits)
@@ -163,11 +166,10 @@ def test_what_cannot_be_is_refused(tmp_path) -> None:
     ):
         other = model(**change)
         with pytest.raises(InvalidInput, match=match), torch.no_grad():  # noqa: PT012
-            selected = BudgetedCache(other, "100%", method).selected._replace(rest=rest)
+            selected = selection(method)._replace(rest=rest)
             other(ids(), past_key_values=BudgetedCache(other, "60%", selected))
-    with pytest.raises(InvalidInput, match="give a larger budget"), torch.no_grad():  # noqa: PT012
-        selected = BudgetedCache(made, "100%", "recent:every=0").selected._replace(rest=rest)
-        made(ids(), past_key_values=BudgetedCache(made, "20%", selected))
+    with pytest.raises(InvalidInput, match="give a larger budget"), torch.no_grad():
+        made(ids(), past_key_values=BudgetedCache(made, "20%", projecting(projections())))
     trained = matryoshka(replace(projections(), fingerprint="another"))
     with pytest.raises(InvalidInput, match="was trained on a model with fingerprint another"):
-        BudgetedCache(made, "60%", selected._replace(rest=trained))
+        BudgetedCache(made, "60%", selection("recent")._replace(rest=trained))
