@@ -105,7 +105,8 @@ def principal(model: Any, texts: Tensor) -> Projections:
     squares, count = torch.zeros(()), 0
     for text in texts:
         read = Prefill(model, text[None]).read
-        pairs = [torch.stack([entry[kind][0].double().cpu() for entry in read]) for kind in (0, 1)]
+        columns = [keys for keys, _, _, _ in read], [values for _, values, _, _ in read]
+        pairs = [torch.stack([column[0].double().cpu() for column in each]) for each in columns]
         if pairs[0].shape != pairs[1].shape or pairs[0].shape[-1] % STEPS:
             raise InvalidInput(
                 f"{type(model).__name__}: keys are {pairs[0].shape[-1]} wide, values {pairs[1].shape[-1]}; projections "
@@ -127,7 +128,8 @@ def cayley(free: Tensor) -> Tensor:
     """Orthogonal matrices (I - A / 2)^-1 (I + A / 2) with A = X - X^T, of any X [..., d, d]; X = 0 gives I."""
     skew = (free - free.transpose(-1, -2)) / 2
     one = torch.eye(free.shape[-1], dtype=free.dtype, device=free.device)
-    return torch.linalg.solve(one - skew, one + skew)
+    found: Tensor = torch.linalg.solve(one - skew, one + skew)
+    return found
 
 
 def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting) -> Projections:
@@ -149,7 +151,8 @@ def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting) -> P
         apart = functional.kl_div(said, wanted, log_target=True, reduction="none").sum(-1).mean()
         written = functional.nll_loss(said[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
         optimiser.zero_grad()
-        (TEACHER * apart + (1 - TEACHER) * written).backward()
+        loss = TEACHER * apart + (1 - TEACHER) * written
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([free, mean], 1.0)
         optimiser.step()
     with torch.no_grad():
@@ -220,7 +223,7 @@ def projected(basis: Tensor, mean: Tensor, ranks: Tensor) -> Iterator[None]:
             read.append((m + inside @ u.transpose(-1, -2)).to(numbers.dtype).repeat_interleave(group, dim=1))
         seen = None if mask is None else readable(mask)[..., : key.shape[2]]
         out = functional.scaled_dot_product_attention(
-            query, *read, attn_mask=seen, is_causal=mask is None, scale=scaling
+            query, read[0], read[1], attn_mask=seen, is_causal=mask is None, scale=scaling
         )
         return out.transpose(1, 2).contiguous()
 

@@ -56,7 +56,7 @@ def _codec(given: Projections, layer: int, shares: Tensor) -> Codec:
             )
         held = []
         for kind, numbers in enumerate((keys, values)):
-            parts = numbers.split(place.lengths.tolist())
+            parts = torch.split(numbers, place.lengths.tolist())  # type: ignore[no-untyped-call]
             projected = [
                 (part.float() - m) @ u for part, (m, u) in zip(parts, bases(kind, numbers.device), strict=True)
             ]
@@ -67,7 +67,8 @@ def _codec(given: Projections, layer: int, shares: Tensor) -> Codec:
         read = []
         for kind, numbers in enumerate(tensors):
             lengths = place.lengths.tolist()
-            parts = numbers.float().split([n * rank for n, rank in zip(lengths, each[kind], strict=True)])
+            counts = [n * rank for n, rank in zip(lengths, each[kind], strict=True)]
+            parts = torch.split(numbers.float(), counts)  # type: ignore[no-untyped-call]
             of = zip(parts, lengths, bases(kind, numbers.device), strict=True)
             read.append(torch.cat([m + part.reshape(n, -1 if n else u.shape[1]) @ u.T for part, n, (m, u) in of]))
         return read[0], read[1]
