@@ -56,7 +56,7 @@ def _codec(given: Projections, layer: int, shares: Tensor) -> Codec:
             )
         held = []
         for kind, numbers in enumerate((keys, values)):
-            parts = torch.split(numbers, place.lengths.tolist())  # type: ignore[no-untyped-call]
+            parts = torch.split(numbers, place.lengths.tolist())
             projected = [
                 (part.float() - m) @ u for part, (m, u) in zip(parts, bases(kind, numbers.device), strict=True)
             ]
@@ -68,7 +68,7 @@ def _codec(given: Projections, layer: int, shares: Tensor) -> Codec:
         for kind, numbers in enumerate(tensors):
             lengths = place.lengths.tolist()
             counts = [n * rank for n, rank in zip(lengths, each[kind], strict=True)]
-            parts = torch.split(numbers.float(), counts)  # type: ignore[no-untyped-call]
+            parts = torch.split(numbers.float(), counts)
             of = zip(parts, lengths, bases(kind, numbers.device), strict=True)
             read.append(torch.cat([m + part.reshape(n, -1 if n else u.shape[1]) @ u.T for part, n, (m, u) in of]))
         return read[0], read[1]
