@@ -157,3 +157,30 @@ def test_check_rest_accepts_a_mean_and_nothing() -> None:
     check_rest(folded(lambda leaving, gone: gone.mean(2, keepdim=True)))
     check_rest(Rest(codec=codec()))
     check_rest(Rest(renew=lambda asked: asked.steps > 2))
+
+
+def fitted(**changed):
+    """Half precision where half of the bytes are given, whatever the share is."""
+
+    def made(layer, shares):
+        fine = codec()
+        return fine._replace(**{name: change(fine) for name, change in changed.items()})
+
+    return Rest(fitted=made)
+
+
+FITTED = {
+    "more than one of fold": fitted()._replace(codec=codec()),
+    "in its shape": fitted(decode=lambda fine: lambda tensors, place: tuple(t[:1].float() for t in tensors)),
+    "and .* bytes are taken": fitted(encode=lambda fine: lambda keys, values, place: (keys.clone(), values.clone())),
+    "with the other rows": fitted(
+        decode=lambda fine: lambda tensors, place: tuple(t.float() * len(place.lengths) for t in tensors)
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", FITTED)
+def test_check_rest_rejects_what_is_fitted_and_breaks_the_rule(rule: str) -> None:
+    check_rest(fitted())
+    with pytest.raises(CheckFailed, match=rule):
+        check_rest(FITTED[rule])

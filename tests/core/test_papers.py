@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from budgeteer import cli
-from budgeteer.cli import agent, bench, lab
+from budgeteer.cli import agent, bench, cache, lab
 from budgeteer.core import registry
 from budgeteer.core.errors import UnknownName
 from budgeteer.core.papers import LEVELS, Paper, matching, page, paper, papers
@@ -25,9 +25,9 @@ SOURCES = sorted((ROOT / "src" / "budgeteer").rglob("*.py"))
 
 
 def tools() -> set[str]:
-    """The tools of ``budgeteer lab``, ``agent`` and ``bench``: they carry papers that decide nothing while they run."""
+    """The tools of a few commands: they carry papers that decide nothing while they run."""
     found = set()
-    for name, command in (("lab", lab), ("agent", agent), ("bench", bench)):
+    for name, command in (("lab", lab), ("agent", agent), ("bench", bench), ("cache", cache)):
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -69,7 +69,7 @@ def test_every_row_is_true(one: Paper) -> None:
 
 
 def test_rows_that_claim_too_much_are_refused() -> None:
-    open_one, whole = paper("MatryoshkaKV"), paper("Mirostat")
+    open_one, whole = paper("Llama-MTSK"), paper("Mirostat")
     assert faults(replace(open_one, level="whole", here="all of it"))  # without a method
     assert faults(replace(open_one, level="part", here="a part", missing="the rest"))
     assert faults(replace(open_one, level="whole", here="all of it", methods=("heavy-hitters",)))  # nobody runs it
@@ -129,10 +129,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "106  whole" in text
     assert "methods: mirostat" in text
-    assert cli.main(["papers", "cache", "--open", "--json"]) == 0
+    assert cli.main(["papers", "vision", "--open", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["level"] for row in rows} == {"open"}
-    assert {"APE", "MatryoshkaKV"} <= {row["name"] for row in rows}
+    assert "Llama-MTSK" in {row["name"] for row in rows}
     assert cli.main(["papers", "--markdown"]) == 0
     assert capsys.readouterr().out == page()
     assert cli.main(["papers", "duet", "--markdown"]) == 2

@@ -22,6 +22,7 @@ from budgeteer.cache.attend import attach, frequencies_of, listen, updated
 from budgeteer.cache.gates import require_trained_on
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.narrow import Going, attach_narrow, narrow
+from budgeteer.cache.outcome import fates, require_uniform
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
@@ -78,6 +79,7 @@ class BudgetedCache(Cache):
             _retrievable(self.selected)
         windows = windows_of(model)
         require_trained_on(model, self.selected)
+        require_uniform(self.selected)
         attach(model, len(windows))
         self._hears = listen(model) if self.selected.score.hidden else None
         if self.selected.score.depth is not None:
@@ -239,25 +241,11 @@ class BudgetedCache(Cache):
             layers=len(alike),
         )
         for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
-            before, low = each.layer.bytes(), None
-            if self.selected.rest.codec is not None and each.layer.window is None:
-                both = self.selected.bands(each.scores, counts, *self._bytes_of_bands(each.layer))
-                counts, held_in_all = both[0], both[0] + both[1]
-                low = self.selected.keep(each.scores, held_in_all)
-            keep = self.selected.keep(each.scores, counts)
-            each.layer.keep(keep, each.scores > float("-inf"), None if low is None else low & ~keep)
+            rows, heads = each.scores.shape[:2]
+            full, before = self._footprint(each.layer).bytes // (rows * heads), each.layer.bytes()
+            keep, low, codec = fates(self.selected, each.layer, each.scores, counts, each.size, full)
+            each.layer.keep(keep, each.scores > float("-inf"), low, codec)
             self.measure(each.layer, before)
-
-    def _bytes_of_bands(self, layer: BudgetedLayer) -> tuple[int, int, int]:
-        """Bytes of an entry of one head as it is, of one in fewer bits, and of a head beside these."""
-        assert layer.storage is not None
-        assert self.selected.rest.codec is not None
-        columns = layer.storage.heads()
-        rows, heads = columns["keys"].shape[:2]
-        full = self._footprint(layer).bytes // (rows * heads)
-        pair = [columns[name] for name in ("keys", "values")]
-        entry, head = self.selected.rest.codec.cost(pair[0].shape[-1], pair[1].shape[-1])
-        return full, full - sum(c.shape[-1] * c.element_size() for c in pair) + entry, head + 8
 
     def require(self, budget: Budget | str, tokens: int) -> None:
         """Refuse a budget with which a prompt would be refused, judged by the entries that are held now.
@@ -285,7 +273,7 @@ class BudgetedCache(Cache):
         columns = layer.storage.heads().values()
         rows, heads = next(iter(columns)).shape[:2]
         entry = sum(column.shape[-1] * column.element_size() for column in columns) + 4  # 4: its slot
-        entry += self.selected.rest.codec is not None  # whether it is packed
+        entry += self.selected.rest.codec is not None or self.selected.rest.fitted is not None  # whether it is packed
         return Footprint(rows * heads * entry, None if layer.window is None else layer.window - 1)
 
     def _footprints(self, first: BudgetedLayer) -> list[Footprint]:

@@ -79,12 +79,12 @@ def fingerprint(model: Any) -> str:
 
 
 def require_trained_on(model: Any, selected: Selection) -> None:
-    """Refuse a score that was trained on another model, or a split that was measured on one.
+    """Refuse a score or a rest that was trained on another model, or a split that was measured on one.
 
     Raises:
         InvalidInput: it was.
     """
-    for trained in filter(None, (selected.score.fingerprint, selected.split.fingerprint)):
+    for trained in filter(None, (part.fingerprint for part in (selected.score, selected.split, selected.rest))):
         if trained != (found := fingerprint(model)):
             raise InvalidInput(
                 f"{selected.name} was trained on a model with fingerprint {trained}, this one has {found}; train it "

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from budgeteer.cache.narrow import Going, stays
-from budgeteer.cache.protocol import Asked, Cells, Leaving
+from budgeteer.cache.protocol import Asked, Cells, Codec, Leaving
 from budgeteer.cache.selecting import Selection
 from budgeteer.cache.storage import Columns, Ragged, Rectangle, Storage, held, kept, kept_and_packed
 from budgeteer.core.errors import InvalidInput
@@ -257,20 +257,21 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.watched = queries.clone(), valid.clone()
         return call._replace(queries=queries, valid=valid)
 
-    def keep(self, keep: Tensor, valid: Tensor, low: Tensor | None = None) -> None:
+    def keep(self, keep: Tensor, valid: Tensor, low: Tensor | None = None, codec: Codec | None = None) -> None:
         """Hold the entries where ``keep`` [B, K, n] is True, and no others, which go where the method says.
 
         Args:
             keep: entries that stay as they are.
             valid: entries that are there.
             low: entries that stay in fewer bits.
+            codec: of these.
         """
         assert self.storage is not None
         if bool(keep.all()):
             return
         whole, slots, fold = self.storage.whole(), self.storage.slots(self.seen), self.selected.rest.fold
-        if low is not None and self.selected.rest.codec is not None:
-            self.storage = kept_and_packed(whole, slots, keep, low, self.selected.rest.codec, self.frequencies)
+        if low is not None and codec is not None:
+            self.storage = kept_and_packed(whole, slots, keep, low, codec, self.frequencies)
             self.intact = False
             return
         if fold is not None:
@@ -287,9 +288,9 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             tokens: [B] of each row so far.
         """
         assert self.storage is not None
-        whole, slots, count = self.storage.whole(), self.storage.slots(self.seen), going.index.shape[1]
+        whole, slots, count = self.storage.whole(), self.storage.slots(self.seen), going.places.shape[1]
         self.seen, self.tokens = going.kept.shape[1], tokens
-        new = (going.index + self.seen - going.asked).where(going.valid, -1)
+        new = (going.places + self.seen - going.asked).where(going.valid, -1)
         slots = torch.cat([slots[..., :-count], new[:, None].expand(-1, slots.shape[1], -1)], dim=2)
         self.storage, self.intact = kept(whole, slots, stays(going.kept, slots)), False
 

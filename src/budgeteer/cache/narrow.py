@@ -25,13 +25,13 @@ class Going(NamedTuple):
     """The tokens of a call that go on, and what all layers keep.
 
     Attributes:
-        index: [B, m] int64, their places in the call, in order; rows with fewer than m begin with others.
+        places: [B, m] int64, their indices in the call, in order; rows with fewer than m begin with others.
         valid: [B, m]; False = one of these others, which nobody reads.
         kept: [B, seen] bool, the slots whose entries stay.
         asked: q, the tokens of the call.
     """
 
-    index: Tensor
+    places: Tensor
     valid: Tensor
     kept: Tensor
     asked: int
@@ -88,7 +88,7 @@ def _narrowed(value: Any, going: Going) -> Any:
         return tuple(_narrowed(each, going) for each in value)
     if not isinstance(value, Tensor) or value.dim() < 2:
         return value
-    index, rows = going.index, going.index.shape[0]
+    index, rows = going.places, going.places.shape[0]
     if value.dim() == 4 and value.shape[2] == going.asked:
         value = value.expand(rows, -1, -1, -1)
         value = value.gather(2, index[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[3]))

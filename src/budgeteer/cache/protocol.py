@@ -206,7 +206,7 @@ class Asked(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """What becomes of the entries that are not kept. At most one of ``fold``, ``codec`` and ``renew`` is given.
+    """What becomes of the entries that are not kept. At most one of fold, codec, fitted and renew is given.
 
     Attributes:
         fold: ``(leaving) -> (keys, values)``, of which the kept entries stay, with what they took in. Pure; rows are
@@ -214,12 +214,17 @@ class Rest(NamedTuple):
         rotation: it uses ``Leaving.frequencies``; a model without them is refused before anything is computed.
         codec: the next best entries stay in fewer bits. A budget is then what it would be in bytes without them.
         full: with ``codec``, the least share of the budget that is for entries as they are.
+        fitted: ``(layer, share) -> codec``: all entries but the protected ones stay in this codec, which takes no more
+            than a share [B] of the bytes of keys and values in each row, on the mean over the layers.
         renew: ``(asked) -> [B, K]`` bool. All entries stay, in cold memory; after a prompt each generated token reads
             those that were chosen, and the heads that ``renew`` names choose anew, by its query, before its attention.
+        fingerprint: of the model that it was trained on, as :class:`Score` has it. Empty = it is for any model.
     """
 
     fold: Callable[[Leaving], tuple[Tensor, Tensor]] | None = None
     rotation: bool = False
     codec: Codec | None = None
     full: float = 0.0
+    fitted: Callable[[int, Tensor], Codec] | None = None
     renew: Callable[[Asked], Tensor] | None = None
+    fingerprint: str = ""

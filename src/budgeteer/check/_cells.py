@@ -104,6 +104,7 @@ def check_rest(rest: Rest, *, seed: int = 0) -> None:
     where nothing leaves nothing changes; the same entries give the same result; a row's result does not depend on other
     rows, nor on what stands where no entry is; what was given is not changed. A codec gives finite numbers of the
     right shape back, the same for a head alone, in the bytes that it names and fewer than those of the entries.
+    A codec that is ``fitted`` to shares does so, too, in no more bytes than the shares on the mean over the layers.
     ``renew`` gives [B, K] of bool, by row.
 
     Args:
@@ -112,10 +113,12 @@ def check_rest(rest: Rest, *, seed: int = 0) -> None:
     """
     if not isinstance(rest, Rest):
         raise CheckFailed(f"the factory made {rest!r}, no Rest")
-    if sum(way is not None for way in (rest.fold, rest.codec, rest.renew)) > 1:
-        raise CheckFailed("more than one of fold, codec and renew; an entry has one fate")
+    if sum(way is not None for way in (rest.fold, rest.codec, rest.fitted, rest.renew)) > 1:
+        raise CheckFailed("more than one of fold, codec, fitted and renew; an entry has one fate")
     if rest.codec is not None:
         _check_codec(rest.codec, seed)
+    if rest.fitted is not None:
+        _check_fitted(rest.fitted, seed)
     if rest.renew is not None:
         _check_renew(rest.renew, seed)
     if rest.fold is None:
@@ -160,6 +163,31 @@ def _check_codec(codec: Codec, seed: int) -> None:
         some = codec.decode(codec.encode(pair[0][: lengths[1]], pair[1][: lengths[1]], alone), alone)
         if not all(torch.allclose(a, b[: lengths[1]], atol=1e-4) for a, b in zip(some, read, strict=True)):
             raise CheckFailed("the entries of a head change with the other heads")
+
+
+def _check_fitted(fitted: Callable[[int, Tensor], Codec], seed: int) -> None:
+    rng, lengths = torch.Generator().manual_seed(seed), torch.full((ROWS * KV_HEADS,), TOKENS)
+    keys, values = torch.randn(2, int(lengths.sum()), WIDTH, generator=rng)
+    slots = torch.arange(TOKENS).repeat(len(lengths))
+    place = Place(slots, lengths, (WIDTH, WIDTH), 0.3 ** torch.arange(WIDTH / 2))
+    for share in (1.0, 0.5):
+        taken, shares = 0, torch.full((ROWS,), share, dtype=torch.float64)
+        for layer in range(LAYERS):
+            codec = fitted(layer, shares)
+            encode = partial(codec.encode, keys, values, place)
+            tensors = _unchanged(encode, [keys, values, slots, shares], "encode")
+            read = codec.decode(tensors, place)
+            if any(each.shape != keys.shape or not bool(torch.isfinite(each).all()) for each in read):
+                raise CheckFailed("what was encoded does not come back in its shape, finite")
+            taken += sum(tensor.nbytes for tensor in tensors)
+            one, alone = lengths[:KV_HEADS], int(lengths[:KV_HEADS].sum())
+            first = Place(slots[:alone], one, place.widths, place.frequencies)
+            theirs = fitted(layer, shares[:1])
+            some = theirs.decode(theirs.encode(keys[:alone], values[:alone], first), first)
+            if not all(torch.allclose(a, b[:alone], atol=1e-4) for a, b in zip(some, read, strict=True)):
+                raise CheckFailed("the entries of a row change with the other rows")
+        if taken > share * LAYERS * (keys.nbytes + values.nbytes):
+            raise CheckFailed(f"a share of {share:.0%} of the bytes was given, and {taken} bytes are taken")
 
 
 def _check_renew(renew: Callable[[Asked], Tensor], seed: int) -> None:

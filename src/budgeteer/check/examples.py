@@ -75,6 +75,19 @@ def losses() -> dict[str, Any]:
     return {"losses": {"shares": [0.1, 0.3, 1.0], "losses": [[3, 1, 0], [1, 1, 0], [9, 0.5, 0.6], [2, 2.5, 0]]}}
 
 
+def projections() -> dict[str, Any]:
+    """Projections of the layers of :func:`budgeteer.check.check_rest`, with any matrices."""
+    import torch
+
+    from budgeteer.cache.projections import Projections, evenly
+    from budgeteer.check._cells import KV_HEADS, LAYERS, WIDTH
+
+    rng = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(2, LAYERS, KV_HEADS, WIDTH, WIDTH, generator=rng)).Q
+    mean = torch.randn(2, LAYERS, KV_HEADS, WIDTH, generator=rng)
+    return {"projections": Projections(basis, mean, evenly(2 * LAYERS * KV_HEADS, 4), 4)}
+
+
 def programmatic() -> dict[str, Any]:
     """A function that likes short traces."""
     return {"check": lambda question, trace: 1 / (1 + len(trace))}

@@ -47,6 +47,7 @@ RANGES = {
     "days": Range(1, 10_000),
     "depth": Range(1, 1_000),
     "discount": Range(0, 100),
+    "documents": Range(2, 12),
     "each": Range(1, 6),
     "fidelity": Range(0, 1),
     "first_seed": _SEED,

@@ -1,4 +1,4 @@
-"""budgeteer cache: what a budget of the KV cache costs and frees, what fits into a memory, and trained gates."""
+"""budgeteer cache: what a budget of the KV cache costs and frees, what fits a memory, and what is trained for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,plan,train}")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,parallel,plan,train}")
     evaluated = commands.add_parser("eval", help="answer questions about long texts with each method and budget")
     evaluated.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
     evaluated.add_argument(
@@ -48,6 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument(
         "--report", type=Path, metavar="FILE.html", help="page with quality against bytes, and what each head kept"
     )
+    apart = commands.add_parser(
+        "parallel", help="what it costs to read documents apart, once each for many prompts (APE), tuned and held out"
+    )
+    apart.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
+    apart.add_argument(
+        "--documents", type=int, default=4, metavar="N", help="of a prompt, 2 to 12 (default %(default)s)"
+    )
+    apart.add_argument("--length", type=int, default=128, metavar="N", help="tokens of one (default %(default)s)")
+    apart.add_argument(
+        "--samples", type=int, default=20, metavar="N", help="questions, half of them to choose with (default 20)"
+    )
+    apart.add_argument("--seed", type=int, default=0, help="of the documents (default %(default)s)")
+    apart.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
+    apart.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
     planned = commands.add_parser("plan", help="what of weights and cache fits into a memory, from the configuration")
     planned.add_argument("model", metavar="MODEL", help="hf:FOLDER, a config.json, smollm2 or thinker")
     planned.add_argument("--gpu", required=True, metavar="SIZE", help="its memory, such as 24GB (10^9) or 24GiB (2^30)")
@@ -62,9 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measured", type=Path, metavar="FILE", help="of cache eval --out: what the share that fits costs in quality"
     )
     planned.add_argument("--json", action="store_true", help="what fits as JSON")
-    trained = commands.add_parser("train", help="train the gates of a score, or measure what a cut of each layer loses")
+    trained = commands.add_parser(
+        "train",
+        help="train the gates of a score or the projections of a rest, or measure what a cut of each layer loses",
+    )
     trained.add_argument(
-        "kind", choices=("kvzap", "trim-kv", "knapsack"), help="the score of the gates, or the split of the losses"
+        "kind",
+        choices=("kvzap", "trim-kv", "matryoshka", "knapsack"),
+        help="the score of the gates, the rest of the projections, or the split of the losses",
     )
     trained.add_argument("model", metavar="MODEL", help="hf:FOLDER, smollm2 or thinker")
     trained.add_argument(
@@ -88,22 +107,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, plan or train."""
-    return {"plan": _plan, "eval": _evaluate, "train": _train}[args.action](args)
+    """Evaluate, compare, plan or train."""
+    return {"plan": _plan, "eval": _evaluate, "parallel": _parallel, "train": _train}[args.action](args)
+
+
+def _parallel(args: argparse.Namespace) -> int:
+    """Read documents apart and one behind the other, and print what that costs and saves."""
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.files import write_text
+    from budgeteer.lab.cache_eval import opened
+    from budgeteer.lab.cache_parallel import PREFIX, compare, questions
+
+    if args.samples < 4:
+        raise InvalidInput(f"--samples is {args.samples}; give 4 questions or more, half of them to choose with")
+    model, encode = opened(args.model, args.device)
+    asked = questions(encode, args.samples, args.documents, args.length, seed=args.seed)
+    found = compare(model, encode(PREFIX, True), asked)
+    said = [
+        f"temperature {found['temperature']}, scale {found['scale']}, chosen on {len(asked) - found['questions']} "
+        f"questions; judged on {found['questions']} others about {args.documents} documents",
+        f"{'':12} right   95 % interval  log p lost  95 % interval   tokens still to read",
+    ]
+    for row in found["rows"]:
+        right, lost = row["right"], row["lost"]
+        said.append(
+            f"{row['way']:12} {right['mean']:5.0%}  [{right['low']:5.0%}, {right['high']:4.0%}]  {lost['mean']:10.2f}  "
+            f"[{lost['low']:5.2f}, {lost['high']:5.2f}]  {row['read']:10,.0f}"
+        )
+    sys.stdout.write("\n".join(said) + "\n")
+    if args.out:
+        write_text(json.dumps(found, indent=1) + "\n", args.out)
+    return 0
 
 
 def _train(args: argparse.Namespace) -> int:
-    """Train gates, print what was measured on held-out texts, and write them; or measure the losses of layers."""
+    """Train gates or projections, print what was measured on held-out texts, and write them; or measure losses."""
     import torch
 
     from budgeteer.cache import selection
     from budgeteer.cache.gates import GATES, save_gates
+    from budgeteer.cache.projections import NAME, save_projections
     from budgeteer.cache.size import parsed
     from budgeteer.core.errors import InvalidInput
     from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
     from budgeteer.lab.cache_gates import EVERY, Training, train_gates
     from budgeteer.lab.cache_losses import losses
+    from budgeteer.lab.cache_projections import Fitting, train_projections
 
     budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
     if budget.kind == "bytes":
@@ -131,6 +181,13 @@ def _train(args: argparse.Namespace) -> int:
         for layer, lost in enumerate(measured["losses"]):
             sys.stdout.write(f"layer {layer:3}: " + "  ".join(f"{loss:6.3f}" for loss in lost) + "\n")
         sys.stdout.write(f"written: {path}; use it as {measured['method']}:split=knapsack:losses={path}\n")
+        return 0
+    if args.kind == NAME:
+        path = args.out or folder / GATES / f"{NAME}.safetensors"
+        fitted = train_projections(model, texts, Fitting(steps=args.steps, seed=args.seed))
+        save_projections(fitted.projections, path)
+        sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in fitted.measured.items()))
+        sys.stdout.write(f"written: {path}; use it as recent:every=0,rest={NAME}:projections={path}\n")
         return 0
     keep = max(budget.of(args.length), 1)
     given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)

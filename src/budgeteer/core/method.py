@@ -153,6 +153,7 @@ CLASSES: dict[str, str] = {
     "fixed precision": "token level: all in the same few bits",
     "mixed precision": "token level: some as they are, some in few bits",
     "outliers": "token level: numbers that stand out are spread before they are quantised",
+    "low rank": "token level: fewer numbers an entry, by projections that are learnt",
     "memory tiers": "system level: entries lie in the memory of the CPU and move to the model's",
 }
 """Class of a method of a KV cache -> its level and what methods of it do.

@@ -1284,5 +1284,14 @@ METHODS: tuple[Method, ...] = (
         _paper("FlexiCache"),
         classes=(*_READING, "memory tiers"),
     ),
+    Method(
+        "matryoshka",
+        "rest",
+        _CR("matryoshka"),
+        "all stay, in fewer numbers of a trained basis",
+        _paper("MatryoshkaKV"),
+        arguments=_example("projections"),
+        classes=("low rank",),
+    ),
 )
 # fmt: on

@@ -35,8 +35,8 @@ class Paper:
         part: the part of the subject it belongs to, such as ``"train/rollouts"`` or ``"cache"``.
         title: as published.
         arxiv: arXiv id, or ``""``.
-        methods: names in :mod:`budgeteer.core.registry` that carry it, or a command: ``lab:NAME``, ``agent:NAME`` or
-            ``bench:NAME``.
+        methods: names in :mod:`budgeteer.core.registry` that carry it, or a command: ``lab:NAME``, ``agent:NAME``,
+            ``bench:NAME`` or ``cache:NAME``.
         level: how much of it is here, see :data:`LEVELS`.
         here: what is here, in a few words; ``""`` where nothing is.
         missing: what is not; ``""`` for whole and open ones.

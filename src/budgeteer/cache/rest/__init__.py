@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.rest._drop import drop
     from budgeteer.cache.rest._ema import ema
     from budgeteer.cache.rest._flexi_cache import flexi_cache
+    from budgeteer.cache.rest._matryoshka import matryoshka
     from budgeteer.cache.rest._merge import merge
     from budgeteer.cache.rest._offload import offload
     from budgeteer.cache.rest._quantise import quantise
@@ -20,6 +21,7 @@ __all__ = [
     "drop",
     "ema",
     "flexi_cache",
+    "matryoshka",
     "merge",
     "offload",
     "quantise",
@@ -32,6 +34,7 @@ __getattr__ = lazy(
         "drop": "_drop",
         "ema": "_ema",
         "flexi_cache": "_flexi_cache",
+        "matryoshka": "_matryoshka",
         "merge": "_merge",
         "offload": "_offload",
         "quantise": "_quantise",
