@@ -63,6 +63,7 @@ REBASE = Citation(
 BAVT = _paper("BAVT")
 BATS = _paper("BATS")
 VOI_CONTROL = _paper("VOI-control")
+ROUTER_R1 = _paper("Router-R1")
 TURN_CONTROL = _paper("TurnControl")
 TREE_PLANNER = _paper("Tree-Planner")
 CODE_AGENTS = _paper("CodeAgents")
@@ -769,6 +770,7 @@ METHODS: tuple[Method, ...] = (
     Method("alp", "reward", _RW("alp"), "a price of length that grows with the pass rate", ALP),
     Method("cosine", "reward", _RW("cosine"), "a cosine over the length, up for wrong answers", DEMYSTIFYING),
     Method("right-only", "reward", _RW("right_only"), "another reward, for right answers only"),
+    Method("router-r1", "reward", _RW("router_r1"), "right, well formed, and with cheap helpers", ROUTER_R1),
     Method("repetition", "reward", _RW("repetition"), "less for what is said again, to add to others", DEMYSTIFYING),
     # advantage
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
