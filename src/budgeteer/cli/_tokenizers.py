@@ -66,6 +66,7 @@ def transplant(args: argparse.Namespace) -> int:
 
     from budgeteer.core.errors import CheckpointError, InvalidInput
     from budgeteer.models.embedder import embedder
+    from budgeteer.models.hub import require_known
     from budgeteer.models.transformers import pretrained
     from budgeteer.models.transplant import transplant as put
 
@@ -73,6 +74,9 @@ def transplant(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--way {args.way} takes no --encoder; leave it out")
     if args.out.is_dir() and any(args.out.iterdir()):
         raise InvalidInput(f"--out {args.out} is not empty; choose another folder")
+    for name in (args.tokenizer, args.encoder):
+        if name is not None and not Path(name).exists():
+            require_known(name)
     try:
         new = transformers.AutoTokenizer.from_pretrained(args.tokenizer)
     except Exception as error:  # transformers raises whatever its parts raise

@@ -64,6 +64,7 @@ BAVT = _paper("BAVT")
 BATS = _paper("BATS")
 VOI_CONTROL = _paper("VOI-control")
 ROUTER_R1 = _paper("Router-R1")
+SPARK_ME = _paper("SparkMe")
 TURN_CONTROL = _paper("TurnControl")
 TREE_PLANNER = _paper("Tree-Planner")
 CODE_AGENTS = _paper("CodeAgents")
@@ -577,6 +578,14 @@ METHODS: tuple[Method, ...] = (
         _AN("composer"),
         "which tools are kept in the prompt: tested, judged and bought by their price",
         AGENT_KNAPSACK,
+        traits=("tools",),
+    ),
+    Method(
+        "interview",
+        "strategy",
+        _AN("interview"),
+        "which questions come next: the path that covers most for its turns",
+        SPARK_ME,
         traits=("tools",),
     ),
     Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),
