@@ -79,12 +79,12 @@ def test_the_reward_by_hand() -> None:
     assert router_r1(0).score((), five).tolist() == [1, 1, 0.5, 0, -1]
 
 
-def test_the_window_remembers_roots_and_forgets_old_ones() -> None:
+def test_the_window_remembers_costs_and_forgets_old_ones() -> None:
     reward = router_r1(0.5, window=3)
     state = reward.observe(reward.init(), rows([1, 1], [100, 4], [1, 1]))
-    assert state == (10, 2)
+    assert state == (100, 4)
     state = reward.observe(state, rows([0, 1], [9, 16], [1, 1]))
-    assert state == (2, 3, 4)
+    assert state == (4, 9, 16)
     low, high = np.quantile([2, 3, 4, 3], (0.05, 0.95))
     (got,) = reward.score(state, rows([1], [9], [1]))
     assert got == pytest.approx(0.5 + 0.5 * (1 - (3 - low) / (high - low)))

@@ -1159,6 +1159,14 @@ METHODS: tuple[Method, ...] = (
         _paper("RCR-Router"),
         arguments=_example("encode"),
     ),
+    Method(
+        "budget-mem",
+        "reducer",
+        _CX("budget_mem"),
+        "what rules, an encoder or a reranker finds: a trained router says which",
+        _paper("BudgetMem"),
+        arguments=_example("tiers"),
+    ),
     # route
     Method("similarity", "route", _RO("similarity"), "models that did well on like requests", ROUTING_SURVEY),
     Method("classifier", "route", _RO("classifier"), "the model of the best predicted score", ROUTING_SURVEY),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from budgeteer.core.cheapness import cheapness
 from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import ENDED, F64, FINISHED
@@ -60,28 +61,13 @@ def router_r1(weight: float = 0.3, window: int = 1000) -> Reward:
         raise InvalidInput(f"router_r1(weight={weight}, window={window}); give 0 to 1, and 1 row or more")
 
     def score(state: tuple[float, ...], rows: Columns) -> F64:
-        root = np.sqrt(rows.column(CALLED_COST, "router_r1"))
-        cheap = cheapness(root, np.array([*state, *root]))
+        cost = rows.column(CALLED_COST, "router_r1")
+        cheap = cheapness(cost, np.array([*state, *cost]))
         good = (1 - weight) * rows.correct + weight * cheap
         formed = rows.column(WELL_FORMED, "router_r1") > 0
         return np.where(formed, np.where(rows.correct > 0, good, 0.0), -1.0)
 
     def observe(state: tuple[float, ...], rows: Columns) -> tuple[float, ...]:
-        return (*state, *np.sqrt(rows.column(CALLED_COST, "router_r1")).tolist())[-window:]
+        return (*state, *rows.column(CALLED_COST, "router_r1").tolist())[-window:]
 
     return Reward(score, tuple, observe, (CALLED_COST, WELL_FORMED))
-
-
-def cheapness(values: F64, known: F64) -> F64:
-    """1 at the 5 % quantile of ``known`` and below, 0 at the 95 % quantile and above, a line between; 1/2 if equal.
-
-    >>> cheapness(np.array([0.0, 5.0, 10.0]), np.linspace(0, 10, 101)).round(3).tolist()
-    [1.0, 0.5, 0.0]
-    """
-    if not len(known):
-        return np.full(len(values), 0.5)
-    low, high = np.quantile(known, (0.05, 0.95))
-    if not high > low:
-        return np.full(len(values), 0.5)
-    found: F64 = 1 - np.clip((values - low) / (high - low), 0, 1)
-    return found
