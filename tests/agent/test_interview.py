@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,13 @@ def test_without_a_person_or_a_readable_draft_it_answers_at_once() -> None:
     alone = Interview([" work?"], MUCH)
     task = Task(alone.task.question, alone.task.model, RAW, 0)
     assert asyncio.run(interview().solve(task)).answer == "A painter with a dog."
+
+
+def test_thinking_is_no_question() -> None:
+    case = Interview([" Hm: B: the weather?</think> work and tools and pay and pets?"], MUCH)
+    thinking = replace(RAW, close="</think>", answer=lambda text: text.strip() or None)
+    asyncio.run(interview().solve(replace(case.task, style=thinking)))
+    assert case.asked == ["work and tools and pay and pets?"]
 
 
 def test_what_is_read_of_drafts_and_judgements() -> None:

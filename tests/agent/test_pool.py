@@ -17,6 +17,7 @@ from budgeteer.rl.reward import Columns, router_r1
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Settings, run
 
+NONE = np.zeros(0)
 STYLE = Style(lambda text: text + "\n", lambda text: text.strip() or None, "")
 
 
@@ -75,28 +76,28 @@ def test_the_reward_by_hand() -> None:
     five = rows([1, 1, 0.5, 0, 1], [0, 1, 4, 9, 16], [1, 1, 1, 1, 0])
     cheap = [1, 1 - 0.8 / 3.6, 1 - 1.8 / 3.6]
     expected = [0.6 + 0.4 * cheap[0], 0.6 + 0.4 * cheap[1], 0.6 * 0.5 + 0.4 * cheap[2], 0, -1]
-    assert router_r1(0.4).score((), five).tolist() == pytest.approx(expected)
-    assert router_r1(0).score((), five).tolist() == [1, 1, 0.5, 0, -1]
+    assert router_r1(0.4).score(NONE, five).tolist() == pytest.approx(expected)
+    assert router_r1(0).score(NONE, five).tolist() == [1, 1, 0.5, 0, -1]
 
 
 def test_the_window_remembers_costs_and_forgets_old_ones() -> None:
     reward = router_r1(0.5, window=3)
     state = reward.observe(reward.init(), rows([1, 1], [100, 4], [1, 1]))
-    assert state == (100, 4)
+    assert state.tolist() == [100, 4]
     state = reward.observe(state, rows([0, 1], [9, 16], [1, 1]))
-    assert state == (4, 9, 16)
+    assert state.tolist() == [4, 9, 16]
     low, high = np.quantile([2, 3, 4, 3], (0.05, 0.95))
     (got,) = reward.score(state, rows([1], [9], [1]))
     assert got == pytest.approx(0.5 + 0.5 * (1 - (3 - low) / (high - low)))
-    assert reward.score((), rows([1, 1], [7, 7], [1, 1])).tolist() == [0.75, 0.75]  # nothing to compare
+    assert reward.score(NONE, rows([1, 1], [7, 7], [1, 1])).tolist() == [0.75, 0.75]  # nothing to compare
 
 
 def test_cheap_and_wrong_never_pays_and_columns_have_defaults() -> None:
-    score = router_r1(0.9).score((), rows([0, 1], [0, 100], [1, 1]))
+    score = router_r1(0.9).score(NONE, rows([0, 1], [0, 100], [1, 1]))
     assert score[0] < score[1]
     reward = router_r1()
     plain = Columns([1, 0], [9, 9], [0, 0], [9, 9], [1, 4]).completed(reward.needs, {})
-    assert reward.score((), plain).tolist() == [0.7 + 0.3 * 0.5, -1]  # a row that was cut keeps to no format
+    assert reward.score(NONE, plain).tolist() == [0.7 + 0.3 * 0.5, -1]  # a row that was cut keeps to no format
     for wrong in (lambda: router_r1(1.5), lambda: router_r1(window=0)):
         with pytest.raises(InvalidInput, match="give 0 to 1"):
             wrong()

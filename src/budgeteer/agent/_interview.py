@@ -212,6 +212,12 @@ def judged(text: str, agenda: Agenda) -> tuple[set[int], float, str]:
     return numbers, min(1.0, float(chance[0])) if chance else 0.0, "" if topic.lower() in ("", "none") else topic[:80]
 
 
+def _answer(task: Task, text: str) -> str:
+    """What a model wrote behind its thinking."""
+    close = task.style.close
+    return (text.rpartition(close)[2] if close else text).strip()
+
+
 def _asked_by_text(tool: Tool) -> bool:
     return [kind.get("type") for kind in tool.parameters.values()] == ["string"]
 
@@ -230,12 +236,12 @@ async def _planned(
     drafted = await ask(task, prompt, most=draft, stop=(), temperature=0.0, stage="plan", at=number)
     best: Sequence[str] = ()
     highest = 0.0
-    for place, path in enumerate(paths_of(f"A: {drafted.text.strip()}", paths, horizon)):
+    for place, path in enumerate(paths_of(f"A: {_answer(task, drafted.text)}", paths, horizon)):
         prompt = aside(task, JUDGE.format(topics=agenda.listed(), path="\n".join(path)))
         if not agent.fits(prompt, note, said):
             return best, False
         piece = await ask(task, prompt, most=note, stop=(), temperature=0.0, stage="critic", at=number * paths + place)
-        covered, chance, _ = judged(f"covers: {piece.text.strip()}", agenda)
+        covered, chance, _ = judged(f"covers: {_answer(task, piece.text)}", agenda)
         worth = utility(len(covered), len(path), chance, weights)
         if worth > highest:
             best, highest = path, worth
@@ -249,7 +255,7 @@ async def _noted(task: Task, agent: Agent, agenda: Agenda, said: Turns, question
     if not agenda.open or not agent.fits(prompt, most, said):
         return
     piece = await ask(task, prompt, most=most, stop=(), temperature=0.0, stage="note", at=len(said))
-    covered, _, topic = judged(f"covers: {piece.text.strip()}", agenda)
+    covered, _, topic = judged(f"covers: {_answer(task, piece.text)}", agenda)
     agenda.cover(covered)
     if topic:
         agenda.add(topic)

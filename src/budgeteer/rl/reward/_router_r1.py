@@ -54,20 +54,20 @@ def router_r1(weight: float = 0.3, window: int = 1000) -> Reward:
 
     >>> rows = Columns([1, 1, 0, 1], [9] * 4, [0] * 4, [9] * 4, [1, 1, 1, 1], called_cost=[0, 4, 0, 1],
     ...     well_formed=[1, 1, 1, 0])
-    >>> router_r1(0.5).score((), rows).tolist()
+    >>> router_r1(0.5).score(np.zeros(0), rows).tolist()
     [1.0, 0.5, 0.0, -1.0]
     """
     if not (0 <= weight <= 1 and window >= 1):
         raise InvalidInput(f"router_r1(weight={weight}, window={window}); give 0 to 1, and 1 row or more")
 
-    def score(state: tuple[float, ...], rows: Columns) -> F64:
+    def score(state: F64, rows: Columns) -> F64:
         cost = rows.column(CALLED_COST, "router_r1")
-        cheap = cheapness(cost, np.array([*state, *cost]))
+        cheap = cheapness(cost, np.concatenate([state, cost]))
         good = (1 - weight) * rows.correct + weight * cheap
         formed = rows.column(WELL_FORMED, "router_r1") > 0
         return np.where(formed, np.where(rows.correct > 0, good, 0.0), -1.0)
 
-    def observe(state: tuple[float, ...], rows: Columns) -> tuple[float, ...]:
-        return (*state, *rows.column(CALLED_COST, "router_r1").tolist())[-window:]
+    def observe(state: F64, rows: Columns) -> F64:
+        return np.concatenate([state, rows.column(CALLED_COST, "router_r1")])[-window:]
 
-    return Reward(score, tuple, observe, (CALLED_COST, WELL_FORMED))
+    return Reward(score, lambda: np.zeros(0), observe, (CALLED_COST, WELL_FORMED))
