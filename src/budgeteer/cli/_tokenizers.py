@@ -80,7 +80,8 @@ def transplant(args: argparse.Namespace) -> int:
     try:
         new = transformers.AutoTokenizer.from_pretrained(args.tokenizer)
     except Exception as error:  # transformers raises whatever its parts raise
-        raise CheckpointError(f"transformers cannot load a tokenizer from {args.tokenizer}: {error}") from error
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"transformers cannot load a tokenizer from {args.tokenizer}: {why}") from error
     embed = None if args.encoder is None else embedder(args.encoder)
     old, model = pretrained(args.model)
     report = put(model, old, new, args.way, embed, seed=args.seed)
