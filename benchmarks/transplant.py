@@ -13,12 +13,13 @@ and a text's value is the mean over them.
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from budgeteer.models.transformers import pretrained
 from budgeteer.models.transplant import transplant
 
 OUT = Path(__file__).parent / "results" / "transplant.json"
-WAYS = ("pieces", "tokenadapt", "tokenadapt, encoder", "mean", "random")
+WAYS = ("pieces", "tokenadapt", "mean", "random", "tokenadapt, encoder")
 SEEDS = 5
 """Of the random draws."""
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
@@ -89,7 +90,7 @@ def main() -> None:
     known = json.loads(args.out.read_text())["rows"] if args.out.exists() and not args.quick else []
     done = {(row["tokenizer"], row["way"]) for row in known}
 
-    def measured(name: str, new: Any, way: str, seed: int) -> tuple[list[float], dict[str, Any]]:
+    def measured(new: Any, way: str, seed: int) -> tuple[list[float], dict[str, Any]]:
         old, model = pretrained(args.model, "float32")
         began, report = time.process_time(), {}
         if new is not None:
@@ -100,18 +101,19 @@ def main() -> None:
         share = sum(len(text.encode()) for text in held) / sum(tokens for _, tokens in found)
         return [bits for bits, _ in found], {**report, "seconds": took, "bytes_per_token": share}
 
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "its own": lambda: None,
         "three words": lambda: supertokens(texts[: 5 if args.quick else 70], size, 3),
         "one word": lambda: supertokens(texts[: 5 if args.quick else 70], size, 1),
         "thinker": lambda: pretrained(THINKER)[0],
     }
     for name, make in made.items():
+        new = make()
         ways = ("none",) if name == "its own" else WAYS if name == "three words" else ("pieces", "tokenadapt", "mean")
         for way in ways:
             if (name, way) in done or ("encoder" in way and embed is None):
                 continue
-            each = [measured(name, make(), way, seed) for seed in range(seeds if way == "random" else 1)]
+            each = [measured(copy.deepcopy(new), way, seed) for seed in range(seeds if way == "random" else 1)]
             bits = np.mean([values for values, _ in each], axis=0)
             mean = mean_ci(bits)
             row = {"tokenizer": name, "way": way, **each[0][1], "bits": [mean.mean, mean.low, mean.high]}

@@ -15,17 +15,17 @@ pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 
-def tokenizer(merges: list[tuple[str, str]], letters: str = "abc "):
+def tokenizer(merges: list[tuple[str, str]], letters: str = "abc ", end: str = "<end>"):
     """A byte-level BPE of these letters and merges, and an end."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<end>", *letters.replace(" ", "Ġ"), *(a + b for a, b in merges)]
+    words = [end, *letters.replace(" ", "Ġ"), *(a + b for a, b in merges)]
     made = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, merges))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<end>"])
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
+    made.add_special_tokens([end])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token=end)
 
 
 def llama(size: int, *, tied: bool = True):
@@ -126,6 +126,16 @@ def test_special_tokens_and_the_template_come_along_and_the_rest_is_the_mean() -
     assert torch.equal(table[new.convert_tokens_to_ids("<turn>")], turn)
     said = new.apply_chat_template([{"role": "user", "content": "ab"}], tokenize=False)
     assert new.convert_ids_to_tokens(new(said)["input_ids"]) == ["ab", "<turn>"]
+
+
+def test_an_end_of_another_name_is_the_same_end() -> None:
+    old, new = tokenizer(OLD), tokenizer(OLD, "abc ", end="<ab>")  # its text could be made of pieces, too
+    model = llama(len(old))
+    stop = new.eos_token_id
+    before = model.get_input_embeddings().weight[old.eos_token_id].detach().clone()
+    assert transplant(model, old, new).left == 0
+    assert torch.equal(model.get_input_embeddings().weight[stop], before)
+    assert new.eos_token == "<end>"
 
 
 def test_random_draws_have_the_tables_spread_and_a_seed() -> None:

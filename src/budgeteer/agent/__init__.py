@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.agent._bavt import bavt
     from budgeteer.agent._code_agents import code_agents
     from budgeteer.agent._composer import composer
+    from budgeteer.agent._interview import interview
     from budgeteer.agent._one_prompt import one_prompt
     from budgeteer.agent._react import react
     from budgeteer.agent._tree_planner import tree_planner
@@ -23,6 +24,7 @@ __all__ = [
     "bavt",
     "code_agents",
     "composer",
+    "interview",
     "one_prompt",
     "react",
     "tree_planner",
@@ -37,6 +39,7 @@ __getattr__ = lazy(
         "bavt": "_bavt",
         "code_agents": "_code_agents",
         "composer": "_composer",
+        "interview": "_interview",
         "one_prompt": "_one_prompt",
         "react": "_react",
         "tree_planner": "_tree_planner",

@@ -116,6 +116,11 @@ def rerank() -> dict[str, Any]:
     return {"rerank": cosine(words)}
 
 
+def tiers() -> dict[str, Any]:
+    """An encoder and a reranker of counted words, of which the middle tier is taken."""
+    return {**encode(), **rerank(), "router": "mid"}
+
+
 def surprise() -> dict[str, Any]:
     """A surprise that grows with the length of a word."""
     return {"surprise": lambda text: [(w.start(), w.end(), float(len(w.group()))) for w in re.finditer(r"\S+", text)]}

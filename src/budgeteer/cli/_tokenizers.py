@@ -66,6 +66,7 @@ def transplant(args: argparse.Namespace) -> int:
 
     from budgeteer.core.errors import CheckpointError, InvalidInput
     from budgeteer.models.embedder import embedder
+    from budgeteer.models.hub import require_known
     from budgeteer.models.transformers import pretrained
     from budgeteer.models.transplant import transplant as put
 
@@ -73,10 +74,14 @@ def transplant(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--way {args.way} takes no --encoder; leave it out")
     if args.out.is_dir() and any(args.out.iterdir()):
         raise InvalidInput(f"--out {args.out} is not empty; choose another folder")
+    for name in (args.tokenizer, args.encoder):
+        if name is not None and not Path(name).exists():
+            require_known(name)
     try:
         new = transformers.AutoTokenizer.from_pretrained(args.tokenizer)
     except Exception as error:  # transformers raises whatever its parts raise
-        raise CheckpointError(f"transformers cannot load a tokenizer from {args.tokenizer}: {error}") from error
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"transformers cannot load a tokenizer from {args.tokenizer}: {why}") from error
     embed = None if args.encoder is None else embedder(args.encoder)
     old, model = pretrained(args.model)
     report = put(model, old, new, args.way, embed, seed=args.seed)

@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.context._bm25 import bm25
+    from budgeteer.context._budget_mem import budget_mem
     from budgeteer.context._carrot import carrot
     from budgeteer.context._diverse import diverse
     from budgeteer.context._frugal import frugal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bm25",
+    "budget_mem",
     "carrot",
     "diverse",
     "frugal",
@@ -40,6 +42,7 @@ __getattr__ = lazy(
     __name__,
     {
         "bm25": "_bm25",
+        "budget_mem": "_budget_mem",
         "carrot": "_carrot",
         "diverse": "_diverse",
         "frugal": "_frugal",

@@ -101,6 +101,11 @@ READ = {
         "words",
         "budgeteer.context.encode:rerank_of",
     ),
+    "router": Read(
+        "low, mid or high, or a FILE that budgeteer.context.tier_router.save wrote",
+        "low",
+        "budgeteer.context._budget_mem:router_of",
+    ),
     "surprise": Read(
         "thinker, or a FOLDER or name of a causal model of transformers",
         "thinker",

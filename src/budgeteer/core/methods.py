@@ -63,6 +63,8 @@ REBASE = Citation(
 BAVT = _paper("BAVT")
 BATS = _paper("BATS")
 VOI_CONTROL = _paper("VOI-control")
+ROUTER_R1 = _paper("Router-R1")
+SPARK_ME = _paper("SparkMe")
 TURN_CONTROL = _paper("TurnControl")
 TREE_PLANNER = _paper("Tree-Planner")
 CODE_AGENTS = _paper("CodeAgents")
@@ -580,6 +582,14 @@ METHODS: tuple[Method, ...] = (
         AGENT_KNAPSACK,
         traits=("tools",),
     ),
+    Method(
+        "interview",
+        "strategy",
+        _AN("interview"),
+        "which questions come next: the path that covers most for its turns",
+        SPARK_ME,
+        traits=("tools",),
+    ),
     Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),
     Method(
         "switch-thinking",
@@ -771,6 +781,7 @@ METHODS: tuple[Method, ...] = (
     Method("alp", "reward", _RW("alp"), "a price of length that grows with the pass rate", ALP),
     Method("cosine", "reward", _RW("cosine"), "a cosine over the length, up for wrong answers", DEMYSTIFYING),
     Method("right-only", "reward", _RW("right_only"), "another reward, for right answers only"),
+    Method("router-r1", "reward", _RW("router_r1"), "right, well formed, and with cheap helpers", ROUTER_R1),
     Method("repetition", "reward", _RW("repetition"), "less for what is said again, to add to others", DEMYSTIFYING),
     # advantage
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
@@ -1228,6 +1239,14 @@ METHODS: tuple[Method, ...] = (
         "what an agent of a team sees, by role, stage and age",
         _paper("RCR-Router"),
         arguments=_example("encode"),
+    ),
+    Method(
+        "budget-mem",
+        "reducer",
+        _CX("budget_mem"),
+        "what rules, an encoder or a reranker finds: a trained router says which",
+        _paper("BudgetMem"),
+        arguments=_example("tiers"),
     ),
     # route
     Method("similarity", "route", _RO("similarity"), "models that did well on like requests", ROUTING_SURVEY),

@@ -98,8 +98,10 @@ def answer(text: str) -> tuple[float, float] | bool | None:
     if found[-1].lower().strip(". ") == "impossible":
         return False
     interval = _INTERVAL.search(found[-1])
+    if interval is None:
+        return None
     try:
-        low, high = (float(part.replace(",", "").replace("_", "")) for part in interval.groups()) if interval else ()
+        low, high = (float(part.replace(",", "").replace("_", "")) for part in interval.groups())
     except ValueError:
         return None
     return (low, high) if low <= high else None

@@ -210,8 +210,10 @@ def transplant(
         raise InvalidInput(f"{way!r} is no way to embed new tokens; there are {', '.join(WAYS)}")
     if not len(new):
         raise InvalidInput("the new tokenizer has no token")
+    own = shared(old, new)  # before its begin, end and padding become those of the old one
     adopt(old, new)
-    same, mixed = shared(old, new), mixtures(old, new, way, embed, settings)
+    same = shared(old, new) | own
+    mixed = {token: mixture for token, mixture in mixtures(old, new, way, embed, settings).items() if token not in same}
     first, last = model.get_input_embeddings(), model.get_output_embeddings()
     untied = last is not None and last.weight.data_ptr() != first.weight.data_ptr()
     with torch.no_grad():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.reward._pear import pear
     from budgeteer.rl.reward._repetition import repetition
     from budgeteer.rl.reward._right_only import right_only
+    from budgeteer.rl.reward._router_r1 import router_r1
     from budgeteer.rl.reward._shorter_better import shorter_better
     from budgeteer.rl.reward._thinkdial import thinkdial
     from budgeteer.rl.reward._traac import traac
@@ -58,6 +59,7 @@ __all__ = [
     "pear",
     "repetition",
     "right_only",
+    "router_r1",
     "shorter_better",
     "summed",
     "thinkdial",
@@ -92,6 +94,7 @@ __getattr__ = lazy(
         "pear": "_pear",
         "repetition": "_repetition",
         "right_only": "_right_only",
+        "router_r1": "_router_r1",
         "shorter_better": "_shorter_better",
         "summed": "sums",
         "thinkdial": "_thinkdial",
