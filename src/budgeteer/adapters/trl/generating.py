@@ -102,15 +102,15 @@ def _by_transformers(
     return sampling.rows(watch, numbers, tokens)
 
 
-def context_of(trainer: Any) -> float:
+def context_of(trainer: Any) -> int | None:
     """Most tokens of a request to vLLM, prompt and completion together; the engine may have been started with less than
-    the model has, and refuses longer ones."""
+    the model has, and refuses longer ones. None = a server that does not say."""
     generation = trainer.vllm_generation
     if generation.mode == "colocate":
-        return float(generation.llm.llm_engine.model_config.max_model_len)
+        return int(generation.llm.llm_engine.model_config.max_model_len)
     said = generation.vllm_client.get_server_info() if trainer.accelerator.is_main_process else None
-    told: Any = broadcast_object_list([said and said["model_config"].get("max_model_len", math.inf)])[0]
-    return float(told)
+    told: list[int | None] = [said and said["model_config"].get("max_model_len")]
+    return broadcast_object_list(told)[0]  # type: ignore[no-any-return, unused-ignore]
 
 
 def by_vllm(

@@ -111,7 +111,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         self._ids = self._tokenized()
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.use_vllm:
-            positions = min(positions or math.inf, context_of(self))
+            positions = min((n for n in (positions, context_of(self)) if n), default=None)
         self._hints = None if chosen.variant is None else hints_of(self._tokenizer, self.train_dataset)
         refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
