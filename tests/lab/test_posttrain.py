@@ -169,6 +169,21 @@ def test_chats_are_asked_through_the_template_and_answers_read_behind_the_thinki
     assert all("</think>" in row["completion"] and "boxed{" in row["completion"] for row in right)
 
 
+def test_hints_are_the_solutions_of_the_file(model, tmp_path) -> None:
+    """All steps but the last of each solution in the first round, and no token of them on the bill."""
+    rows = [{"question": f"{a} and 4?", "answer": f"{a}4", "solution": [f"{a} first ", "and then "]} for a in range(9)]
+    path, run = tmp_path / "my.jsonl", {"recipe": "seele:rounds=1", "steps": 1, "tokens": None, "heldout": 2}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = posttrain(settings(model, str(path), **run), tmp_path / "out", tmp_path / "out" / "policy")
+    written = [row["completion"] for row in lines(tmp_path / "out" / "samples.jsonl")]
+    assert written
+    assert all(" first " in text and text[0].isdigit() for text in written)
+    assert 0 < document["runs"][0]["tokens"]["used"] <= 12 * 4 * 2
+    path.write_text("".join(json.dumps({**row, "solution": []}) + "\n" for row in rows))
+    with pytest.raises(InvalidInput, match=r"the solution in row 0 of the data set is '\[\]'"):
+        posttrain(settings(model, str(path), **run), tmp_path / "b", tmp_path / "b" / "policy")
+
+
 @pytest.mark.parametrize(
     ("content", "failures"),
     [
@@ -263,3 +278,29 @@ def test_killed_and_resumed_it_has_the_weights_of_an_unbroken_run(model, tmp_pat
     subprocess.run(command(tmp_path / "killed"), env=environment, check=True)
     mine, theirs = policy_of(tmp_path / "killed"), policy_of(tmp_path / "whole")
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_count_what_both_did(model, tmp_path) -> None:
+    """The command itself, over gloo; each process scores a part of the rollouts, and one prints."""
+    task = files(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    said = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29533"]
+        options = (
+            f"--recipe duet --budget 900 --heldout-items 8 --steps 4 --prompts 4 --group 4 --max-tokens 12 --lr 1e-2 "
+            f"--device cpu --style direct --out {out}"
+        )
+        command = [*launch, "-m", "budgeteer", "train", "--model", f"hf:{model}", "--task", task, *options.split()]
+        said.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True))
+    one, two = (tmp_path / name for name in "12")
+    same = ("step", "budget/used", "budget/trained", "reward", "verifier_failures")
+    mine, theirs = lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl")
+    assert [[row[name] for name in same] for row in mine] == [[row[name] for name in same] for row in theirs]
+    assert sum(row["verifier_failures"] for row in mine) > 0
+    ours, other = policy_of(one), policy_of(two)
+    assert all(torch.allclose(ours[name], other[name], atol=1e-4) for name in ours)
+    assert [each.stdout.count("trained policy:") for each in said] == [1, 1]
+    assert said[1].stderr.count("step   1/4") <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -82,12 +83,14 @@ def run(args: argparse.Namespace, recipe: str, budget: str, tokens: int | None, 
         sys.stderr.write(f"{path} is there; what was done is kept\n")
     _quiet()
     lines, begin = Lines(1), time.monotonic()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of a run on several
     with interrupts() as seen:
 
         def on_step(progress: Any, accuracy: float) -> bool:
             seconds = time.monotonic() - begin
             used = progress.used
-            lines(Update(settings.name, progress.step, settings.steps, used, tokens, seconds, accuracy, "running"))
+            if first:
+                lines(Update(settings.name, progress.step, settings.steps, used, tokens, seconds, accuracy, "running"))
             if seen:
                 lines.say("pausing at the end of the step; Ctrl-C again stops at once")
             return not seen

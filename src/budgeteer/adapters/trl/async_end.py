@@ -1,13 +1,16 @@
-"""How training with TRL's ``AsyncGRPOTrainer`` ends when a :class:`BudgetedRolloutWorker` has no more rollouts."""
+"""What ``AsyncGRPOTrainer`` is told of a :class:`BudgetedRolloutWorker`: its state in checkpoints, and its end."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import CheckpointError, InvalidInput
+from budgeteer.rl import checkpoint
 
 if TYPE_CHECKING:
     from budgeteer.adapters.trl.async_worker import BudgetedRolloutWorker
@@ -18,8 +21,13 @@ def _needed(args: Any) -> int:
     return int(args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size)
 
 
+def _state_of(args: Any, state: Any) -> Path:
+    """The file with the worker's state in the checkpoint of this step."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "budgeteer-worker.pt"
+
+
 class End(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Ends the training when there are no more rollouts for a step."""
+    """Ends the training when there are no more rollouts for a step, and keeps the worker's state in checkpoints."""
 
     def __init__(self, worker: BudgetedRolloutWorker) -> None:
         self.worker = worker
@@ -60,4 +68,28 @@ class End(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if args.world_size > 1:
             broadcast_object_list(over)
         control.should_training_stop |= over[0]
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Write the recipe's state and the bill into the checkpoint."""
+        if state.is_world_process_zero:
+            checkpoint.save(_state_of(args, state), self.worker.state_dict())
+        return control
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Go on with them where the training is resumed; TRL starts the worker after this.
+
+        Raises:
+            CheckpointError: the checkpoint has none, or it is of another run.
+        """
+        if state.global_step == 0 or not state.is_world_process_zero:
+            return control
+        path = _state_of(args, state)
+        if not path.exists():
+            raise CheckpointError(
+                f"there is no {path}: resume from a checkpoint in {args.output_dir} that was written with "
+                "worker.callback()"
+            )
+        checkpoint.same_run(path, self.worker.identity)
+        self.worker.spending.load_state_dict(torch.load(path, weights_only=True))
         return control

@@ -14,18 +14,14 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import queue
-import secrets
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from transformers import TrainerCallback
@@ -37,81 +33,29 @@ from budgeteer.adapters.trl.drawn import completions_of
 from budgeteer.adapters.trl.order import keys_of
 from budgeteer.adapters.trl.refusals import refuse_prompts, refuse_recipe, refuse_steer
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of
+from budgeteer.adapters.trl.scores import require_scores
 from budgeteer.adapters.trl.update import weighted
-from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.adapters.trl.vllm_server import Completed, VLLMServer
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
+from budgeteer.rl.identity import digest, fingerprint
 from budgeteer.rl.recipe import TEXT, Recipe, View
 from budgeteer.rl.reward import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
 from budgeteer.rl.step import Round
+
+__all__ = ["BudgetedRolloutWorker", "Completed", "NoWeightTransfer", "VLLMServer"]
 
 _SETTINGS = SimpleNamespace(
     loss_type="dapo", scale_rewards="group", multi_objective_aggregation="sum_then_normalize", top_p=1.0, top_k=0,
     min_p=None, repetition_penalty=1.0, generation_kwargs=None,
 )  # fmt: skip
 """What ``AsyncGRPOTrainer`` computes, in the names of ``GRPOConfig``: a mean over tokens, groups scaled."""
-
-
-class Completed(NamedTuple):
-    """What a request gave.
-
-    Attributes:
-        tokens: ids, the end of the sequence included.
-        logprobs: of each under the distribution that it was drawn from.
-        margins: p(1st) - p(2nd) of each of these distributions; NaN where nobody told.
-        ended: whether the sequence has ended, be it by a token that the worker does not know as its end.
-    """
-
-    tokens: list[int]
-    logprobs: list[float]
-    margins: list[float]
-    ended: bool
-
-
-class VLLMServer:
-    """Requests to ``vllm serve --logprobs-mode processed_logprobs``, as TRL's own worker makes them.
-
-    Args:
-        url: of the server.
-        model: its name there.
-        temperature: of the draws.
-        timeout: seconds that a request may take.
-    """
-
-    def __init__(self, url: str, model: str, temperature: float = 1.0, timeout: float = 600.0) -> None:
-        self.url, self.model, self.temperature, self.timeout = url.rstrip("/"), model, temperature, timeout
-
-    def __call__(self, prompt: Sequence[int], most: int) -> Completed:
-        """At most ``most`` tokens behind the prompt.
-
-        Raises:
-            ModelError: the server refused the request, with what it said.
-        """
-        body = {
-            "model": self.model, "prompt": list(prompt), "max_tokens": most, "temperature": self.temperature, "n": 1,
-            "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "logprobs": 2, "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
-            # as in TRL: engines of a data-parallel server would otherwise draw alike
-            "seed": secrets.randbits(63),
-        }  # fmt: skip
-        request = urllib.request.Request(
-            f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                (choice,) = json.load(answer)["choices"]
-        except urllib.error.HTTPError as error:
-            said = error.read(500).decode(errors="replace")
-            raise ModelError(f"{self.url} answered {error.code} {error.reason}: {said}", billed=False) from error
-        told = choice["logprobs"]
-        tops = [sorted((math.exp(value) for value in top.values()), reverse=True) for top in told["top_logprobs"]]
-        margins = [top[0] - top[1] if len(top) > 1 else math.nan for top in tops]
-        return Completed(choice["token_ids"], told["token_logprobs"], margins, choice["finish_reason"] == "stop")
 
 
 class NoWeightTransfer:
@@ -151,6 +95,7 @@ class BudgetedRolloutWorker:
     Attributes:
         rollout_buffer, metrics_queue: what the trainer reads.
         spending: the decisions and their state.
+        identity: of the run, which its checkpoints have.
         ended: set when there will be no more rollouts.
         error: what stopped it; None = nothing has.
 
@@ -180,6 +125,7 @@ class BudgetedRolloutWorker:
         close: str | None = None,
     ) -> None:
         self._functions = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
+        self._names = [getattr(function, "__name__", type(function).__name__) for function in self._functions]
         if any(inspect.iscoroutinefunction(function) for function in self._functions):
             raise InvalidInput("a reward function is a coroutine function, which is not awaited here; give others")
         if len(dataset) < prompts:
@@ -204,6 +150,7 @@ class BudgetedRolloutWorker:
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self._version = 0
+        self._lock = threading.Lock()  # held while a step is learnt from
 
     def _encoded(self, prompt: Any) -> list[int]:
         if is_conversational({"prompt": prompt}):
@@ -214,12 +161,26 @@ class BudgetedRolloutWorker:
 
     def _control(self, recipe: Recipe, budget: int | None, config: TrainConfig) -> Control:
         refuse_recipe(recipe, _SETTINGS)
+        if recipe.variant is not None:
+            raise InvalidInput(
+                f"recipe {recipe.name!r} gives hints, which rollouts of AsyncGRPOTrainer do not go on from; choose "
+                "another recipe, or train with BudgetedGRPOTrainer"
+            )
         keys = keys_of(self._rows)
+        given = recipe
         if recipe.advantage is grpo_advantage:
             recipe = replace(recipe, advantage=_advantage)
         asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, TEXT}
         columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
         made = Control(recipe, config, self._ids, keys, budget=budget, offers=[TEXT], columns=columns, bounded=True)
+        self.identity = {
+            "recipe": recipe.name,
+            "parts of the recipe": fingerprint((given, given.columns())),
+            "tokens": budget,
+            "prompts of a step": config.prompts,
+            "rollouts of a prompt": config.group,
+            "problems": digest(json.dumps([keys, self._ids]).encode()),
+        }
         _, _, items = made.candidates()
         refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), True)
         if budget is not None:
@@ -229,7 +190,13 @@ class BudgetedRolloutWorker:
     # -- what the trainer calls -------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to generate."""
+        """Begin to generate.
+
+        Raises:
+            InvalidInput: a prompt that leaves no room for ``max_tokens`` in the context of the server.
+        """
+        if isinstance(self._complete, VLLMServer):
+            refuse_prompts(self._ids, self.spending.config.max_tokens, self._complete.context())
         self._thread = threading.Thread(target=self._run, name="budgeteer-rollouts", daemon=True)
         self._thread.start()
 
@@ -263,8 +230,14 @@ class BudgetedRolloutWorker:
                 "gradient_accumulation_steps"
             )
 
+    def state_dict(self) -> dict[str, str]:
+        """The state after the last step that was learnt from: whose run it is, the recipe's parts, the bill."""
+        with self._lock:
+            return {"identity": json.dumps(self.identity), **self.spending.state_dict()}
+
     def callback(self) -> TrainerCallback:
-        """Ends the training when there are no more rollouts for an optimiser step."""
+        """Ends the training when there are no more rollouts for an optimiser step, and keeps the state of the recipe
+        and the bill in its checkpoints."""
         return End(self)
 
     # -- the thread -------------------------------------------------------------------------------------------------
@@ -302,12 +275,13 @@ class BudgetedRolloutWorker:
         if (collected := step.collected()) is None:
             return False
         rollouts, view = collected
-        update = control.learn(rollouts, view, sum(row.lost for row in drawn))
-        if update.advantage.ndim == 2:
-            raise InvalidInput(
-                f"recipe {control.recipe.name!r} has an advantage for each token; here a rollout has one"
-            )
-        control.done(view, update)
+        with self._lock:
+            update = control.learn(rollouts, view, sum(row.lost for row in drawn))
+            if update.advantage.ndim == 2:
+                raise InvalidInput(
+                    f"recipe {control.recipe.name!r} has an advantage for each token; here a rollout has one"
+                )
+            control.done(view, update)
         chosen = weighted(update, control.recipe, "dapo", 1)
         scored = np.flatnonzero(~np.isnan(rollouts.verified))[chosen.rows]
         self._hand_over(rollouts, scored, chosen.advantage, np.concatenate(rewards), told, version)
@@ -348,8 +322,10 @@ class BudgetedRolloutWorker:
             if name not in ("prompt", "completion", "completion_ids")
         }
         given = [
-            function(prompts=prompts, completions=written, completion_ids=ids, **columns)
-            for function in self._functions
+            require_scores(
+                function(prompts=prompts, completions=written, completion_ids=ids, **columns), name, len(written)
+            )
+            for function, name in zip(self._functions, self._names, strict=True)
         ]
         rewards = np.array([[np.nan if value is None else value for value in own] for own in given], np.float64).T
         if np.isinf(rewards).any():
@@ -363,7 +339,6 @@ class BudgetedRolloutWorker:
         self, rollouts: Rollouts, rows: I64, advantage: F64, rewards: F64, told: list[tuple[Any, Any]], version: int
     ) -> None:
         """Put the rows that are learnt from where the trainer takes them, as it makes room."""
-        names = [getattr(function, "__name__", type(function).__name__) for function in self._functions]
         p, left = self.spending.progress, self.spending.left()
         now = {"planned": p.planned, "used": p.used, "trained": p.trained, "wasted": p.wasted}
         now |= {} if left is None else {"left": left}
@@ -375,7 +350,7 @@ class BudgetedRolloutWorker:
             learnt = np.concatenate([np.zeros(first, np.int64), rollouts.sampled[i, :n].astype(np.int64)])
             logprob = np.concatenate([np.zeros(first), np.nan_to_num(rollouts.logprob[i, :n])]).astype(np.float32)
             metrics = {"reward": float(rollouts.reward[i]), "reward_std": float(np.nanstd(peers))}
-            metrics |= {f"rewards/{name}": float(x) for name, x in zip(names, rewards[i], strict=True)}
+            metrics |= {f"rewards/{name}": float(x) for name, x in zip(self._names, rewards[i], strict=True)}
             sample = RolloutSample(
                 prompt=told[i][0], completion=told[i][1],
                 input_ids=np.concatenate([np.array(prompt, np.int64), rollouts.tokens[i, :n]]),

@@ -15,6 +15,7 @@ from trl.extras.profiling import profiling_context
 
 from budgeteer.adapters.trl.sampling import Capped, Row, Sampling, chunks, generating_with, setting
 from budgeteer.adapters.trl.slices import Wave
+from budgeteer.core.errors import ModelError
 from budgeteer.core.plan import I64
 from budgeteer.core.steer import Need
 from budgeteer.rl.step import Round
@@ -101,6 +102,17 @@ def _by_transformers(
     return sampling.rows(watch, numbers, tokens)
 
 
+def context_of(trainer: Any) -> int | None:
+    """Most tokens of a request to vLLM, prompt and completion together; the engine may have been started with less than
+    the model has, and refuses longer ones. None = a server that does not say."""
+    generation = trainer.vllm_generation
+    if generation.mode == "colocate":
+        return int(generation.llm.llm_engine.model_config.max_model_len)
+    said = generation.vllm_client.get_server_info() if trainer.accelerator.is_main_process else None
+    told: list[int | None] = [said and said["model_config"].get("max_model_len")]
+    return broadcast_object_list(told)[0]  # type: ignore[no-any-return, unused-ignore]
+
+
 def by_vllm(
     trainer: Any, wave: Wave, margins: bool
 ) -> tuple[list[list[int]], list[list[float]], list[list[float]] | None]:
@@ -112,24 +124,46 @@ def by_vllm(
         margins: whether to ask for the two largest probabilities, too.
     """
     generation, state = trainer.vllm_generation, trainer.state
-    if state.global_step != trainer._last_loaded_step:
-        with profiling_context(trainer, "sync_weights"):
-            generation.sync_weights()
-        trainer._last_loaded_step = state.global_step
     server = generation.mode == "server"
     prompts = wave.prompts if trainer.accelerator.is_main_process or not server else []
     most = wave.most.tolist()
-    with setting(generation, max_completion_length=max(most), logprobs=2 if margins else 0), capped(generation, most):
-        _, tokens, logprobs, ids = generation.generate(
-            prompts=prompts, images=None, num_generations=1, profiler=profiling_context(trainer, "vLLM.generate")
-        )
-    told = [
+    with _clear(server):
+        if state.global_step != trainer._last_loaded_step:
+            with profiling_context(trainer, "sync_weights"):
+                generation.sync_weights()
+            trainer._last_loaded_step = state.global_step
+        length, told = max(most), 2 if margins else 0
+        with setting(generation, max_completion_length=length, logprobs=told), capped(generation, most):
+            _, tokens, logprobs, ids = generation.generate(
+                prompts=prompts, images=None, num_generations=1, profiler=profiling_context(trainer, "vLLM.generate")
+            )
+    drawn = [
         [_number(each[at.index(token)]) for token, each, at in zip(*row, strict=True)]
         for row in zip(tokens, logprobs, ids, strict=True)
     ]
     gaps = [[_margin(each) for each in row] for row in logprobs] if margins else None
-    made = ([list(map(int, row)) for row in tokens], told, gaps)
+    made = ([list(map(int, row)) for row in tokens], drawn, gaps)
     return broadcast_object_list([made])[0] if server else made  # type: ignore[no-any-return, unused-ignore]
+
+
+@contextmanager
+def _clear(server: bool) -> Iterator[None]:
+    """Within the block a server that is gone, which TRL's client has asked six times, is a clear error.
+
+    Raises:
+        ModelError: says how to go on.
+    """
+    try:
+        yield
+    except Exception as error:
+        # requests' own errors are OSErrors, and for a status of HTTP TRL's client raises Exception itself
+        if not server or not (isinstance(error, OSError) or type(error) is Exception):
+            raise
+        raise ModelError(
+            f"vLLM's server failed in the middle of a step ({error}); start it again and resume from the last "
+            "checkpoint: the rollouts since then are made again and count once",
+            billed=False,
+        ) from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from accelerate.utils import parse_flag_from_env
 from datasets import IterableDataset
 from transformers import ProcessorMixin
 
@@ -16,7 +17,7 @@ from budgeteer.core.steer import require_offered
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
-from budgeteer.rl.recipe import ENTROPY, Recipe, Schedules, View
+from budgeteer.rl.recipe import ENTROPY, SOLUTION, Recipe, Schedules, View
 from budgeteer.rl.weight import prompt_mean, token_mean
 
 _POINTS = np.linspace(0, 1, 41).tolist()
@@ -35,8 +36,9 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
     asked = {
         "rollout_func": given.get("rollout_func"),
         "use_transformers_continuous_batching": getattr(args, "use_transformers_continuous_batching", False),
-        "deepspeed": getattr(args, "deepspeed", None),
-        "fsdp": getattr(args, "fsdp", None),
+        # `accelerate launch` asks for these by environment variables, of which the arguments do not know
+        "deepspeed": getattr(args, "deepspeed", None) or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"),
+        "fsdp": getattr(args, "fsdp", None) or parse_flag_from_env("ACCELERATE_USE_FSDP"),
     }
     if refused := [name for name, value in asked.items() if value]:
         raise InvalidInput(
@@ -86,8 +88,11 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         raise InvalidInput(f"{name} learns from rollouts of earlier steps again, which this trainer does not offer")
     if recipe.branch is not None:
         raise InvalidInput(f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer")
-    if recipe.variant is not None:
-        raise InvalidInput(f"{name} asks with more than the prompts, such as hints, which this trainer does not offer")
+    if recipe.variant is not None and SOLUTION not in recipe.variant.needs:
+        raise InvalidInput(
+            f"{name} changes the texts of prompts in the course of the run, and here they are those of the data set; "
+            "choose another recipe, or train an embedded model with `budgeteer train`"
+        )
     if recipe.loss != Loss():
         raise InvalidInput(
             f"{name} has a loss of its own, and here the loss is TRL's: choose another recipe and set loss_type, "
@@ -114,6 +119,8 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         )
     if recipe.steer is None:
         return
+    if recipe.variant is not None:
+        raise InvalidInput(f"{name} has hints and a steer, which would not see the hints; choose one of them")
     plain = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "generation_kwargs": None}
     changed = [key for key, value in plain.items() if (getattr(args, key) or None) != (value or None)]
     if changed:
@@ -129,6 +136,8 @@ def refuse_tools(recipe: Recipe, processes: int) -> None:
         raise InvalidInput(
             f"recipe {recipe.name!r} has a steer, which would see one turn of a rollout with tools; choose one without"
         )
+    if recipe.variant is not None:
+        raise InvalidInput(f"recipe {recipe.name!r} gives hints, which rollouts with tools do not go on from")
     read = {column.name for column in recipe.columns()} & {"closed", "answered"}
     if read or ENTROPY in recipe.needs or recipe.memory.std == Std.SCORE:
         raise InvalidInput(
@@ -164,6 +173,6 @@ def refuse_prompts(prompts: list[list[int]], most: int, positions: int | None) -
         row = int(np.argmax(length))
         raise InvalidInput(
             f"the prompt in row {row} of the data set has {length[row]:,} tokens, and with "
-            f"max_completion_length={most:,} that exceeds the model's {positions:,} positions; drop long prompts or "
-            "lower max_completion_length"
+            f"max_completion_length={most:,} that exceeds the model's {positions:,} positions (with vLLM, its "
+            "max_model_len); drop long prompts or lower max_completion_length"
         )

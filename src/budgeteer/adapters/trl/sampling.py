@@ -40,7 +40,7 @@ class Row(NamedTuple):
         closed, answered: length at which the thinking was closed and the answer complete, -1 = never.
         weight: importance weight, 1 unless a gate kept the row by chance.
         lost: tokens that were generated behind its end.
-        read: [length] which tokens the model was given between its turns; ``()`` = none.
+        read: [length] which tokens the model was given between its turns or as a hint; ``()`` = none.
     """
 
     number: int
@@ -209,15 +209,13 @@ def _part(work: Round, group: I64, rows: I64) -> Part:
     return Part(Rows(keys, work.max_tokens[group], work.seed), group, int(rows[0]))
 
 
-def rollouts_of(
-    rows: list[Row], work: Round, group: I64, prompts: Mapping[int, Sequence[int]] | Sequence[Sequence[int]]
-) -> Rollouts:
-    """Rows of a round as rollouts, not scored yet.
+def rollouts_of(rows: list[Row], work: Round, group: I64, prompts: Sequence[Sequence[int]]) -> Rollouts:
+    """Rows of a round as rollouts, not scored yet, with the hints that they go on from.
 
     Args:
         rows: those that were started.
         work: the round.
-        group: [n] of all rows of the round.
+        group: [n] of all rows of the round, indices of its requests.
         prompts: token ids of all training prompts.
     """
     prompt_index = group[np.array([row.number for row in rows], np.int64)]
@@ -227,16 +225,16 @@ def rollouts_of(
     forced = _padded([row.forced for row in rows], False, np.bool_)
     known = [row.logprob if row.logprob is not None else [float("nan")] * len(row.tokens) for row in rows]
     read = _padded([row.given for row in rows], False, np.bool_)
-    made = np.where(read, Role.HINT, np.where(forced, Role.FORCED, Role.SAMPLED))
-    role = np.where(within, made, Role.NONE).astype(np.int8)
-    asked = [tuple(prompts[i]) for i in work.picked.tolist()]
+    of_tokens = np.where(read, Role.HINT, np.where(forced, Role.FORCED, Role.SAMPLED))
+    role = np.where(within, of_tokens, Role.NONE).astype(np.int8)
+    keys, asked, _ = work.requests(prompts)
     ones = np.ones(len(rows))
 
     def of_rows(name: str, dtype: Any) -> NDArray[Any]:
         return np.array([getattr(row, name) for row in rows], dtype)
 
-    return Rollouts(
-        keys=work.view.items.keys,
+    made = Rollouts(
+        keys=tuple(keys),
         prompts=tuple(asked),
         group=prompt_index,
         tokens=tokens,
@@ -253,6 +251,27 @@ def rollouts_of(
         weight=of_rows("weight", np.float64),
         prefill_tokens=sum(len(asked[g]) for g in np.unique(prompt_index).tolist()),
     )
+    return work.whole(made)
+
+
+def hinted(rows: list[Row], work: Round, group: I64) -> list[Row]:
+    """The rows with the hints that they go on from at their heads: tokens that were read, not generated.
+
+    Args:
+        rows, work, group: as in :func:`rollouts_of`.
+    """
+    if work.asked is None:
+        return rows
+    heads = [work.asked.heads[g].tolist() for g in group[[row.number for row in rows]].tolist()]
+    return [
+        row._replace(
+            tokens=[*head, *row.tokens],
+            logprob=None if row.logprob is None else [*[0.0] * len(head), *row.logprob],
+            forced=[*[False] * len(head), *row.forced],
+            read=[*[True] * len(head), *row.given],
+        )
+        for row, head in zip(rows, heads, strict=True)
+    ]
 
 
 @contextmanager

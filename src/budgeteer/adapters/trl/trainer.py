@@ -23,7 +23,8 @@ except ImportError as error:
     raise MissingExtra("trl", "trl") from error
 
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
-from budgeteer.adapters.trl.generating import generated
+from budgeteer.adapters.trl.generating import context_of, generated
+from budgeteer.adapters.trl.hints import hints_of, with_solutions
 from budgeteer.adapters.trl.measure import measured
 from budgeteer.adapters.trl.order import keys_of, on_one_process, trl_order
 from budgeteer.adapters.trl.refusals import (
@@ -34,7 +35,8 @@ from budgeteer.adapters.trl.refusals import (
     refuse_tools,
 )
 from budgeteer.adapters.trl.report import report, total_of
-from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of, setting
+from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
+from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import CUT, F64, I64, Plan
@@ -108,9 +110,10 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             )
         self._ids = self._tokenized()
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if self.use_vllm and self.args.vllm_mode == "colocate" and self.args.vllm_max_model_length:
-            positions = min(positions or math.inf, self.args.vllm_max_model_length)
-        refuse_prompts(self._ids, self.max_completion_length, positions)
+        if self.use_vllm:
+            positions = min((n for n in (positions, context_of(self)) if n), default=None)
+        self._hints = None if chosen.variant is None else hints_of(self._tokenizer, self.train_dataset)
+        refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
         close = (tags.close if tags else "") if close is None else close
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
@@ -150,7 +153,11 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         tokens: dict[str, Any] = {"budget": budget, "step_budget": step_budget, "bounded": True}
         asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
         columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
-        made = Control(parts, config, self._ids, keys, offers=[ENTROPY, TEXT], columns=columns, **tokens)
+        offers = [ENTROPY, TEXT]
+        problems: list[Any] = [keys, self._ids]
+        if self._hints is not None:
+            problems.append(self._hints.solutions)
+        made = Control(parts, config, self._ids, keys, offers=offers, columns=columns, wording=self._hints, **tokens)
         self._recipe = recipe
         self._identity = {
             "recipe": recipe.name,
@@ -160,7 +167,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             "prompts of a step": self._size,
             "rollouts of a prompt": self.num_generations,
             "processes": self.accelerator.num_processes,
-            "problems": digest(json.dumps([keys, self._ids]).encode()),
+            "problems": digest(json.dumps(problems).encode()),
         }
         _, _, items = made.candidates()
         refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), self.use_vllm)
@@ -201,11 +208,11 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     def _round(self, work: Round, drawn: Drawn) -> Rollouts | None:
         """Generate and score a round; None: the budget pays no token of it."""
-        units = work.view.plan.units
+        _, asked, units = work.requests(self._ids)
         group = np.repeat(np.arange(len(units)), units)
         if self.tools or self.environment_factories:
             return self._talked(work, group, drawn)
-        rows = self._generated(work, group)
+        rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
         if not rows:
             return None
         if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
@@ -214,15 +221,21 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
             part = measured(self, part, logprobs)
-        picked = work.picked[part.group].tolist()
+        rows, picked = hinted(rows, work, group), work.picked[part.group].tolist()
         inputs, prompt_ids = [dict(self._rows[i]) for i in picked], [self._ids[i] for i in picked]
         ids = [row.tokens for row in rows]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
         return self._scored(part, inputs, prompt_ids, rows, completions, drawn)
 
-    def _generated(self, work: Round, group: I64) -> list[Row]:
-        """The rows of a round that were started, of all processes; ``group`` has the prompt of each."""
-        return generated(self, self._sampling, work, group, [self._ids[i] for i in work.picked[group].tolist()])
+    def _generated(self, work: Round, group: I64, prompts: list[list[int]]) -> list[Row]:
+        """The rows of a round that were started, of all processes.
+
+        Args:
+            work: the round.
+            group: [n] of its rows, indices of what is asked.
+            prompts: [n] token ids.
+        """
+        return generated(self, self._sampling, work, group, prompts)
 
     def _talked(self, work: Round, group: I64, drawn: Drawn) -> Rollouts | None:
         """The same with tools, whose results stand between the turns of a rollout."""
@@ -266,7 +279,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
             columns[TEXT] = np.array([*texts, ""], object)[:-1]
         part = part.scored(np.clip(verified.cpu().numpy().astype(np.float64), 0, 1))
-        return replace(part, reward=total.cpu().numpy().astype(np.float64), more=columns)
+        return replace(part, reward=total.cpu().numpy().astype(np.float64), more={**part.more, **columns})
 
     def _advantage(self, rollouts: Rollouts, view: View) -> F64:
         """[n] TRL's advantages, as its configuration says."""
@@ -324,7 +337,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         if self._ready is not None:
             return self._ready.rewards
-        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        functions = [checked(*each) for each in zip(self.reward_funcs, self.reward_func_names, strict=True)]
+        with setting(self, reward_funcs=functions):
+            rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return rewards
 
     # -- what is logged -------------------------------------------------------------------------------------------

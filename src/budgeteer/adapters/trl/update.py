@@ -128,7 +128,8 @@ def weighted(update: Update, recipe: Recipe, loss: str, multiple: int) -> Weight
     if loss in ROW_MEANS and len(rows):
         share = share * (filled(len(rows), multiple) / len(over))
     elif loss not in TOKEN_MEANS and len(rows):
-        share = share * (rollouts.length[rows].sum() / max(length.sum(), 1))
+        seen = rollouts.sampled.sum(1)
+        share = share * (seen[rows].sum() / max(seen[over].sum(), 1))
     advantage = update.advantage[rows]
     return Weighted(rows, advantage * (share if advantage.ndim == 1 else per_token(share, advantage)), over)
 

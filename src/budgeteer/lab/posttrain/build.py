@@ -14,6 +14,7 @@ from transformers import AutoConfig, PrinterCallback
 from trl import GRPOConfig
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
+from budgeteer.adapters.trl.hints import COLUMN
 from budgeteer.adapters.trl.sampling import ANSWER
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
@@ -22,6 +23,7 @@ from budgeteer.lab.run import columns_of
 from budgeteer.models.inside import ends_of, pieces_of
 from budgeteer.models.transformers import pretrained
 from budgeteer.rl import recipes
+from budgeteer.rl.recipe import SOLUTION
 from budgeteer.rl.trainer import DTYPES, choose_device
 
 SAVE_EVERY = 8
@@ -64,7 +66,8 @@ def build(settings: Settings, folder: Path, say: Callable[[str], None], save_eve
         BudgeteerError: of the task, the model, the recipe, the device, or a budget that buys no rollout.
     """
     recipe = recipes.get(settings.recipe)
-    if recipe.variant is not None:
+    hints = recipe.variant is not None and SOLUTION in recipe.variant.needs
+    if recipe.variant is not None and not hints:
         raise InvalidInput(
             f"recipe {recipe.name!r} changes the texts of prompts, which training of hf: models does not offer; choose "
             "a recipe without a variant"
@@ -93,7 +96,7 @@ def build(settings: Settings, folder: Path, say: Callable[[str], None], save_eve
             model,
             _reward(made, grader),
             args,
-            _data(made, columns_of(recipe, made.train)),
+            _data(made, columns_of(recipe, made.train), hints),
             processing_class=tokenizer,
             peft_config=None if lora is None else _adapter(lora),
             recipe=recipe,
@@ -173,8 +176,10 @@ def _adapter(lora: Lora) -> Any:
     )
 
 
-def _data(made: Asked, columns: dict[str, list[Any]]) -> Dataset:
+def _data(made: Asked, columns: dict[str, list[Any]], hints: bool) -> Dataset:
     prompts = [made.prompt(item) for item in made.train]
+    if hints:
+        columns = {**columns, COLUMN: [list(item.solution) for item in made.train]}
     return Dataset.from_dict({**columns, "prompt": prompts, "key": [item.key for item in made.train]})
 
 

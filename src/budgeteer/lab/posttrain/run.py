@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from budgeteer.adapters.trl.heldout import completions, finished
@@ -141,7 +142,10 @@ def _evaluated(built: Built, folder: Path, when: str) -> dict[str, Any]:
 
 
 class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Logs each step, asks whether to go on, and has a checkpoint written wherever the training ends."""
+    """Logs each step, asks whether to go on, and has a checkpoint written wherever the training ends.
+
+    Several processes pause at the same step: where one is told to, all do. Each scores a part of the rollouts.
+    """
 
     def __init__(
         self, built: Built, log: RunLog | None, accuracy: float, on_step: Callable[[Progress, float], bool] | None
@@ -154,7 +158,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """After the trainer's own callbacks."""
         progress = self._built.trainer.spending.progress
         ends = control.should_training_stop or state.global_step >= state.max_steps
-        self.paused = self._on_step is not None and not self._on_step(progress, self._accuracy) and not ends
+        go_on = gather_object([self._on_step is None or self._on_step(progress, self._accuracy)])
+        self.paused = not all(go_on) and not ends
         if self.paused:
             control.should_training_stop = True
         if control.should_training_stop:
@@ -163,9 +168,12 @@ class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """A step's metrics; TRL's summary at the end is none."""
-        if self._log is None or "loss" not in logs:
+        if "loss" not in logs:
             return
-        metrics = {**logs, FAILURES: self._built.grader.taken()}
+        failures = sum(gather_object([self._built.grader.taken()]))
+        if self._log is None:
+            return
+        metrics = {**logs, FAILURES: failures}
         progress = self._built.trainer.spending.progress
         written = samples(progress, _texts(self._built), self._items)
         self._log.step(state.global_step, metrics, written)
