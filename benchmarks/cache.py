@@ -19,6 +19,15 @@ One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each mo
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
 computed again. A line knows its text by (length, task, seed, number).
 
+Gates belong to a model: train them first. Those of the thinking model's table were trained on sentences of
+2WikiMultihopQA, 80 texts of 512 tokens:
+
+    budgeteer cache train kvzap thinker --texts FILE --length 512 --limit 80 \\
+        --out runs/gates/thinker/gates/kvzap.safetensors                        # and trim-kv
+    python benchmarks/cache.py --models thinker --methods kvzap:gates=runs/gates/thinker ...
+
+``gui-kv`` without slots of pictures is ``snapkv``.
+
 About an hour on one core for SmolLM2-135M with 768 tokens; the embedded thinking model takes a tenth of that. It was
 not trained to find anything in a text, so that for it only the loss of log-probability means something.
 """
@@ -36,13 +45,15 @@ from typing import Any, NamedTuple
 from budgeteer.cache import selection
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import cache_eval
-from budgeteer.lab.cache_eval import FULL, Answered
+from budgeteer.lab.cache_eval import Answered
+from budgeteer.lab.cache_report import FULL
 from budgeteer.lab.needles import TASKS, Sample, samples
 from budgeteer.lab.results import installed, machine, to_json, write_text
 
 OUT = Path(__file__).parent / "results" / "cache.json"
 METHODS = (
     "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
+    "keydiff", "compactor", "tri-attention",
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")

@@ -19,7 +19,7 @@ from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.score import kvzap, trim_kv
 from budgeteer.cache.selecting import selection
 from budgeteer.core.errors import CheckpointError, InvalidInput
-from budgeteer.lab.cache_gates import Training, gated, retention, train_gates
+from budgeteer.lab.cache_gates import Training, gated, retention, texts_of, train_gates
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
 SIZES = {
@@ -144,6 +144,9 @@ def test_files_come_back_and_what_does_not_fit_is_refused(tmp_path) -> None:
     for given in (path, tmp_path):
         found = gates_of("kvzap", str(given))
         assert all(torch.equal(found.weights[name], weight) for name, weight in done.gates.weights.items())
+    save_gates(Gates({name: weight + 1 for name, weight in done.gates.weights.items()}, "kvzap", "other"), path)
+    assert gates_of("kvzap", str(path)).fingerprint == "other"  # trained again in the same process
+    save_gates(done.gates, path)
     BudgetedCache(model, "50%", f"kvzap:gates={path}")
     with pytest.raises(InvalidInput, match=r"trained on a model with fingerprint .* budgeteer cache train"):
         BudgetedCache(llama(seed=4), "50%", f"kvzap:gates={path}")
@@ -180,3 +183,26 @@ def test_the_command_trains_what_a_cache_can_use(tmp_path, capsys) -> None:
     assert cache.account().share == 0.5
     assert cli.main([*asked, "--length", "200"]) == 2
     assert "give 5 or more, by a longer file" in capsys.readouterr().err
+    assert cli.main([*asked, "--length", "300"]) == 2  # of 512 positions
+    assert "which is read twice, takes 600 tokens, and the model reads 512 at most" in capsys.readouterr().err
+    (tmp_path / "model" / "gates" / "kvzap.safetensors").unlink()
+    (tmp_path / "model" / "gates").rmdir()
+    (tmp_path / "model" / "gates").write_text("in the way")
+    assert cli.main([*asked, "--length", "30"]) == 2  # before it trains
+    assert "choose another --out" in capsys.readouterr().err
+
+
+def test_no_more_of_a_file_is_read_than_its_texts_need(tmp_path) -> None:
+    path, asked = tmp_path / "texts.txt", list[int]()
+    path.write_text("".join(chr(97 + i % 26) for i in range(100_000)))
+
+    def encode(text: str, first: bool) -> list[int]:
+        assert first
+        asked.append(len(text))
+        return [ord(letter) for letter in text[::20]]  # so few tokens that what is read first is not enough
+
+    found = texts_of(path, encode, 10, 6)
+    assert found.tolist() == [[97 + 20 * (10 * i + j) % 26 for j in range(10)] for i in range(6)]
+    assert asked == [480, 960, 1920]  # 8 letters a token at first, then twice as many
+    with pytest.raises(InvalidInput, match="5,000 tokens, which make 4 texts of 1250, 6 at most"):
+        texts_of(path, encode, 1250, 6)

@@ -58,3 +58,13 @@ def test_no_more_methods_are_drawn_than_can_be_told_apart() -> None:
     assert "method8" not in legend
     assert page.count("method9") == 2  # in the table, once a budget
     assert "What each head kept" not in page
+
+
+def test_a_method_with_the_full_budget_is_a_method_like_others() -> None:
+    found = [row for row in rows({"tova": 0.05}) if row["budget"] != "50%"]
+    for row in found:
+        row["budget"] = "100%"
+    assert best(found) == ["tova"]
+    page = render(found, "model")
+    assert "The full cache: 100% right with 400 bytes." in page
+    assert ">tova: 0.05 at 100</title>" in page

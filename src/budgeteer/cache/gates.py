@@ -118,14 +118,16 @@ def gates_of(kind: str, given: str | Gates) -> Gates:
         )
     if isinstance(given, str):
         path = Path(given)
-        given = _read(path / GATES / f"{kind}.safetensors" if path.is_dir() else path)
+        path = path / GATES / f"{kind}.safetensors" if path.is_dir() else path
+        given = _read(path, path.stat().st_mtime_ns if path.exists() else 0)
     if given.kind != kind:
         raise InvalidInput(f"{kind}: these gates are those of {given.kind}; give gates that were trained for {kind}")
     return given
 
 
 @lru_cache(8)
-def _read(path: Path) -> Gates:
+def _read(path: Path, changed: int) -> Gates:
+    """The gates of a file, read anew when it has ``changed``."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -46,10 +46,15 @@ def check(command: str, args: argparse.Namespace) -> None:
     for (of, name), kind in OUTPUTS.items():
         path = getattr(args, name, None) if of == command else None
         if path is not None:
-            _try("--" + name.replace("_", "-"), path, kind)
+            require("--" + name.replace("_", "-"), path, kind)
 
 
-def _try(option: str, path: Path, kind: str) -> None:
+def require(option: str, path: Path, kind: str) -> None:
+    """Test that one output can be written, such as one that is made up of other options.
+
+    Raises:
+        InvalidInput: it cannot; names the option that chooses another.
+    """
     try:
         if kind == FOLDER:
             _write_in(path)

@@ -142,16 +142,15 @@ def _parallel(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     """Train gates or projections, print what was measured on held-out texts, and write them; or measure losses."""
-    import torch
-
     from budgeteer.cache import selection
     from budgeteer.cache.gates import GATES, save_gates
     from budgeteer.cache.projections import NAME, save_projections
     from budgeteer.cache.size import parsed
+    from budgeteer.cli import _outputs
     from budgeteer.core.errors import InvalidInput
     from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
-    from budgeteer.lab.cache_gates import EVERY, Training, train_gates
+    from budgeteer.lab.cache_gates import Training, texts_of, train_gates
     from budgeteer.lab.cache_losses import losses
     from budgeteer.lab.cache_projections import Fitting, train_projections
 
@@ -160,22 +159,17 @@ def _train(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--budget is {args.budget}; give tokens or a share of the texts, such as 25%")
     if args.out is None and not (args.model.startswith("hf:") and folder.is_dir()):
         raise InvalidInput(f"{args.model} is no folder that gates could lie in; give --out FILE")
-    selection(args.method)
-    try:
-        text = args.texts.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {args.texts}: {error}; give a file of UTF-8 text") from error
+    path = args.out or folder / GATES / f"{args.kind}.{'json' if args.kind == 'knapsack' else 'safetensors'}"
+    _outputs.require("--out", path, _outputs.FILE)
+    replays = selection(args.method).score.replays
+    if not args.texts.is_file():
+        raise InvalidInput(f"cannot read {args.texts}: it is no file; give a file of UTF-8 text")
+    twice = args.kind == "kvzap" or (args.kind == "knapsack" and replays)
     model, encode = cache_eval.opened(args.model, args.device)
-    ids = encode(text, True)
-    count = min(len(ids) // args.length, args.limit)
-    if count < EVERY:
-        raise InvalidInput(
-            f"{args.texts} has {len(ids):,} tokens, which make {count} texts of {args.length}; give {EVERY} or more, "
-            "by a longer file or a smaller --length"
-        )
-    texts = torch.tensor(ids[: count * args.length]).reshape(count, args.length)
+    what = f"a text of {args.length} tokens{', which is read twice,' if twice else ''}"
+    cache_eval.require_positions(model, args.length * (1 + twice), what)
+    texts = texts_of(args.texts, encode, args.length, args.limit)
     if args.kind == "knapsack":
-        path = args.out or folder / GATES / "knapsack.json"
         measured = losses(model, texts, args.method)
         write_text(json.dumps(measured) + "\n", path)
         for layer, lost in enumerate(measured["losses"]):
@@ -183,7 +177,6 @@ def _train(args: argparse.Namespace) -> int:
         sys.stdout.write(f"written: {path}; use it as {measured['method']}:split=knapsack:losses={path}\n")
         return 0
     if args.kind == NAME:
-        path = args.out or folder / GATES / f"{NAME}.safetensors"
         fitted = train_projections(model, texts, Fitting(steps=args.steps, seed=args.seed))
         save_projections(fitted.projections, path)
         sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in fitted.measured.items()))
@@ -191,12 +184,19 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     keep = max(budget.of(args.length), 1)
     given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)
-    done = train_gates(args.kind, model, texts, given)
-    path = args.out or folder / GATES / f"{args.kind}.safetensors"
+    done = train_gates(args.kind, model, texts, given, _said)
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
     save_gates(done.gates, path)
     sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in done.measured.items()))
     sys.stdout.write(f"written: {path}; use it as {args.kind}:gates={path}\n")
     return 0
+
+
+def _said(how_far: str) -> None:
+    """Say on a terminal how far the work is."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{how_far:60}")
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -321,6 +321,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     methods = [selection(method).name for method in given]
     cache_eval.check(methods, budgets, args.length)
     model, encode = cache_eval.opened(args.model, args.device)
+    cache_eval.require_positions(model, args.length, f"--length {args.length}")
     args.methods = methods if args.methods else cache_eval.possible(model, methods)
     made = [
         sample
@@ -331,8 +332,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     answered, arms = [], (1 + len(args.methods) * len(budgets)) * len(known)
     for each in cache_eval.evaluate(model, encode, made, args.methods, budgets, known=known, seed=args.seed):
         answered.append(each)
-        if len(answered) % arms == 0 and sys.stderr.isatty():
-            sys.stderr.write(f"\r{len(answered) // arms} of {len(made)} texts")
+        if len(answered) % arms == 0:
+            _said(f"{len(answered) // arms} of {len(made)} texts")
     rows = cache_eval.table(answered)
     for knows in known:
         sys.stdout.write(_printed([row for row in rows if row["known"] == knows], tasks, knows))

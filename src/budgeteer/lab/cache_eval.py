@@ -21,14 +21,12 @@ from budgeteer.cache import BudgetedCache, selection
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.size import parsed
 from budgeteer.core.errors import InvalidInput
+from budgeteer.lab.cache_report import FULL
 from budgeteer.lab.needles import Sample
 from budgeteer.lab.stats import mean_ci, paired, wilson
 from budgeteer.models.inside import argument_of
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
-
-FULL = "full"
-"""Name of the cache without a budget, which each method is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +110,29 @@ def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], l
     loaded: Any = load_model(spec, device=device)
 
     def encode(text: str, first: bool) -> list[int]:
-        ids: list[int] = loaded.tokenizer(text, add_special_tokens=first)["input_ids"]
+        # a text may be longer than the model reads: what is long here is cut into texts
+        ids: list[int] = loaded.tokenizer(text, add_special_tokens=first, verbose=False)["input_ids"]
         return ids[:-1] if first and len(ids) > 1 and ids[-1] in loaded.ends else ids
 
     return loaded.model, encode
+
+
+def require_positions(model: Any, tokens: int, what: str) -> None:
+    """Refuse texts that are longer than a model was made for, since what it says of them means nothing.
+
+    Args:
+        model: of transformers.
+        tokens: one behind the other, at most.
+        what: they are, for the error.
+
+    Raises:
+        InvalidInput: they are too many.
+    """
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and tokens > most:
+        raise InvalidInput(
+            f"{what} takes {tokens:,} tokens, and the model reads {most:,} at most; give a smaller --length"
+        )
 
 
 def possible(model: Any, methods: Sequence[str]) -> list[str]:

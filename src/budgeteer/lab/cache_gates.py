@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -62,7 +63,39 @@ class Trained(NamedTuple):
     measured: dict[str, float]
 
 
-def train_gates(kind: str, model: Any, texts: Tensor, given: Training) -> Trained:
+def texts_of(path: Path, encode: Callable[[str, bool], list[int]], length: int, limit: int) -> Tensor:
+    """[n, length] token ids: the first texts of a file, one behind the other; no more of it is read than they need.
+
+    Args:
+        path: UTF-8 text.
+        encode: ``(text, first) -> ids``, as :func:`budgeteer.lab.cache_eval.opened` gives it.
+        length: tokens of a text.
+        limit: texts, at most.
+
+    Raises:
+        InvalidInput: a file that cannot be read, or fewer than 5 texts in it.
+    """
+    wanted, text, ids = length * limit, "", list[int]()
+    try:
+        with path.open(encoding="utf-8") as file:
+            while len(ids) <= wanted and (more := file.read(max(8 * wanted, len(text)))):
+                text += more
+                ids = encode(text, True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}; give a file of UTF-8 text") from error
+    if (count := min(len(ids) // length, limit)) < EVERY:
+        raise InvalidInput(
+            f"{path} has {len(ids):,} tokens, which make {count} texts of {length}, {limit} at most; give {EVERY} or "
+            "more, by a longer file, a smaller --length or a larger --limit"
+        )
+    return torch.tensor(ids[: count * length]).reshape(count, length)
+
+
+Watch = Callable[[str], None]
+"""Is told how far a training is."""
+
+
+def train_gates(kind: str, model: Any, texts: Tensor, given: Training, watch: Watch = lambda said: None) -> Trained:
     """Train the gates of a score; the model does not change.
 
     Args:
@@ -70,6 +103,7 @@ def train_gates(kind: str, model: Any, texts: Tensor, given: Training) -> Traine
         model: a decoder of transformers.
         texts: [n, length] token ids, n >= 5.
         given: how.
+        watch: is told after each text that is read, and after each update.
 
     Raises:
         InvalidInput: too few texts, or a model whose cache is not the standard one.
@@ -82,7 +116,7 @@ def train_gates(kind: str, model: Any, texts: Tensor, given: Training) -> Traine
     train = {"kvzap": _kvzap, "trim-kv": _trim}[kind]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return train(model, texts[~held], texts[held], given)
+    return train(model, texts[~held], texts[held], given, watch)
 
 
 def _start(kind: str, model: Any, bias: float, given: Training) -> Gates:
@@ -93,15 +127,17 @@ def _start(kind: str, model: Any, bias: float, given: Training) -> Gates:
     return untrained(kind, sizes, given.inside, bias, fingerprint(model), given.seed)
 
 
-def _optimised(gates: Gates, given: Training, loss: Callable[[int], Tensor]) -> None:
-    """Train the weights of gates in place; ``loss`` is asked for each step."""
+def _optimised(gates: Gates, given: Training, loss: Callable[[], Tensor], watch: Watch) -> None:
+    """Train the weights of gates in place; ``loss`` is asked for each update."""
     weights = [gates.weights[name].requires_grad_() for name in WEIGHTS]
     optimiser = torch.optim.Adam(weights, lr=given.rate)
     for step in range(given.steps):
         optimiser.zero_grad()
-        loss(step).backward()  # type: ignore[no-untyped-call]
+        found = loss()
+        found.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
+        watch(f"update {step + 1} of {given.steps}: loss {float(found):.3f}")
     for weight in weights:
         weight.requires_grad_(False)
 
@@ -109,21 +145,21 @@ def _optimised(gates: Gates, given: Training, loss: Callable[[int], Tensor]) -> 
 # kvzap: a regression
 
 
-def _kvzap(model: Any, texts: Tensor, held: Tensor, given: Training) -> Trained:
+def _kvzap(model: Any, texts: Tensor, held: Tensor, given: Training, watch: Watch) -> Trained:
     """Fit what kvzip says of an entry: mean squared error of the logarithm."""
-    states, wanted = _collected(model, texts)  # [L, N, D], [L, N, K]
+    states, wanted = _collected(model, texts, watch)  # [L, N, D], [L, N, K]
     mean, scale = states.mean(1, keepdim=True), states.std(1, keepdim=True).clamp(min=1e-6)
     gates, rng = _start("kvzap", model, 0.0, given), torch.Generator().manual_seed(given.seed)
     gates.weights["b2"] = wanted.mean(1)
 
-    def loss(step: int) -> Tensor:
+    def loss() -> Tensor:
         some = torch.randint(states.shape[1], (BATCH,), generator=rng)
         return functional.mse_loss(_all(gates, (states[:, some] - mean) / scale), wanted[:, some])
 
-    _optimised(gates, given, loss)
+    _optimised(gates, given, loss, watch)
     w1 = gates.weights["w1"] / scale.transpose(1, 2)  # the gates see states as they are
     gates.weights.update(w1=w1, b1=gates.weights["b1"] - (mean @ w1)[:, 0])
-    states, wanted = _collected(model, held)
+    states, wanted = _collected(model, held, watch)
     apart = (_all(gates, states) - wanted).square().mean(1)
     explained = 1 - apart / wanted.var(1, correction=0).clamp(min=1e-12)
     return Trained(gates, {"variance explained": float(explained.mean()), "least of a head": float(explained.min())})
@@ -135,10 +171,11 @@ def _all(gates: Gates, states: Tensor) -> Tensor:
     return functional.gelu(states @ w1 + b1[:, None]) @ w2 + b2[:, None]
 
 
-def _collected(model: Any, texts: Tensor) -> tuple[Tensor, Tensor]:
+def _collected(model: Any, texts: Tensor, watch: Watch) -> tuple[Tensor, Tensor]:
     """What the attention of each layer is given, [L, N, D], and the logarithm of kvzip's scores, [L, N, K]."""
     states, scores = [], []
-    for text in texts:
+    for place, text in enumerate(texts):
+        watch(f"reads text {place + 1} of {len(texts)} twice")
         read = Prefill(model, text[None].to(next(model.parameters()).device))
         heard = read.heard(read.into(BudgetedCache(model, "100%", "kvzip")))
         given = [call.hidden for _, _, call, _ in read.read]
@@ -152,18 +189,18 @@ def _collected(model: Any, texts: Tensor) -> tuple[Tensor, Tensor]:
 # trim-kv: a distillation
 
 
-def _trim(model: Any, texts: Tensor, held: Tensor, given: Training) -> Trained:
+def _trim(model: Any, texts: Tensor, held: Tensor, given: Training, watch: Watch) -> Trained:
     """Distil the model into itself with gated attention: KL and cross-entropy, and what is alive beyond the budget."""
     gates = _start("trim-kv", model, math.log(texts.shape[1]), given)  # a half-life of two thirds of a text
     device, rng = next(model.parameters()).device, torch.Generator().manual_seed(given.seed)
     before = _judged(model, gates, held)
 
-    def loss(step: int) -> Tensor:
+    def loss() -> Tensor:
         ids = texts[int(torch.randint(len(texts), (1,), generator=rng))][None].to(device)
         apart, written, over, _ = _gated(model, gates, ids, given.keep)
         return apart + written + given.capacity * over
 
-    _optimised(gates, given, loss)
+    _optimised(gates, given, loss, watch)
     after = _judged(model, gates, held)
     names = "KL to the model, nats a token", "share of a text that is alive"
     measured = {f"{name}, {when}": number for when, found in (("untrained", before), ("trained", after))

@@ -9,6 +9,8 @@ from typing import Any
 from budgeteer.draw import svg
 from budgeteer.draw.svg import Curve, Line, clean, compact, html_table, percent
 
+FULL = "full"
+"""Name of the cache without a budget in the rows, which each method is compared with."""
 MAPS = 12
 """Most maps of heads of a page."""
 EVEN = 0.01
@@ -51,7 +53,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The methods of some rows, the least mean loss over their budgets first; the full cache is none."""
     lost: dict[str, list[float]] = {}
     for row in rows:
-        if row["budget"] != "100%":
+        if row["method"] != FULL:
             lost.setdefault(row["method"], []).append(row["lost"]["mean"])
     return sorted(lost, key=lambda method: sum(lost[method]) / len(lost[method]))
 
@@ -60,7 +62,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
     """Shares of right answers, and losses, against bytes; the best methods and, where there is one, the full cache."""
     methods = best(rows)
     drawn = methods[: svg.SERIES]
-    full = [row for row in rows if row["budget"] == "100%"]
+    full = [row for row in rows if row["method"] == FULL]
     lines, curves = [], []
     for style, method in enumerate(drawn):
         mine = sorted((row for row in rows if row["method"] == method), key=lambda row: int(row["bytes"]))
