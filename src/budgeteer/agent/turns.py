@@ -221,7 +221,7 @@ class Agent:
         return "".join(map(_as_text, turns))
 
     def fits(self, prompt: Prompt, output: int, turns: Turns, more: int = 0) -> bool:
-        """Whether a call beside the loop fits, and a last answer behind it that reads these turns and ``more`` tokens."""
+        """Whether a call beside the loop fits, and then a last answer that reads these turns and ``more`` tokens."""
         model = self.task.model
         later = Usage(input=self.reads(turns) + more, output=self.task.style.answer_tokens)
         room = model.context is None or model.count(prompt) + output <= model.context
