@@ -53,8 +53,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import bm25s
+
 from budgeteer import verify
-from budgeteer.context._bm25 import scores
 from budgeteer.core.amounts import PICO
 from budgeteer.core.environment import Item
 from budgeteer.lab import frontier, questions
@@ -168,10 +169,23 @@ class Wiki:
         return (*self.others[:2], tool, *self.others[2:])
 
 
+@lru_cache
+def index_of(sentences: tuple[str, ...]) -> bm25s.BM25:
+    """BM25 over sentences, as ``budgeteer.context`` has it, made once for all queries."""
+    index = bm25s.BM25(k1=1.5, b=0.75, method="lucene")
+    index.index(words_of(list(sentences)), show_progress=False)
+    return index
+
+
+def words_of(texts: list[str]) -> list[list[str]]:
+    return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)  # type: ignore[no-any-return]
+
+
 @lru_cache(100_000)
 def found(sentences: tuple[str, ...], query: str) -> tuple[str, ...]:
     """The best sentences for a query."""
-    values = scores(query, list(sentences))
+    (asked,) = words_of([query])
+    values = index_of(sentences).get_scores(asked) if asked else [0.0] * len(sentences)
     order = sorted(range(len(sentences)), key=lambda i: (-values[i], i))
     return tuple(sentences[i] for i in order[:PER_CALL] if values[i] > 0)
 

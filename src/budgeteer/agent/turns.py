@@ -9,6 +9,7 @@ what that answer can still read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,7 +22,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Message, Prompt, ToolCall, call_of, calls_in, continued
 from budgeteer.models.model import CALLS, continuing
 from budgeteer.solve import Answer, StoppedBy, Task
-from budgeteer.solve.tool import written
+from budgeteer.solve.tool import Tool, written
 from budgeteer.strategies.kit.trace import Piece, ask, conclude
 
 LAST = "Answer now with what you have, without calling tools."
@@ -173,8 +174,7 @@ class Agent:
         calls = tuple(calls_in(self._said(prompt, piece.text))) if self.tools else ()
         if not calls:
             return Turn(piece.text, answer=self.task.style.read(piece.text) if self._whole(piece) else None)
-        results = await _all([self._called(call) for call in calls])
-        turn = Turn(piece.text, calls, tuple(results))
+        turn = Turn(piece.text, calls, tuple(await self._all_called(turns, piece.text, calls)))
         noted = replace(turn, note=note(turn)) if note is not None else turn
         return self.fitted(turns, noted)
 
@@ -185,7 +185,7 @@ class Agent:
             The turn; None if a last answer could not read what it added.
         """
         text = call_of(call.name, written(call.arguments or {}))
-        return self.fitted(turns, Turn(text, (call,), (await self._called(call),)))
+        return self.fitted(turns, Turn(text, (call,), tuple(await self._all_called(turns, text, (call,)))))
 
     async def conclude(self, turns: Turns, by: StoppedBy, trace: str = "") -> Answer:
         """The last answer, without tools; never raises for lack of budget.
@@ -259,7 +259,18 @@ class Agent:
         rest = self.task.style.split(piece.text)[1]
         return rest is not None and (piece.ended or self.task.style.complete(rest))
 
-    async def _called(self, call: ToolCall) -> str:
+    async def _all_called(self, turns: Turns, text: str, calls: tuple[ToolCall, ...]) -> list[str]:
+        """Results of calls, all made at the same time; as many of them as leave a last answer affordable."""
+        inputs = self.reads((*turns, Turn(text, calls, ("",) * len(calls))))
+        last, paid, made = Usage(input=inputs, output=self.task.style.answer_tokens), list[Tool](), []
+        for call in calls:
+            tool = self.tools.get(call.name)
+            fits = tool is None or self.task.model.fits(last, tools=[*paid, tool])
+            paid += [tool] if tool is not None and fits else []
+            made.append(self._called(call, fits))
+        return await _all(made)
+
+    async def _called(self, call: ToolCall, fits: bool) -> str:
         tool = self.tools.get(call.name)
         if tool is None:
             said = f"there is no tool {call.name[:64]}" if call.name else "the call is no JSON object with a name"
@@ -267,10 +278,10 @@ class Agent:
         wrong = tool.wrong(call.arguments)
         if wrong or call.arguments is None:
             return f"[error: {call.name} was not called: {wrong}]"
-        try:
-            return cut(await self.task.model.use(tool, call.arguments), self.limits.result)
-        except BudgetExceeded:
-            return f"[{call.name} was not called: its budget is spent; go on without it]"
+        with contextlib.suppress(BudgetExceeded):  # others draw on the same budget and may be faster
+            if fits:
+                return cut(await self.task.model.use(tool, call.arguments), self.limits.result)
+        return f"[{call.name} was not called: its budget is spent; go on without it]"
 
     def fitted(self, turns: Turns, turn: Turn) -> Turn | None:
         """The turn with its results cut to what a last answer can still read; None if that cannot read it at all."""

@@ -18,6 +18,8 @@ from budgeteer.ledger.tree import Node
 
 _ROWS = 100
 """Accounts on the page."""
+_SHOWN = 20
+"""Characters of a name in the picture."""
 _LONGEST = 100
 """Characters of a kind, at most."""
 
@@ -47,9 +49,12 @@ class Agents(Shared):
 
 
 def _chart(found: Sequence[tuple[Node, int]], kind: str, title: str, names: Mapping[str, str]) -> Html:
+    def short(name: str) -> str:
+        return name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "\u2026"
+
     branches = [
         Branch(
-            path_of(node.path.rpartition("/")[2], names),
+            short(path_of(node.path.rpartition("/")[2], names)),
             depth,
             (node.spent, node.held, node.back or 0),
             amount(kind, node.spent) + (f" of {amount(kind, node.given)}" if node.given is not None else ""),
@@ -66,9 +71,10 @@ def _table(found: Sequence[tuple[Node, int]], kind: str, names: Mapping[str, str
     rows = [
         (
             link(path_of(node.path, names), "/agents", path=node.path, kind=kind),
-            said(node.given), said(node.spent), said(node.held), said(node.back), f"{node.calls:,}",
+            f"{node.parts:,}" if node.parts else "", said(node.given), said(node.spent), said(node.held),
+            said(node.back), f"{node.calls:,}",
         )
         for node, _ in found
     ]  # fmt: skip
-    heads = ("account", "given", "spent", "held", "back or left", "calls")
+    heads = ("account", "times given", "given", "spent", "held", "back or left", "calls")
     return table(heads, rows, f"Nothing of the kind {kind!r} was reserved here.", heads[1:])
