@@ -4,6 +4,7 @@ model.
     python benchmarks/agent_strategies.py DATA.jsonl.gz --work DIR     # writes its JSON; run again to go on
     python benchmarks/agent_strategies.py DATA.jsonl.gz --quick        # smoke test
     python benchmarks/agent_strategies.py --only lookups --work DIR    # needs no DATA
+    python benchmarks/agent_strategies.py --tables                     # writes those of docs/agents.md, no more
 
 DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0); without
 it searches are skipped. The
@@ -74,7 +75,7 @@ from budgeteer.solve.styles import TaskInfo
 from budgeteer.solve.tool import Tool
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "benchmarks" / "results" / "agent_strategies.json"
+OUT, PAGE = ROOT / "benchmarks" / "results" / "agent_strategies.json", ROOT / "docs" / "agents.md"
 SEEDS = 5
 SEARCH, LOOKUP = 0.001, 0.0005
 """Dollars of a call."""
@@ -480,6 +481,54 @@ async def small(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> 
         await model.aclose()
 
 
+TITLES = {
+    "search, heeds": "One tool, a model that heeds the level of its budget",
+    "search, unaware": "One tool, a model that reads over it",
+    "many tools": "Nine tools, of which one is of use",
+    "smollm2": "SmolLM2-135M through llama.cpp, one tool",
+    "lookups": "The thinking model, lookups",
+}
+BEGIN, END = "<!-- written by benchmarks/agent_strategies.py --tables -->", "<!-- end -->"
+
+
+def tables(results: Mapping[str, Any]) -> str:
+    """Right answers in per cent, by strategy and budget, of each part, as Markdown."""
+    lines = [BEGIN]
+    for part, title in TITLES.items():
+        if part not in results:
+            continue
+        points = results[part]["points"]
+        budgets = list(dict.fromkeys(point["budget"] for point in points))
+        lines += ["", f"**{title}**, {results[part]['questions']} questions:", ""]
+        lines += [f"| strategy | {' | '.join(budgets)} | calls of tools and dollars used at {budgets[-1]} |"]
+        lines += ["|---" * (len(budgets) + 2) + "|"]
+        for name in dict.fromkeys(point["strategy"] for point in points):
+            own = {point["budget"]: point for point in points if point["strategy"] == name}
+            most = own[budgets[-1]]
+            cells = [per_cent(own[budget]["accuracy"]) for budget in budgets]
+            used = f"{most['tools']:.1f}, ${most['used']['mean'] / PICO:.4f}"
+            lines.append(f"| `{STRATEGIES[name]}` | {' | '.join(cells)} | {used} |")
+    return "\n".join([*lines, "", END])
+
+
+def per_cent(ci: Mapping[str, float]) -> str:
+    """A share with its interval.
+
+    >>> per_cent({"mean": 0.151, "low": 0.09, "high": 0.2})
+    '15 [9, 20]'
+    """
+    return f"{100 * ci['mean']:.0f} [{100 * ci['low']:.0f}, {100 * ci['high']:.0f}]"
+
+
+def page_with(text: str, made: str) -> str:
+    """A page with other tables between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{PAGE} lacks the marks {BEGIN} and {END}")
+    return before + made + after
+
+
 def save(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Write what there is, beside results of an earlier run of other parts."""
     if args.quick:
@@ -498,7 +547,11 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=20, help="questions of SmolLM2 (default %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tables", action="store_true", help="write the tables of the page from the file, no more")
     args = parser.parse_args()
+    if args.tables:
+        PAGE.write_text(page_with(PAGE.read_text(), tables(json.loads(args.out.read_text()))))
+        return
     with tempfile.TemporaryDirectory() as folder:
         args.work = args.work or folder
         results = asyncio.run(run(args))
