@@ -27,6 +27,19 @@ def search(query: str) -> str:
     return f"Finding {len(ran)}: nothing yet."
 
 
+def binary(query: str) -> bytes:
+    """Search for something.
+
+    Args:
+        query: what to search for.
+    """
+    ran.append(query)
+    return bytes(range(256)) * 2_000
+
+
+binary.__name__ = "search"
+
+
 def run(cases: dict[str, Callable[[AgentBudget], Any]], text: str = "12k, tool:search:3") -> None:
     """Do the case that is named, and write what came of it."""
     name = sys.argv[1]

@@ -14,18 +14,19 @@ from helpers.upstream import Upstream
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(300)]
 BY = {one.name: one for one in FRAMEWORKS}
+_DONE = "Done with"
 SAID = {
     "dspy": {
-        "parts": ("Done with", 3), "stream": ("Done with", 3), "cached": ("Done with", 0), "several": ("Done with", 0),
-        "best of n": ("Done with", 0), "parallel": ("", 0), "elsewhere": ("", 1),
+        "parts": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "cached": (_DONE, 0), "several": (_DONE, 0),
+        "best of n": (_DONE, 0), "parallel": ("", 0), "elsewhere": ("", 1),
     },
     "crewai": {
-        "crew": ("Done with", 3), "remembering": ("Done with", 3), "waiting": ("Done with", 3),
-        "parallel": ("Done with", 3),
+        "crew": (_DONE, 3), "remembering": (_DONE, 3), "waiting": (_DONE, 3), "binary": (_DONE, 3),
+        "parallel": (_DONE, 3),
     },
     "ag2": {
-        "parallel": ("Done with", 3), "stream": ("Done with", 3), "outlives": ("Done with", 0),
-        "knowing": ("Done with", 3),
+        "parallel": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "outlives": (_DONE, 0),
+        "knowing": (_DONE, 3),
     },
 }  # fmt: skip
 """What the run says, and how many searches ran."""

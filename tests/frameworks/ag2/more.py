@@ -7,7 +7,7 @@ from ag2.agent import TaskConfig
 from ag2.compact import CompactTrigger, SummarizeCompact
 from ag2.config import OpenAIConfig
 from ag2.knowledge import MemoryKnowledgeStore
-from more import run, search
+from more import binary, run, search
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.ag2 import spending
@@ -65,6 +65,7 @@ async def knowing(budget):
 
 CASES = {
     "parallel": lambda budget: asked(budget, "do: search x6"),
+    "binary": lambda budget: asked(budget, tools=[binary]),
     "stream": lambda budget: asked(budget, config=config(streaming=True)),
     "cancelled": cancelled,
     "outlives": outlives,

@@ -2,7 +2,7 @@
 
 from crewai import LLM, Agent, Crew, Task
 from crewai.tools import BaseTool
-from more import ran, run
+from more import binary, ran, run
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.crewai import spending
@@ -21,6 +21,11 @@ class Waiting(Search):
     async def _run(self, query: str) -> str:
         ran.append(query)
         return f"Finding {len(ran)}: nothing yet."
+
+
+class Binary(Search):
+    def _run(self, query: str) -> bytes:
+        return binary(query)
 
 
 def llm():
@@ -44,6 +49,7 @@ CASES = {
     "planned": lambda budget: crew(budget, planning=True, planning_llm=llm()),
     "refused": lambda budget: crew(budget, planning=True),
     "waiting": lambda budget: spending(agent(Waiting()), budget).kickoff("do: search"),
+    "binary": lambda budget: spending(agent(Binary()), budget).kickoff("do: search"),
     "parallel": lambda budget: spending(agent(Search()), budget).kickoff("do: search x6"),
 }
 

@@ -1,7 +1,7 @@
 """DSPy: parts of modules, streams, the cache, several answers, and modules that ask elsewhere."""
 
 import dspy
-from more import run, search
+from more import binary, run, search
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.dspy import budgeted, spending
@@ -66,6 +66,7 @@ def elsewhere(budget):
 CASES = {
     "parts": lambda budget: within(Parts, budget),
     "stream": stream,
+    "binary": lambda budget: within(lambda: dspy.ReAct(QUESTION, tools=[binary]), budget),
     "cached": lambda budget: within(lambda: dspy.Predict(QUESTION), budget, 2, lm(cache=True)),
     "several": lambda budget: within(lambda: dspy.Predict(QUESTION, n=3), budget),
     "best of n": lambda budget: within(lambda: better(dspy.ChainOfThought(QUESTION)), budget),
