@@ -26,9 +26,9 @@ words of the question, asks a reader twice what to look for next, and searches f
 that finds something; one of ten is no program. For composer the model names one skill, with the question as its test;
 its verdict, whether the tool found something, is right with chance 0.85.
 
-**many tools**: the same with 8 further tools. 4 are said to search the sentences, too, and find nothing; all have
-descriptions of 50 words or so, and a call costs as much as a search. The model takes any of those that are said to
-search and did not fail before its eyes.
+**many**: these three beside others, with that tool alone and with 8 further tools. 4 of those are said to search the
+sentences, too, and find nothing; all have descriptions of 50 words or so, and a call costs as much as a search. The
+model takes any of the tools that are said to search and did not fail before its eyes.
 
 **smollm2**: SmolLM2-135M through llama.cpp on the first questions, greedy, one seed: it was not trained on calls.
 
@@ -98,6 +98,7 @@ STRATEGIES = {
     "code-agents": "code-agents",
     "composer": "composer:turns=20",
 }
+SEARCHING = tuple(name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer"))
 PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 PRICES = {"search": SEARCH, "lookup": LOOKUP}
@@ -438,15 +439,15 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         searched = set()
     rows = read_rows(args.data)[: 5 if args.quick else None] if searched else []
     budgets = "$0.004" if args.quick else BUDGETS
-    for name, part, heeds in (
-        ("search, heeds", "search", True),
-        ("search, unaware", "search", False),
-        ("many tools", "many", True),
+    for name, part, heeds, many in (
+        ("search, heeds", "search", True, False),
+        ("search, unaware", "search", False, False),
+        ("one tool", "many", True, False),
+        ("many tools", "many", True, True),
     ):
         if part in searched:
             simulated = Simulated(Writer(rows, heeds))
-            many = part == "many"
-            chosen = list(PLANNED if many else STRATEGIES)
+            chosen = PLANNED if part == "many" else SEARCHING
             results[name] = await measured(name, searches(rows, many), simulated, PLAIN, chosen, budgets, args)
             save(args, results)
     if "smollm2" in searched:
@@ -484,6 +485,7 @@ async def small(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> 
 TITLES = {
     "search, heeds": "One tool, a model that heeds the level of its budget",
     "search, unaware": "One tool, a model that reads over it",
+    "one tool": "One tool, strategies that plan",
     "many tools": "Nine tools, of which one is of use",
     "smollm2": "SmolLM2-135M through llama.cpp, one tool",
     "lookups": "The thinking model, lookups",

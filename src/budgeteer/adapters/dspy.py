@@ -64,7 +64,7 @@ def spending(module: dspy.Module, budget: AgentBudget) -> dspy.Module:
             raise InvalidInput("Refine asks the configured model for advice; dspy.configure(lm=budgeted(lm, budget))")
     fresh = [part for part in parts if not any(_wrapped(one.lm) for one in part.predictors())]
     steps = {id(part.react) for part in parts if isinstance(part, dspy.ReAct)}
-    for name, predictor in module.named_predictors():
+    for name, predictor in module.named_sub_modules(dspy.Predict):  # those of parts that were compiled, too
         lm, step = _model(predictor.lm, f"the predictor {name}"), id(predictor) in steps
         predictor.lm = made.setdefault((id(lm), step), budgeted(lm, budget, step=step))
     for part in fresh:

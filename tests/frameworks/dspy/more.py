@@ -14,6 +14,7 @@ class Parts(dspy.Module):
         super().__init__()
         self.agent = dspy.ReAct(QUESTION, tools=[search])
         self.last = dspy.Predict("text -> answer")
+        self.agent._compiled = True  # as optimisers leave a part that is not to be changed
 
     def forward(self, question):
         return self.last(text=self.agent(question=question).answer)
