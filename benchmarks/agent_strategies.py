@@ -438,7 +438,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
         searched = set()
     rows = read_rows(args.data)[: 5 if args.quick else None] if searched else []
-    budgets = "$0.004" if args.quick else BUDGETS
+    budgets = "$0.004" if args.quick else args.budgets
     for name, part, heeds, many in (
         ("search, heeds", "search", True, False),
         ("search, unaware", "search", False, False),
@@ -546,6 +546,7 @@ def main() -> None:
     parts = ["search", "many", "smollm2", "lookups"]
     parser.add_argument("--only", nargs="+", default=parts, choices=parts)
     parser.add_argument("--lookups", type=int, default=8, help="questions of the thinking model (default %(default)s)")
+    parser.add_argument("--budgets", default=BUDGETS, help="of the scripted models (default %(default)s)")
     parser.add_argument("--small", type=int, default=20, help="questions of SmolLM2 (default %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")

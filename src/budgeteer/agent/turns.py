@@ -262,13 +262,13 @@ class Agent:
     async def _all_called(self, turns: Turns, text: str, calls: tuple[ToolCall, ...]) -> list[str]:
         """Results of calls, all made at the same time; as many of them as leave a last answer affordable."""
         inputs = self.reads((*turns, Turn(text, calls, ("",) * len(calls))))
-        last, paid, made = Usage(input=inputs, output=self.task.style.answer_tokens), list[Tool](), []
+        last, paid = Usage(input=inputs, output=self.task.style.answer_tokens), list[Tool]()
+        fits: list[bool] = []
         for call in calls:
             tool = self.tools.get(call.name)
-            fits = tool is None or self.task.model.fits(last, tools=[*paid, tool])
-            paid += [tool] if tool is not None and fits else []
-            made.append(self._called(call, fits))
-        return await _all(made)
+            fits.append(tool is None or self.task.model.fits(last, tools=[*paid, tool]))
+            paid += [tool] if tool is not None and fits[-1] else []
+        return await _all([self._called(call, fit) for call, fit in zip(calls, fits, strict=True)])
 
     async def _called(self, call: ToolCall, fits: bool) -> str:
         tool = self.tools.get(call.name)
@@ -296,12 +296,11 @@ class Agent:
         def shorter(most: int) -> Turn:
             return replace(turn, results=tuple(cut(result, most) for result in turn.results))
 
-        longest = max(map(len, turn.results))
         if fits(turn):
             return turn
         if not fits(shorter(0)):
             return None
-        return shorter(largest(lambda most: fits(shorter(most)), longest))
+        return shorter(largest(lambda most: fits(shorter(most)), max(map(len, turn.results))))
 
 
 @dataclass(frozen=True, slots=True)
