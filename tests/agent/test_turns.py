@@ -356,3 +356,14 @@ def test_the_price_of_tools_leaves_the_last_answer_affordable() -> None:
         assert model.spend.units["money"] <= money["money"]
         calls.add(len(made))
     assert {0, 1, 2, 3} <= calls  # one of the two alone, too
+
+
+def test_a_call_that_is_not_made_takes_nothing_from_the_others_of_its_turn() -> None:
+    wrong = call_of("look", '{"in": "a"}')
+    model = Scripted(writer(f"{wrong}\n{LOOK}", "4\n"))
+    asked = task(model, [tool(says_four)], {"all": 5000, "tool:look": 1})
+    assert solved(asked).answer == "4"
+    last = model.requests[-1].prompt
+    assert isinstance(last, str)
+    assert "look was not called" in last
+    assert "it is 4" in last

@@ -266,8 +266,9 @@ class Agent:
         fits: list[bool] = []
         for call in calls:
             tool = self.tools.get(call.name)
-            fits.append(tool is None or self.task.model.fits(last, tools=[*paid, tool]))
-            paid += [tool] if tool is not None and fits[-1] else []
+            used = [] if tool is None or tool.wrong(call.arguments) else [tool]
+            fits.append(self.task.model.fits(last, tools=[*paid, *used]))
+            paid += used if fits[-1] else []
         return await _all([self._called(call, fit) for call, fit in zip(calls, fits, strict=True)])
 
     async def _called(self, call: ToolCall, fits: bool) -> str:
