@@ -4,6 +4,7 @@ model.
     python benchmarks/agent_strategies.py DATA.jsonl.gz --work DIR     # writes its JSON; run again to go on
     python benchmarks/agent_strategies.py DATA.jsonl.gz --quick        # smoke test
     python benchmarks/agent_strategies.py --only lookups --work DIR    # needs no DATA
+    python benchmarks/agent_strategies.py --tables                     # writes those of docs/agents.md, no more
 
 DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0); without
 it searches are skipped. The
@@ -25,9 +26,9 @@ words of the question, asks a reader twice what to look for next, and searches f
 that finds something; one of ten is no program. For composer the model names one skill, with the question as its test;
 its verdict, whether the tool found something, is right with chance 0.85.
 
-**many tools**: the same with 8 further tools. 4 are said to search the sentences, too, and find nothing; all have
-descriptions of 50 words or so, and a call costs as much as a search. The model takes any of those that are said to
-search and did not fail before its eyes.
+**many**: these three beside others, with that tool alone and with 8 further tools. 4 of those are said to search the
+sentences, too, and find nothing; all have descriptions of 50 words or so, and a call costs as much as a search. The
+model takes any of the tools that are said to search and did not fail before its eyes.
 
 **smollm2**: SmolLM2-135M through llama.cpp on the first questions, greedy, one seed: it was not trained on calls.
 
@@ -53,8 +54,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import bm25s
+
 from budgeteer import verify
-from budgeteer.context._bm25 import scores
 from budgeteer.core.amounts import PICO
 from budgeteer.core.environment import Item
 from budgeteer.lab import frontier, questions
@@ -73,7 +75,7 @@ from budgeteer.solve.styles import TaskInfo
 from budgeteer.solve.tool import Tool
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "benchmarks" / "results" / "agent_strategies.json"
+OUT, PAGE = ROOT / "benchmarks" / "results" / "agent_strategies.json", ROOT / "docs" / "agents.md"
 SEEDS = 5
 SEARCH, LOOKUP = 0.001, 0.0005
 """Dollars of a call."""
@@ -96,6 +98,7 @@ STRATEGIES = {
     "code-agents": "code-agents",
     "composer": "composer:turns=20",
 }
+SEARCHING = tuple(name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer"))
 PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 PRICES = {"search": SEARCH, "lookup": LOOKUP}
@@ -168,10 +171,23 @@ class Wiki:
         return (*self.others[:2], tool, *self.others[2:])
 
 
+@lru_cache
+def index_of(sentences: tuple[str, ...]) -> bm25s.BM25:
+    """BM25 over sentences, as ``budgeteer.context`` has it, made once for all queries."""
+    index = bm25s.BM25(k1=1.5, b=0.75, method="lucene")
+    index.index(words_of(list(sentences)), show_progress=False)
+    return index
+
+
+def words_of(texts: list[str]) -> list[list[str]]:
+    return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)  # type: ignore[no-any-return]
+
+
 @lru_cache(100_000)
 def found(sentences: tuple[str, ...], query: str) -> tuple[str, ...]:
     """The best sentences for a query."""
-    values = scores(query, list(sentences))
+    (asked,) = words_of([query])
+    values = index_of(sentences).get_scores(asked) if asked else [0.0] * len(sentences)
     order = sorted(range(len(sentences)), key=lambda i: (-values[i], i))
     return tuple(sentences[i] for i in order[:PER_CALL] if values[i] > 0)
 
@@ -422,16 +438,16 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
         searched = set()
     rows = read_rows(args.data)[: 5 if args.quick else None] if searched else []
-    budgets = "$0.004" if args.quick else BUDGETS
-    for name, part, heeds in (
-        ("search, heeds", "search", True),
-        ("search, unaware", "search", False),
-        ("many tools", "many", True),
+    budgets = "$0.004" if args.quick else args.budgets
+    for name, part, heeds, many in (
+        ("search, heeds", "search", True, False),
+        ("search, unaware", "search", False, False),
+        ("one tool", "many", True, False),
+        ("many tools", "many", True, True),
     ):
         if part in searched:
             simulated = Simulated(Writer(rows, heeds))
-            many = part == "many"
-            chosen = list(PLANNED if many else STRATEGIES)
+            chosen = PLANNED if part == "many" else SEARCHING
             results[name] = await measured(name, searches(rows, many), simulated, PLAIN, chosen, budgets, args)
             save(args, results)
     if "smollm2" in searched:
@@ -466,6 +482,55 @@ async def small(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> 
         await model.aclose()
 
 
+TITLES = {
+    "search, heeds": "One tool, a model that heeds the level of its budget",
+    "search, unaware": "One tool, a model that reads over it",
+    "one tool": "One tool, strategies that plan",
+    "many tools": "Nine tools, of which one is of use",
+    "smollm2": "SmolLM2-135M through llama.cpp, one tool",
+    "lookups": "The thinking model, lookups",
+}
+BEGIN, END = "<!-- written by benchmarks/agent_strategies.py --tables -->", "<!-- end -->"
+
+
+def tables(results: Mapping[str, Any]) -> str:
+    """Right answers in per cent, by strategy and budget, of each part, as Markdown."""
+    lines = [BEGIN]
+    for part, title in TITLES.items():
+        if part not in results:
+            continue
+        points = results[part]["points"]
+        budgets = list(dict.fromkeys(point["budget"] for point in points))
+        lines += ["", f"**{title}**, {results[part]['questions']} questions:", ""]
+        lines += [f"| strategy | {' | '.join(budgets)} | calls of tools and dollars used at {budgets[-1]} |"]
+        lines += ["|---" * (len(budgets) + 2) + "|"]
+        for name in dict.fromkeys(point["strategy"] for point in points):
+            own = {point["budget"]: point for point in points if point["strategy"] == name}
+            most = own[budgets[-1]]
+            cells = [per_cent(own[budget]["accuracy"]) for budget in budgets]
+            used = f"{most['tools']:.1f}, ${most['used']['mean'] / PICO:.4f}"
+            lines.append(f"| `{STRATEGIES[name]}` | {' | '.join(cells)} | {used} |")
+    return "\n".join([*lines, "", END])
+
+
+def per_cent(ci: Mapping[str, float]) -> str:
+    """A share with its interval.
+
+    >>> per_cent({"mean": 0.151, "low": 0.09, "high": 0.2})
+    '15 [9, 20]'
+    """
+    return f"{100 * ci['mean']:.0f} [{100 * ci['low']:.0f}, {100 * ci['high']:.0f}]"
+
+
+def page_with(text: str, made: str) -> str:
+    """A page with other tables between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{PAGE} lacks the marks {BEGIN} and {END}")
+    return before + made + after
+
+
 def save(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Write what there is, beside results of an earlier run of other parts."""
     if args.quick:
@@ -481,10 +546,15 @@ def main() -> None:
     parts = ["search", "many", "smollm2", "lookups"]
     parser.add_argument("--only", nargs="+", default=parts, choices=parts)
     parser.add_argument("--lookups", type=int, default=8, help="questions of the thinking model (default %(default)s)")
+    parser.add_argument("--budgets", default=BUDGETS, help="of the scripted models (default %(default)s)")
     parser.add_argument("--small", type=int, default=20, help="questions of SmolLM2 (default %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tables", action="store_true", help="write the tables of the page from the file, no more")
     args = parser.parse_args()
+    if args.tables:
+        PAGE.write_text(page_with(PAGE.read_text(), tables(json.loads(args.out.read_text()))))
+        return
     with tempfile.TemporaryDirectory() as folder:
         args.work = args.work or folder
         results = asyncio.run(run(args))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from budgeteer.core.errors import InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import Chat, Message, call_of, calls_in
 from budgeteer.models.model import CALLS, SEED
+from budgeteer.prices.price import Price, Rates
+from budgeteer.prices.table import of
 from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Style, Task
 from budgeteer.solve.runner import run
 from budgeteer.solve.tool import Tool
@@ -328,3 +331,39 @@ def test_a_tool_whose_ledger_fails_leaves_no_other_tool_running() -> None:
         return [*told]  # before the loop's own end cancels what is left
 
     assert asyncio.run(body()) == ["cancelled"]
+
+
+def test_the_price_of_tools_leaves_the_last_answer_affordable() -> None:
+    """Two calls a turn at a price of $0.00025: however small the budget, a run that called a tool answers."""
+    rates = of({"scripted": Price(Rates(input=Decimal(1), output=Decimal(4)))}, "test")
+
+    async def look(arguments: Mapping[str, Any]) -> str:
+        made.append(1)
+        return "x"
+
+    def write(prompt: str, rng: Any) -> str:
+        return "4\n" if "without calling" in prompt else f"{LOOK}\n{LOOK}"
+
+    calls = set()
+    for micro in range(500, 4000, 70):
+        made: list[int] = []
+        ledger, money = MemoryLedger(), {"money": micro * 10**6}
+        ledger.open("q", [Limit("money", money["money"])])
+        model = Budgeted(Scripted(write), Allowance(ledger, "q", money), prices=rates)
+        task = Task(ASKED, model, RAW, 0, tools=(tool(look, cost=25 * 10**7),))
+        answer = asyncio.run(react(turns=9).solve(task))
+        assert answer.answer == "4" or not made
+        assert model.spend.units["money"] <= money["money"]
+        calls.add(len(made))
+    assert {0, 1, 2, 3} <= calls  # one of the two alone, too
+
+
+def test_a_call_that_is_not_made_takes_nothing_from_the_others_of_its_turn() -> None:
+    wrong = call_of("look", '{"in": "a"}')
+    model = Scripted(writer(f"{wrong}\n{LOOK}", "4\n"))
+    asked = task(model, [tool(says_four)], {"all": 5000, "tool:look": 1})
+    assert solved(asked).answer == "4"
+    last = model.requests[-1].prompt
+    assert isinstance(last, str)
+    assert "look was not called" in last
+    assert "it is 4" in last

@@ -23,6 +23,7 @@ AGENTS = (
     "ag2",
     "agents",
     "autogen_agentchat",
+    "claude_agent_sdk",
     "crewai",
     "dspy",
     "inspect_ai",

@@ -32,7 +32,7 @@ from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
 from helpers.person import Person  # noqa: E402
 from helpers.upstream import Upstream, echo, error  # noqa: E402
 
-PAGES = ("/", "/budgets", "/budget?path=acme&kind=all&window=", "/requests", "/keys", "/requests.csv")
+PAGES = ("/", "/budgets", "/budget?path=acme&kind=all&window=", "/agents", "/requests", "/keys", "/requests.csv")
 EVIL = """"><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'${1}{{7*7}}"""
 
 
@@ -526,7 +526,7 @@ def test_a_person_makes_a_key_watches_it_spend_hits_the_cap_and_exports(running,
         rows = list(csv.DictReader((tmp_path / "requests.csv").open()))
         assert sum(int(row["units_all"]) for row in rows) == running.spent("seen") <= 150
         pages = crawled(page, running, "/", 1200)
-        kinds = "/ /budgets /budget /requests /requests/ID /conversation /changes /keys /keys/ID"
+        kinds = "/ /budgets /budget /agents /requests /requests/ID /conversation /changes /keys /keys/ID"
         assert set(kinds.split()) <= pages
         assert crawled(page, running, "/", 390) == pages
         assert page.problems() == []

@@ -27,7 +27,7 @@ from typing import Any
 from helpers.assistant import GREETING, MODEL, PERSON, Assistant
 from helpers.gateway_fixture import ADMIN, toml
 from helpers.theirs import serving
-from helpers.upstream import Upstream
+from helpers.upstream import Step, Upstream
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "clients"
@@ -175,13 +175,21 @@ def lines_of(process: subprocess.Popen[str]) -> queue.Queue[str]:
 
 
 class Bench:
-    """A gateway in a process of its own before a scripted upstream; use as a context manager."""
+    """A gateway in a process of its own before a scripted upstream; use as a context manager.
+
+    Args:
+        step: what answers for the upstream; None = the assistant.
+        model: that it serves.
+    """
+
+    def __init__(self, step: Step | None = None, model: str = MODEL) -> None:
+        self._step, self._model = step, model
 
     def __enter__(self) -> Bench:
         self._stack = contextlib.ExitStack()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        self.upstream = self._stack.enter_context(Upstream(Assistant()))
-        text = toml([("one", self.upstream.url, [MODEL], "")], cap=4096)
+        self.upstream = self._stack.enter_context(Upstream(self._step or Assistant()))
+        text = toml([("one", self.upstream.url, [self._model], "")], cap=4096)
         (folder / "gateway.toml").write_text(text)
         self.root = self._stack.enter_context(serving(folder, folder / "gateway.toml"))
         self.marker, self.marks = self.key("mark", LIMIT), 0

@@ -84,6 +84,7 @@ class Framework:
 
 FRAMEWORKS = (
     Framework("langchain", "langchain", "LangChain", "`ModelCallLimitMiddleware(run_limit=6)`"),
+    Framework("langgraph", "langgraph", "LangGraph", "`recursion_limit=12`"),
     Framework("openai-agents", "openai-agents", "OpenAI Agents", "`max_turns=6`"),
     Framework("pydantic-ai", "pydantic-ai-slim", "pydantic-ai", "`UsageLimits(total_tokens_limit=12_000)`"),
     Framework("smolagents", "smolagents", "smolagents", "`max_steps=6`"),

@@ -10,6 +10,7 @@ attempt by itself; another one must not retry by itself (``max_retries=0``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from budgeteer.adapters.wrapped import refuse_retries, wrapped
@@ -42,7 +43,7 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
 
     Raises:
         InvalidInput: it has no configuration of a model, or one that retries where no attempt can be metered, or it
-            makes agents for sub-tasks, whose calls of tools nobody could count.
+            makes agents for sub-tasks, whose calls of tools nobody could count, or spends from another budget.
     """
     if agent.config is None:
         raise InvalidInput(f"the agent {agent.name} has no config; give Agent(..., config=OpenAIConfig(...))")
@@ -57,7 +58,10 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
             strategy._config = BudgetedConfig(strategy._config, budget)
     if not isinstance(agent.config, BudgetedConfig):
         agent.config = BudgetedConfig(agent.config, budget)
-        agent.add_middleware(lambda event, context: _Tools(event, context, budget))
+    elif agent.config.budget is not budget:
+        raise InvalidInput(f"the agent {agent.name} spends from another budget already; make a new one")
+    if not any(getattr(one.middleware, "func", None) is _Tools for one in agent.middleware):
+        agent.add_middleware(partial(_Tools, budget=budget))
     return agent
 
 

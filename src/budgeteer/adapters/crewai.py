@@ -47,21 +47,21 @@ def spending(agent: Any, budget: AgentBudget) -> Any:
         budget: shared by all agents of a run.
 
     Raises:
-        InvalidInput: its model retries where no attempt can be metered, or it is no agent.
+        InvalidInput: its model retries where no attempt can be metered, or spends from another budget, or it is no
+            agent.
     """
     if isinstance(agent, Crew):
         _crew(agent, budget)
         return agent
     if not isinstance(agent, Agent):
         raise InvalidInput(f"{type(agent).__name__} is neither an Agent nor a Crew of CrewAI")
-    if not isinstance(agent.llm, AgentLLM):
-        agent.llm = budgeted(agent.llm, budget)
-        if isinstance(agent.function_calling_llm, BaseLLM):
-            agent.function_calling_llm = budgeted(agent.function_calling_llm, budget)
-        if agent.planning_config is not None and agent.planning_config.llm is not None:
-            agent.planning_config.llm = budgeted(create_llm(agent.planning_config.llm), budget)
-        agent.tools = _all_metered(agent.tools, budget)
-        _remembering(agent.memory, budget)
+    agent.llm = budgeted(agent.llm, budget)
+    if isinstance(agent.function_calling_llm, BaseLLM):
+        agent.function_calling_llm = budgeted(agent.function_calling_llm, budget)
+    if agent.planning_config is not None and agent.planning_config.llm is not None:
+        agent.planning_config.llm = budgeted(create_llm(agent.planning_config.llm), budget)
+    agent.tools = _all_metered(agent.tools, budget)
+    _remembering(agent.memory, budget)
     return agent
 
 
@@ -101,9 +101,11 @@ def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
     """A model whose calls spend from a budget; one that does already is returned as it is.
 
     Raises:
-        InvalidInput: it retries where no attempt can be metered.
+        InvalidInput: it retries where no attempt can be metered, or spends from another budget.
     """
     if isinstance(llm, AgentLLM):
+        if llm.budget is not budget:
+            raise InvalidInput("the model spends from another budget already; give one that is not wrapped")
         return llm
     refuse_retries(llm)
     return AgentLLM(model=llm.model, provider=llm.provider, stop=list(llm.stop), asked=llm, budget=budget)

@@ -3,13 +3,14 @@
 Every call of a language model is one that the budget covers. A step of ReAct is made as long as its answer stays
 affordable after it; then ReAct ends its trajectory and answers with what it has. Calls of its tools are counted and
 cut; see :mod:`budgeteer.metering.agents`. Retries are DSPy's own, and each attempt is metered; what comes from DSPy's
-cache is free.
+cache is free. A stream brings each answer in one piece. Models that a module or an adapter asks by itself (such as the
+extraction model of TwoStepAdapter) are wrapped by ``budgeted(lm, budget)``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from budgeteer.metering.turn import Turn
 
 try:
     import dspy
+    from dspy._vendor.lm15.result import response_to_events
     from dspy.clients.backend_selection import CLIENT_KEYS
     from dspy.lm15 import Request, Response
     from dspy.utils.exceptions import LMError
@@ -32,8 +34,6 @@ except ImportError as error:
 
 _FINISH = "finish"
 """The tool by which ReAct ends."""
-_STEP = "react"
-"""The predictor of ReAct that chooses the next tool."""
 
 
 class Spent(LMError, ValueError):  # type: ignore[misc]
@@ -46,35 +46,66 @@ def spending(module: dspy.Module, budget: AgentBudget) -> dspy.Module:
     """The same module, from now on within a budget.
 
     Args:
-        module: its predictors get models of their own, and its tools, if it has any, are replaced; no other agent may
-            use it.
+        module: its predictors and those of its parts get models of their own, and tools of ReAct and RLM are replaced;
+            no other agent may use it.
         budget: shared by all agents of a run.
 
     Raises:
-        InvalidInput: a predictor has no language model: none of its own, and none is configured.
+        InvalidInput: a predictor has no language model: none of its own, and none is configured. Or a part of it cannot
+            be metered: tools of CodeAct run in an interpreter, ReActV2 asks for its last answer as for a step, and
+            Refine asks the configured model for advice, which has to be ``budgeted``, then.
     """
-    tools = getattr(module, "tools", None)
-    for name, predictor in module.named_predictors():
-        lm = predictor.lm or dspy.settings.lm
-        if not isinstance(lm, dspy.LM):
-            raise InvalidInput(f"the predictor {name} has no dspy.LM; call dspy.configure(lm=dspy.LM(...)) before")
-        predictor.lm = budgeted(lm, budget, step=bool(tools) and name.rpartition(".")[2] == _STEP)
-    if isinstance(tools, dict):
-        module.tools = {name: tool if name == _FINISH else _metered(tool, budget) for name, tool in tools.items()}
+    made: dict[tuple[int, bool], dspy.LM] = {}
+    parts = [part for _, part in module.named_sub_modules(dspy.Module)]
+    for part in parts:
+        if isinstance(part, dspy.CodeAct | dspy.ReActV2):
+            raise InvalidInput(f"{type(part).__name__} cannot be metered as a whole; take dspy.ReAct or dspy.RLM")
+        if isinstance(part, dspy.Refine) and not _wrapped(dspy.settings.lm):
+            raise InvalidInput("Refine asks the configured model for advice; dspy.configure(lm=budgeted(lm, budget))")
+    fresh = [part for part in parts if not any(_wrapped(one.lm) for one in part.predictors())]
+    steps = {id(part.react) for part in parts if isinstance(part, dspy.ReAct)}
+    for name, predictor in module.named_sub_modules(dspy.Predict):  # those of parts that were compiled, too
+        lm, step = _model(predictor.lm, f"the predictor {name}"), id(predictor) in steps
+        predictor.lm = made.setdefault((id(lm), step), budgeted(lm, budget, step=step))
+    for part in fresh:
+        if isinstance(part, dspy.ReAct):
+            part.tools = {
+                name: tool if name == _FINISH else _metered(tool, budget) for name, tool in part.tools.items()
+            }
+        elif isinstance(part, dspy.RLM):
+            part.sub_lm = budgeted(_model(part.sub_lm, "sub_lm of RLM"), budget)
+            part._user_tools = {name: _metered(tool, budget) for name, tool in part._user_tools.items()}
     return module
+
+
+def _wrapped(lm: Any) -> bool:
+    return isinstance(getattr(lm, "engine", None), _Engine)
+
+
+def _model(lm: Any, of: str) -> dspy.LM:
+    """A language model, or the configured one."""
+    lm = lm or dspy.settings.lm
+    if not isinstance(lm, dspy.LM):
+        raise InvalidInput(f"{of} has no dspy.LM; call dspy.configure(lm=dspy.LM(...)) before")
+    return lm
 
 
 def budgeted(lm: dspy.LM, budget: AgentBudget, *, step: bool = False) -> dspy.LM:
     """A copy of a language model whose calls spend from a budget; one that does not fit raises :class:`Spent`.
 
     Args:
-        lm: any; one that is wrapped already is returned as it is.
+        lm: any; one that spends from this budget already is not wrapped again.
         budget: of the run.
         step: whether the agent goes on after a call, so that an answer has to stay affordable.
     """
-    if isinstance(lm._engine_spec, _Engine):
-        return lm
-    inner = lm.copy(cache=False, num_retries=0, callbacks=[])
+    if _wrapped(lm):
+        if lm.engine.budget is not budget:
+            raise InvalidInput("the model spends from another budget already; give one that is not wrapped")
+        if lm.engine.step == step:
+            return lm
+        inner = lm.engine.inner
+    else:
+        inner = lm.copy(cache=False, num_retries=0, callbacks=[])
     apart = dict.fromkeys(CLIENT_KEYS & lm.kwargs.keys())  # of the connection, which is the inner one's
     return lm.copy(engine=_Engine(inner, budget, step), async_engine=_AsyncEngine(inner, budget, step), **apart)
 
@@ -89,20 +120,24 @@ class _Engine:
     """Makes calls by a language model of DSPy, within a budget."""
 
     def __init__(self, inner: dspy.LM, budget: AgentBudget, step: bool) -> None:
-        self._inner, self._budget, self._step = inner, budget, step
+        self.inner, self.budget, self.step = inner, budget, step
 
     def complete(self, request: Request) -> Response:
         def send(turn: Turn) -> Response:
             limited = self._limited(request, turn)
             with _apart():
-                return self._inner(limited)
+                return self.inner(limited)
 
-        return self._budget.answer(send=send, **self._about(request))
+        return self.budget.answer(send=send, **self._about(request))
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """The whole answer, as the events of a stream."""
+        return iter(response_to_events(self.complete(request)))
 
     def _about(self, request: Request) -> dict[str, Any]:
         """What the budget has to know of the call."""
-        body = _shown(request, self._budget)
-        return {"request": body, "tools": self._step, "stop": _stop, "read": self._read, "model": request.model}
+        body = _shown(request, self.budget, self.step)
+        return {"request": body, "tools": self.step, "stop": _stop, "read": self._read, "model": request.model}
 
     def _limited(self, request: Request, turn: Turn) -> Request:
         """The request as the turn allows it.
@@ -110,7 +145,7 @@ class _Engine:
         Raises:
             Spent: there is no further step, and a step is no last answer.
         """
-        if self._step and not turn.tools:
+        if self.step and not turn.tools:
             raise Spent(f"the budget does not cover another step; {turn.why}")
         note = (dspy.lm15.Message.user(turn.note),) if turn.note else ()
         config = replace(request.config, max_tokens=turn.cap)
@@ -123,7 +158,7 @@ class _Engine:
             input=usage.input_tokens, cached=usage.cache_read_tokens, output=usage.output_tokens,
             reasoning=usage.reasoning_tokens,
         ) if known else None  # fmt: skip
-        return answer_of(credible(told, text), text, self._budget.metering.bounds, model=response.model)
+        return answer_of(credible(told, text), text, self.budget.metering.bounds, model=response.model)
 
 
 class _AsyncEngine(_Engine):
@@ -133,9 +168,13 @@ class _AsyncEngine(_Engine):
         async def send(turn: Turn) -> Response:
             limited = self._limited(request, turn)
             with _apart():
-                return await self._inner.acall(limited)
+                return await self.inner.acall(limited)
 
-        return await self._budget.aanswer(send=send, **self._about(request))
+        return await self.budget.aanswer(send=send, **self._about(request))
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:  # type: ignore[override]
+        for event in response_to_events(await self.complete(request)):
+            yield event
 
 
 def _stop(why: str) -> Response:
@@ -145,7 +184,7 @@ def _stop(why: str) -> Response:
 @contextmanager
 def _apart() -> Iterator[None]:
     """The inner model neither counts nor records: the outer one does. Its errors say how the call ended."""
-    with dspy.context(usage_tracker=None, disable_history=True):
+    with dspy.context(usage_tracker=None, disable_history=True, send_stream=None):
         try:
             yield
         except LMError as error:
@@ -153,14 +192,15 @@ def _apart() -> Iterator[None]:
             raise
 
 
-def _shown(request: Request, budget: AgentBudget) -> dict[str, Any]:
-    """A request as far as its cost goes."""
+def _shown(request: Request, budget: AgentBudget, step: bool) -> dict[str, Any]:
+    """A request as far as its cost goes. What is no step of an agent has its tools to the end."""
     system = request.system if isinstance(request.system, str) else [_part(part) for part in request.system or ()]
     messages = [{"role": "system", "content": system}] if system else []
     messages += [{"role": one.role, "content": [_part(part) for part in one.parts]} for one in request.messages]
+    tools = [str(tool) for tool in request.tools]
     return {
-        "messages": messages, "tools": [str(tool) for tool in request.tools],
-        "response_format": str(request.config.response_format or ""),
+        "messages": messages, "tools": tools if step else [],
+        "response_format": str([request.config.response_format or "", *([] if step else tools)]),
         "max_tokens": request.config.max_tokens or budget.metering.bounds.max_output,
     }  # fmt: skip
 

@@ -5,9 +5,9 @@ and counts and cuts its calls of tools; see :mod:`budgeteer.metering.agents`. Gi
 retries, falls back or summarises stands before it, so that each attempt is metered by itself.
 
 A sub-agent, called from a tool of the agent, gets a middleware with the same budget. Models that are called elsewhere,
-by a summarising middleware or in a node of a graph, are wrapped: ``budgeted(model, budget)``. A graph without
-``create_agent`` meters its tools by ``ToolNode(tools, wrap_tool_call=middleware.wrap_tool_call)``, and
-``awrap_tool_call`` likewise.
+by a summarising middleware or in a node of a graph, are wrapped: ``budgeted(model, budget)``. A graph of LangGraph
+without ``create_agent`` asks ``asking(model, tools, budget)`` in its node, which ends with a last answer without tools,
+and meters its tools by ``ToolNode(tools, wrap_tool_call=middleware.wrap_tool_call)``, ``awrap_tool_call`` likewise.
 
 A model that calls through an OpenAI client gets that client wrapped, which meters its retries one by one. Another model
 must not retry by itself (``max_retries=0``).
@@ -36,6 +36,7 @@ try:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, HumanMessage, ToolMessage, convert_to_openai_messages
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import RunnableLambda
     from langchain_core.utils.function_calling import convert_to_openai_tool
 except ImportError as error:
     raise MissingExtra("langchain", "langchain") from error
@@ -85,6 +86,39 @@ class BudgetMiddleware(AgentMiddleware):  # type: ignore[misc]
         body = _body(request.model, messages, request.tools, request.model_settings)
         about = {"request": body, "tools": bool(request.tools), "model": _name(request.model), "stop": _stopped}
         return budgeted(request.model, self.budget), about
+
+
+def asking(model: BaseChatModel, tools: Sequence[Any], budget: AgentBudget) -> RunnableLambda[Any, AIMessage]:
+    """The model of a graph's node: messages -> its next message, with tools as long as the budget covers them.
+
+    ``graph.add_node("model", lambda state: {"messages": [asked.invoke(state["messages"])]})``, and ``ainvoke``.
+
+    Args:
+        model: any chat model.
+        tools: that it may call; its last answer is asked without them.
+        budget: shared by all agents of a run.
+    """
+    own = BudgetMiddleware(budget)
+
+    def request(messages: Any) -> ModelRequest:
+        return ModelRequest(model=model, messages=list(messages), tools=list(tools), model_settings={})
+
+    def bound(asked: ModelRequest) -> Any:
+        settings = asked.model_settings
+        return asked.model.bind_tools(asked.tools, **settings) if asked.tools else asked.model.bind(**settings)
+
+    def call(messages: Any) -> Any:
+        return own.wrap_model_call(
+            request(messages), lambda asked: ModelResponse(result=[bound(asked).invoke(asked.messages)])
+        ).result[0]
+
+    async def acall(messages: Any) -> Any:
+        async def handler(asked: ModelRequest) -> ModelResponse:
+            return ModelResponse(result=[await bound(asked).ainvoke(asked.messages)])
+
+        return (await own.awrap_model_call(request(messages), handler)).result[0]
+
+    return RunnableLambda(call, afunc=acall)
 
 
 def budgeted(model: BaseChatModel, budget: AgentBudget | Metering) -> BaseChatModel:

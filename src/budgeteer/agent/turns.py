@@ -9,6 +9,7 @@ what that answer can still read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,7 +22,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Message, Prompt, ToolCall, call_of, calls_in, continued
 from budgeteer.models.model import CALLS, continuing
 from budgeteer.solve import Answer, StoppedBy, Task
-from budgeteer.solve.tool import written
+from budgeteer.solve.tool import Tool, written
 from budgeteer.strategies.kit.trace import Piece, ask, conclude
 
 LAST = "Answer now with what you have, without calling tools."
@@ -173,8 +174,7 @@ class Agent:
         calls = tuple(calls_in(self._said(prompt, piece.text))) if self.tools else ()
         if not calls:
             return Turn(piece.text, answer=self.task.style.read(piece.text) if self._whole(piece) else None)
-        results = await _all([self._called(call) for call in calls])
-        turn = Turn(piece.text, calls, tuple(results))
+        turn = Turn(piece.text, calls, tuple(await self._all_called(turns, piece.text, calls)))
         noted = replace(turn, note=note(turn)) if note is not None else turn
         return self.fitted(turns, noted)
 
@@ -185,7 +185,7 @@ class Agent:
             The turn; None if a last answer could not read what it added.
         """
         text = call_of(call.name, written(call.arguments or {}))
-        return self.fitted(turns, Turn(text, (call,), (await self._called(call),)))
+        return self.fitted(turns, Turn(text, (call,), tuple(await self._all_called(turns, text, (call,)))))
 
     async def conclude(self, turns: Turns, by: StoppedBy, trace: str = "") -> Answer:
         """The last answer, without tools; never raises for lack of budget.
@@ -221,7 +221,7 @@ class Agent:
         return "".join(map(_as_text, turns))
 
     def fits(self, prompt: Prompt, output: int, turns: Turns, more: int = 0) -> bool:
-        """Whether a call beside the loop fits, and a last answer behind it that reads these turns and ``more`` tokens."""
+        """Whether a call beside the loop fits, and then a last answer that reads these turns and ``more`` tokens."""
         model = self.task.model
         later = Usage(input=self.reads(turns) + more, output=self.task.style.answer_tokens)
         room = model.context is None or model.count(prompt) + output <= model.context
@@ -259,7 +259,19 @@ class Agent:
         rest = self.task.style.split(piece.text)[1]
         return rest is not None and (piece.ended or self.task.style.complete(rest))
 
-    async def _called(self, call: ToolCall) -> str:
+    async def _all_called(self, turns: Turns, text: str, calls: tuple[ToolCall, ...]) -> list[str]:
+        """Results of calls, all made at the same time; as many of them as leave a last answer affordable."""
+        inputs = self.reads((*turns, Turn(text, calls, ("",) * len(calls))))
+        last, paid = Usage(input=inputs, output=self.task.style.answer_tokens), list[Tool]()
+        fits: list[bool] = []
+        for call in calls:
+            tool = self.tools.get(call.name)
+            used = [] if tool is None or tool.wrong(call.arguments) else [tool]
+            fits.append(self.task.model.fits(last, tools=[*paid, *used]))
+            paid += used if fits[-1] else []
+        return await _all([self._called(call, fit) for call, fit in zip(calls, fits, strict=True)])
+
+    async def _called(self, call: ToolCall, fits: bool) -> str:
         tool = self.tools.get(call.name)
         if tool is None:
             said = f"there is no tool {call.name[:64]}" if call.name else "the call is no JSON object with a name"
@@ -267,10 +279,10 @@ class Agent:
         wrong = tool.wrong(call.arguments)
         if wrong or call.arguments is None:
             return f"[error: {call.name} was not called: {wrong}]"
-        try:
-            return cut(await self.task.model.use(tool, call.arguments), self.limits.result)
-        except BudgetExceeded:
-            return f"[{call.name} was not called: its budget is spent; go on without it]"
+        with contextlib.suppress(BudgetExceeded):  # others draw on the same budget and may be faster
+            if fits:
+                return cut(await self.task.model.use(tool, call.arguments), self.limits.result)
+        return f"[{call.name} was not called: its budget is spent; go on without it]"
 
     def fitted(self, turns: Turns, turn: Turn) -> Turn | None:
         """The turn with its results cut to what a last answer can still read; None if that cannot read it at all."""
@@ -285,12 +297,11 @@ class Agent:
         def shorter(most: int) -> Turn:
             return replace(turn, results=tuple(cut(result, most) for result in turn.results))
 
-        longest = max(map(len, turn.results))
         if fits(turn):
             return turn
         if not fits(shorter(0)):
             return None
-        return shorter(largest(lambda most: fits(shorter(most)), longest))
+        return shorter(largest(lambda most: fits(shorter(most)), max(map(len, turn.results))))
 
 
 @dataclass(frozen=True, slots=True)

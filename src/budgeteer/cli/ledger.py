@@ -230,18 +230,9 @@ def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
 
 def _nodes(ledger: Ledger, args: argparse.Namespace) -> list[tuple[Node, int]]:
     """The accounts at the path and below it, each with its depth."""
-    from budgeteer.ledger.tree import tree
+    from budgeteer.ledger.tree import below, tree
 
-    def walk(nodes: list[Node], depth: int) -> Iterator[tuple[Node, int]]:
-        for node in nodes:
-            yield node, depth
-            yield from walk(node.children, depth + 1)
-
-    found = list(walk(tree(ledger.lines(), args.kind), 0))
-    if args.path:
-        top = next((depth for node, depth in found if node.path == args.path), 0)
-        found = [(node, depth - top) for node, depth in found if f"{node.path}/".startswith(f"{args.path}/")]
-    return found
+    return below(tree(ledger.lines(), args.kind), args.path or "")
 
 
 def _draw(found: list[tuple[Node, int]], args: argparse.Namespace) -> None:

@@ -30,13 +30,14 @@ class Branch:
     label: str
 
 
-def tree_chart(branches: Sequence[Branch], title: str, names: Sequence[str] = _NAMES) -> str:
-    """A file of its own: a bar for each branch, indented by its depth, all on one scale.
+def tree_chart(branches: Sequence[Branch], title: str, names: Sequence[str] = _NAMES, *, alone: bool = True) -> str:
+    """A bar for each branch, indented by its depth, all on one scale.
 
     Args:
         branches: parents before their children.
         title: above the bars.
         names: of the parts, four at most.
+        alone: whether it is a file of its own; else it is part of a page with a style sheet.
     """
     most = max((sum(max(0, part) for part in branch.parts) for branch in branches), default=0) or 1
     height = 56 + _ROW * len(branches)
@@ -59,6 +60,9 @@ def tree_chart(branches: Sequence[Branch], title: str, names: Sequence[str] = _N
                 )
             x += wide
         drawn.append(f'<text x="{x + 6:.1f}" y="{y + 12}">{clean(branch.label)}</text>')
+    if not alone:
+        about = f'class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{clean(title)}"'
+        return f"<svg {about}>{''.join(drawn)}</svg>"
     size = f'width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{STYLE}{"".join(drawn)}</svg>\n'
 

@@ -31,6 +31,7 @@ from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.roles import EVERYTHING, NOTHING, Admin
 from budgeteer.gateway.rules import inside
 from budgeteer.gateway.store import Store
+from budgeteer.gateway.trees import Trees
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.ledger.report import balances
@@ -64,6 +65,7 @@ class Queries:
     Attributes:
         accounts: the accounts of its ledger.
         reads: the accounts that are shown: all, unless they are those of an admin.
+        trees: what agents were given and spent, of all accounts.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Queries:
         self._proxy, self._metrics, self._records = proxy, metrics, records
         self.accounts, self._index = proxy.accounts, KeyIndex(store)
         self.reads, self.changes_at, self._author = EVERYTHING, NOTHING, Author("", "")
+        self.trees = Trees(ledger)
         self._few = asyncio.Semaphore(2)  # leaves threads of the pool free for looking up keys
 
     def of(self, admin: Admin) -> Self:

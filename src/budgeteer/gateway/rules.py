@@ -27,6 +27,7 @@ RULES: Mapping[tuple[str, str], str] = {
     ("GET", "/admin/api/upstreams"): READ_ALL,
     ("GET", "/"): READ,
     ("GET", "/budgets"): READ,
+    ("GET", "/agents"): READ,
     ("GET", "/budget"): READ,
     ("GET", "/requests"): READ,
     ("GET", "/requests.csv"): READ,

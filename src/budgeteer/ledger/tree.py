@@ -49,33 +49,95 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
     Raises:
         JournalBroken: a line cannot be read.
     """
-    calls: dict[str, tuple[str, str, int]] = {}  # id -> path, status, units
-    given: dict[str, dict[str, int]] = {}  # path -> part -> units
-    for (name, path, held, _, status, _, actual, *_), tags in journal.entries(lines):
-        amounts = dict(actual if status == core.SETTLED else held)
-        if name and kind in amounts:
-            calls[name] = (path, status, amounts[kind])
-        if "part" in tags:
-            told = _given(str(tags.get("given", "")))
-            if kind in told:
-                given.setdefault(path, {})[str(tags["part"])] = told[kind]
-    nodes: dict[str, Node] = {}
-    for path, status, units in calls.values():
+    grown = Tree(kind)
+    grown.read(lines)
+    return grown.roots()
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Of the calls at an account and below it."""
+
+    known: int = 0
+    calls: int = 0
+    spent: int = 0
+    held: int = 0
+
+
+class Tree:
+    """The same for whoever looks again and again: only the lines that are new are read.
+
+    Args:
+        kind: of units.
+
+    Attributes:
+        seen: lines that were read.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.seen = kind, 0
+        self._calls: dict[str, tuple[str, str, int]] = {}  # id -> path, status, units
+        self._given: dict[str, dict[str, int]] = {}  # path -> part -> units
+        self._sums: dict[str, _Sum] = {}
+
+    def read(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Read further lines of the journal, the next one first.
+
+        Raises:
+            JournalBroken: a line cannot be read.
+        """
+        for (name, path, held, _, status, _, actual, *_), tags in journal.entries(lines):
+            self.seen += 1
+            amounts = dict(actual if status == core.SETTLED else held)
+            if name and self.kind in amounts:
+                before, now = self._calls.get(name), (path, status, amounts[self.kind])
+                self._calls[name] = now
+                if before is not None:
+                    self._add(*before, sign=-1)
+                self._add(*now)
+            if "part" in tags:
+                told = _given(str(tags.get("given", "")))
+                if self.kind in told:
+                    self._given.setdefault(path, {})[str(tags["part"])] = told[self.kind]
+
+    def _add(self, path: str, status: str, units: int, *, sign: int = 1) -> None:
         if status not in (core.SETTLED, core.OPEN):
-            continue
+            return
         for scope in check_path(path):
-            node = nodes.setdefault(scope, Node(scope))
+            one = self._sums.setdefault(scope, _Sum())
+            one.known += sign
             if status == core.SETTLED:
-                node.calls, node.spent = node.calls + 1, node.spent + units
+                one.calls, one.spent = one.calls + sign, one.spent + sign * units
             else:
-                node.held += units
-    for path, parts in given.items():
-        nodes[path].given, nodes[path].parts = sum(parts.values()), len(parts)
-    roots: list[Node] = []
-    for path in sorted(nodes):
-        above = path.rpartition("/")[0]
-        (nodes[above].children if above in nodes else roots).append(nodes[path])
-    return roots
+                one.held += sign * units
+
+    def roots(self) -> list[Node]:
+        """The accounts of what was read so far, as trees, by path."""
+        nodes = {
+            path: Node(path, calls=one.calls, spent=one.spent, held=one.held)
+            for path, one in sorted(self._sums.items())
+            if one.known
+        }
+        for path, parts in self._given.items():
+            nodes[path].given, nodes[path].parts = sum(parts.values()), len(parts)
+        roots: list[Node] = []
+        for path, node in nodes.items():
+            above = path.rpartition("/")[0]
+            (nodes[above].children if above in nodes else roots).append(node)
+        return roots
+
+
+def below(roots: list[Node], path: str) -> list[tuple[Node, int]]:
+    """The nodes of trees at a path and below it, each with its depth there, parents first; all of them for ""."""
+    found: list[tuple[Node, int]] = []
+    waiting = [(node, 0) for node in reversed(roots)]
+    while waiting:
+        node, depth = waiting.pop()
+        inside = not path or f"{node.path}/".startswith(f"{path}/")
+        if inside:
+            found.append((node, depth))
+        waiting += [(child, depth + inside) for child in reversed(node.children)]
+    return found
 
 
 def _given(text: str) -> dict[str, int]:

@@ -154,10 +154,14 @@ class Budgeted:
             return max(most, 0)
         return largest(fits, most - 1)
 
-    def fits(self, *calls: Usage) -> bool:
-        """Whether calls with these input and output tokens fit into what is left, all of them together."""
+    def fits(self, *calls: Usage, tools: Iterable[Tool] = ()) -> bool:
+        """Whether calls with these input and output tokens, and of these tools, fit into what is left, all together."""
         worst = [self._metering.most(usage, self.name, "") for usage in calls]
-        return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
+        used = list(tools)
+        return all(
+            sum(units[kind] for units in worst) + sum(tool.units(kind) for tool in used) <= free
+            for kind, free in self.remaining.items()
+        )
 
     def share(self, usage: Usage, tool: Tool | None = None) -> float:
         """The largest share of what is left, over the kinds, that a call takes at most, with one of a tool; infinite

@@ -50,6 +50,7 @@ def routes(queries: Queries, config: Config, ring: KeyRing, access: Access) -> l
         ("/", Pages.overview),
         ("/budgets", Pages.budgets),
         ("/budget", Pages.budget),
+        ("/agents", Pages.agents),
         ("/requests", Pages.requests),
         ("/requests.csv", Pages.csv),
         ("/requests/{id}", Pages.request),

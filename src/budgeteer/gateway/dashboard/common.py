@@ -27,6 +27,7 @@ HEADINGS = [column for column in COLUMNS if column.heading]
 PLACES = (
     ("/", "Overview"),
     ("/budgets", "Budgets"),
+    ("/agents", "Agents"),
     ("/requests", "Requests"),
     ("/keys", "Keys"),
     ("/changes", "Changes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import HTMLResponse, Response
 
+from budgeteer.gateway.dashboard.agents import Agents
 from budgeteer.gateway.dashboard.budgets import Budgets
 from budgeteer.gateway.dashboard.changes import Changes
 from budgeteer.gateway.dashboard.common import problem_of
@@ -13,7 +14,7 @@ from budgeteer.gateway.dashboard.mine import Mine
 from budgeteer.gateway.dashboard.overview import Overview
 
 
-class Pages(Overview, Budgets, Keys, Changes, Mine):
+class Pages(Overview, Budgets, Agents, Keys, Changes, Mine):
     """The pages of one gateway's dashboard, as an admin or the holder of a key sees them."""
 
 
