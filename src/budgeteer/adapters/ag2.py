@@ -53,9 +53,11 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
             "sub-agents as tools, spending(Agent(...), budget).as_tool(...)"
         )
     knowledge = getattr(agent._knowledge_context, "config", None)
-    for strategy in (getattr(knowledge, "compact", None), getattr(knowledge, "aggregate", None)):
-        if hasattr(strategy, "_config") and not isinstance(strategy._config, BudgetedConfig):
-            strategy._config = BudgetedConfig(strategy._config, budget)
+    strategies: list[Any] = [getattr(knowledge, name, None) for name in ("compact", "aggregate")]
+    for strategy in strategies:
+        inner = getattr(strategy, "_config", None)
+        if inner is not None and not isinstance(inner, BudgetedConfig):
+            strategy._config = BudgetedConfig(inner, budget)
     if not isinstance(agent.config, BudgetedConfig):
         agent.config = BudgetedConfig(agent.config, budget)
     elif agent.config.budget is not budget:
