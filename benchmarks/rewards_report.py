@@ -285,6 +285,6 @@ def thinker_summary(content: Row) -> str:
     took: dict[str, list[int]] = {}
     for run in content["runs"]:
         took.setdefault(run["reward"], []).append(run["used"])
-    said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if name != START)
+    said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if any(used))
     lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
     return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])

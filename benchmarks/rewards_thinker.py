@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 import tempfile
 import time
@@ -50,7 +51,9 @@ from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
-ARMS = (START, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong")
+BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:effort=low"}
+"""The untrained model, asked for less thinking by its chat template: the first thing to try before any training."""
+ARMS = (START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong")
 FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
 """Behind the question, for ``l1:at_most=true``."""
@@ -84,12 +87,12 @@ def drawn_with(drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed:
     return [tokens for tokens, _ in drawer.tokens(prompts, 1.0, seed, cap)]
 
 
-def problems(seed: int, tokenizer: Any, args: argparse.Namespace) -> Asked:
+def problems(seed: int, tokenizer: Any, args: argparse.Namespace, style: str) -> Asked:
     """The problems of a seed, and how the model is asked them."""
     return asked(
         Settings(
             str(THINKER), "grpo", "", None, "thinking", PROBLEMS + seed, args.train, args.heldout,
-            style=f"think:effort={args.effort}",
+            style=style,
         ),
         tokenizer,
     )  # fmt: skip
@@ -100,11 +103,12 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(THINKER)
     model: Any = AutoModelForCausalLM.from_pretrained(THINKER, dtype=torch.float32)
-    made, drawer = problems(seed, tokenizer, args), Drawer(THINKER, torch.float32)
+    style = BRIEFER.get(name, "think:effort=high")
+    made, drawer = problems(seed, tokenizer, args, style), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
     says = name.startswith("l1")
     used, steps, rollouts = 0, 0, 0
-    if name != START:
+    if name not in (START, *BRIEFER):
         recipe, asks = "grpo" if name == NONE else f"grpo:reward={name}", None
         if says:
             asks = np.random.default_rng(seed).integers(*TARGETS, size=len(made.train))
@@ -216,7 +220,6 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=6, help="of a generation (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
     parser.add_argument("--max-tokens", type=int, default=512, help="of a rollout (default: %(default)s)")
-    parser.add_argument("--effort", default="high", help="of the thinking (default: %(default)s)")
     parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
     parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards-thinker", help="default: %(default)s")
@@ -235,7 +238,7 @@ def main() -> int:
     seeds = range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds))
     for seed in seeds:
         for name in args.rewards:
-            path = args.folder / f"{name.replace(':', '-').replace('=', '-')}-{seed}.json"
+            path = args.folder / f"{re.sub('[^a-z0-9_]+', '-', name)}-{seed}.json"
             if path.exists():
                 continue
             row = run(name, seed, args)

@@ -54,7 +54,7 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
     begin = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(THINKER)
     model: Any = AutoModelForCausalLM.from_pretrained(THINKER, dtype=torch.float32)
-    made, drawer = problems(seed, tokenizer, args), Drawer(THINKER, torch.float32)
+    made, drawer = problems(seed, tokenizer, args, f"think:effort={args.effort}"), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
     recipe, _, share = arm.rpartition("@")
     tokens = dict.fromkeys(("planned", "used", "trained", "wasted"), 0)
