@@ -31,6 +31,8 @@ collect_ignore_glob = [
     "clients/*/run.py",
     "clients/cases.py",
     "frameworks/*/run.py",
+    "frameworks/*/more.py",
+    "frameworks/more.py",
     "frameworks/*/tasks.py",
     "frameworks/scenarios.py",
     "cache/against_kvpress.py",

@@ -89,7 +89,7 @@ def local(similarity: F64, share: F64, temperature: float) -> F64:
         temperature: above 0.
 
     >>> local(np.array([0.9, 0.1]), np.array([0.75, 0.25]), 0.3).round(4).tolist()
-    [0.8165, 0.1835]
+    [0.8125, 0.1875]
     """
     return _softmax((_softmax(similarity) + share) / 2 / temperature)
 
