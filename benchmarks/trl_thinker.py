@@ -46,6 +46,8 @@ RECIPES = (
 )  # fmt: skip
 ARMS = (START, FULL, *(f"{recipe}@{share}%" for share in (50, 25) for recipe in RECIPES))
 FIRST_SEED = 600
+FEWEST = 3
+"""Seeds below which there is no interval."""
 SHARED = ("steps", "prompts", "lr", "max_tokens", "train", "heldout", "effort")
 
 
@@ -87,16 +89,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
     def minus(own: Sequence[Mapping[str, Any]], base: str) -> str:
         pairs = [(row, of[base, row["seed"]]) for row in own if base != row["arm"] and (base, row["seed"]) in of]
-        if len(pairs) < 2:
-            return "" if not pairs else f"{100 * (pairs[0][0]['accuracy'] - pairs[0][1]['accuracy']):+.1f}"
+        if len(pairs) < FEWEST:
+            points = [100 * (one["accuracy"] - other["accuracy"]) for one, other in pairs]
+            return f"{np.mean(points):+.1f}" if points else ""
         p = paired(*(np.array([pair[i]["accuracy"] for pair in pairs]) for i in (0, 1)))
         return f"{100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
 
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own, (recipe, _, share) = [row for row in rows if row["arm"] == arm], arm.rpartition("@")
         right = [100 * row["accuracy"] for row in own]
-        told = mean_ci(right) if len(right) > 1 else None
-        accuracy = f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]" if told else f"{right[0]:.1f}"
+        told = mean_ci(right) if len(right) >= FEWEST else None
+        accuracy = f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]" if told else f"{np.mean(right):.1f}"
         tokens, used, rollouts = (float(np.mean([row[name] for row in own])) for name in ("tokens", "used", "rollouts"))
         lines.append(
             f"| `{recipe}` | {share.replace('%', ' %')} | {len(own)} | {accuracy} | {minus(own, FULL)} | "

@@ -56,6 +56,24 @@ def test_the_page_holds_the_numbers_of_the_thinking_model(script, report):
     assert script.between(page, report.thinker_summary(content), *report.THINKER_MARKS) == page
 
 
+def test_the_page_of_trl_holds_the_numbers_of_its_file(script):
+    for needed in ("trl", "datasets"):
+        pytest.importorskip(needed)
+    import trl_thinker
+
+    content = json.loads(trl_thinker.TARGET.read_text())
+    page = (ROOT / "docs" / "trl.md").read_text()
+    assert script.between(page, trl_thinker.summary(content["runs"]), *trl_thinker.MARKS) == page
+    runs = [{"arm": arm, "seed": 1, "accuracy": right, "tokens": 9, "used": 4, "rollouts": 2} for arm, right in (
+        ("grpo@100%", 0.5), ("grpo@50%", 0.4), ("duet@50%", 0.45),
+    )]  # fmt: skip
+    assert trl_thinker.summary(runs).splitlines()[2:] == [
+        "| `grpo` | 100 % | 1 | 50.0 |  |  | 9 | 4 | 2 |",
+        "| `grpo` | 50 % | 1 | 40.0 | -10.0 |  | 9 | 4 | 2 |",
+        "| `duet` | 50 % | 1 | 45.0 | -5.0 | +5.0 | 9 | 4 | 2 |",
+    ]
+
+
 def test_the_drawing_holds_the_numbers_of_the_file(script, report):
     runs = json.loads(script.TARGET.read_text())["parts"]["main"]["runs"]
     drawn = report.picture(runs, "Rewards at equal training tokens")
