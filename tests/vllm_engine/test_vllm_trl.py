@@ -51,7 +51,8 @@ def trained(folder: str, out: str, url: str) -> dict:
     utils.dispatch_cpu_unquantized_gemm = plain
     given = 0
     begin = LLM.__init__
-    LLM.__init__ = lambda self, *args, **more: begin(self, *args, enforce_eager=True, **more)  # compiling takes minutes
+    # compiling takes minutes; of its own accord vLLM halves the precision of weights in float32
+    LLM.__init__ = lambda self, *args, **more: begin(self, *args, **{**more, "enforce_eager": True, "dtype": "float32"})
     generate, post, client = LLM.generate, vllm_client.VLLMClient._post, vllm_client.VLLMClient
 
     def counted(self, *args, **more):
