@@ -25,6 +25,7 @@ class Call(NamedTuple):
         scaling, softcap: of the logits.
         output: function that gives [H, d of values, D] of the output projection, or None.
         hidden: [B, q, D], what the attention was given; None where it takes something else.
+        sink: [H], learnt logits, as :class:`Cells` has them, or None.
     """
 
     queries: Tensor
@@ -33,6 +34,7 @@ class Call(NamedTuple):
     softcap: float | None
     output: Callable[[], Tensor | None]
     hidden: Tensor | None = None
+    sink: Tensor | None = None
 
 
 class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -209,6 +211,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             window=self.window,
             output=call.output(),
             frequencies=self.frequencies,
+            sink=call.sink,
             hidden=call.hidden if self.selected.score.hidden else None,
         )
 
