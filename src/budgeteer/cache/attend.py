@@ -159,7 +159,10 @@ def attend(
     (cache, layer), updated.by = by, None
     if (own := getattr(layer, "attention", None)) is not None:  # a cache with an attention of its own
         if kwargs.get("s_aux") is not None:
-            raise InvalidInput(f"{type(module).__name__} adds a learnt logit to each softmax; read the texts in one")
+            raise InvalidInput(
+                f"{type(module).__name__} adds a learnt logit to each softmax, which this cache's own attention lacks; "
+                "take another model, or read the texts one behind the other"
+            )
         return own(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("softcap")), None
     if layer.index != module.layer_idx:
         raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")

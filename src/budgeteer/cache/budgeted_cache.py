@@ -322,10 +322,8 @@ def _fitting(layer: BudgetedLayer, keys: Tensor) -> None:
     """Refuse the entries of a call that cannot stand behind those of a layer.
 
     Raises:
-        InvalidInput: there are none, or they are of another number of rows.
+        InvalidInput: they are of another number of rows.
     """
-    if not keys.shape[2]:
-        raise InvalidInput("the model was called with an empty text; give it a token or more")
     held_rows = keys.shape[0] if layer.storage is None else layer.storage.heads()["keys"].shape[0]
     if keys.shape[0] != held_rows:
         raise InvalidInput(

@@ -42,7 +42,7 @@ def attention(cells: Cells, start: int = 0, stop: int | None = None) -> Tensor:
         seen &= age < cells.window
     logits = logits.masked_fill(~seen[:, :, None], float("-inf"))
     if cells.sink is not None:
-        sink = cells.sink.float().reshape(1, kv_heads, -1, 1, 1)
+        sink = cells.sink.to(queries).reshape(1, kv_heads, -1, 1, 1)
         logits = torch.cat([logits, sink.expand(*logits.shape[:-1], 1)], dim=-1)
     read = torch.softmax(logits, dim=-1)[..., : cells.keys.shape[2]]
     read = torch.where(known[:, None, None, :, None], read, 0.0).nan_to_num(0.0)

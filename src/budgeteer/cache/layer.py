@@ -113,6 +113,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Length and offset of the mask as if nothing had been dropped; :meth:`mask` takes the columns it needs."""
         asked = query_length if isinstance(query_length, int) else query_length.shape[0]  # before transformers 5
+        if not asked:  # here, since the attention of a model fails on it before its cache is updated
+            raise InvalidInput("the model was called with an empty text; give it a token or more")
         offset = 0 if self.window is None else max(self.seen - self.window + 1, 0)
         return self.seen - offset + asked, offset
 
