@@ -15,7 +15,10 @@ import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from budgeteer import Budget
-from budgeteer.cache import BudgetedCache, budgeted
+from budgeteer.cache import BudgetedCache, budgeted, selection
+from budgeteer.cache.kit import attention
+from budgeteer.cache.protocol import Score
+from budgeteer.cache.selecting import Selection
 from budgeteer.core.errors import InvalidInput, UnknownName
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
@@ -477,12 +480,11 @@ def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:
         assert torch.equal(made(**inputs, past_key_values=cache).logits, one)
 
 
-def test_an_empty_prompt_is_the_model_s_own_error_and_spoils_nothing() -> None:
+def test_an_empty_prompt_is_refused_and_spoils_nothing() -> None:
     made, inputs = model(), prompts(padded=0)
     cache, empty = BudgetedCache(made, "50%", "knorm"), torch.zeros(2, 0, dtype=torch.long)
-    for given in ({}, {"past_key_values": cache}):
-        with pytest.raises(RuntimeError, match="0 elements"), torch.no_grad():
-            made(input_ids=empty, **given)
+    with pytest.raises(InvalidInput, match="empty text"), torch.no_grad():
+        made(input_ids=empty, past_key_values=cache)
     with torch.no_grad():
         found = made(**inputs, past_key_values=cache).logits
         assert torch.equal(found, made(**inputs, past_key_values=BudgetedCache(made, "50%", "knorm")).logits)
@@ -527,3 +529,41 @@ def test_a_compiled_model_gives_the_same(method: str) -> None:
         found.append((torch.cat(logits, dim=1), held(cache)))
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
     assert found[0][1] == found[1][1]
+
+
+def test_a_call_that_does_not_fit_behind_what_a_cache_holds_is_refused() -> None:
+    given = model()
+    cache = BudgetedCache(given, "50%", "knorm")
+    with torch.no_grad():
+        given(**prompts(2), past_key_values=cache)
+        with pytest.raises(InvalidInput, match="holds a batch of 2, and this call has one of 3"):
+            given(input_ids=torch.full((3, 1), 5), past_key_values=cache)
+        cache.reset()
+        given(input_ids=torch.full((3, 8), 5), past_key_values=cache)
+    assert cache.account().share == 0.5
+
+
+def test_scores_read_what_a_model_with_a_learnt_logit_reads() -> None:
+    """GPT-OSS: what a score computes is what the model's own attention says it read."""
+    sizes = {**SIZES, "num_hidden_layers": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1,
+             "sliding_window": 64}  # fmt: skip
+    torch.manual_seed(3)
+    given = transformers.GptOssForCausalLM(transformers.GptOssConfig(**sizes)).eval()
+    given.set_attn_implementation("eager")
+    for layer in given.model.layers:
+        layer.self_attn.sinks.data = torch.tensor([2.0, -1.0, 0.5, 4.0])
+    seen = list[torch.Tensor]()
+
+    def score(cells, memory):
+        seen.append(attention(cells))
+        return cells.slots.float()
+
+    ids = torch.randint(3, 97, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = given(input_ids=ids, output_attentions=True, use_cache=False).attentions
+        split, rest = selection("recent").split, selection("recent").rest
+        given(input_ids=ids, past_key_values=BudgetedCache(given, "50%", Selection("seen", Score(score), split, rest)))
+    assert len(seen) == len(wanted) == 2
+    for ours, theirs in zip(seen, wanted, strict=True):
+        assert float(theirs.sum(-1).max()) < 0.99  # the rest went to the learnt logit
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

@@ -111,6 +111,10 @@ def test_a_file_that_is_no_evaluation_is_refused(tmp_path, capsys, change) -> No
     file.write_text(json.dumps({"rows": [{**row, **change}]}))
     assert cli.main(command) == 2
     assert "rows.json holds no evaluation; make one" in capsys.readouterr().err
+    for empty in ([], {}):
+        file.write_text(json.dumps({"rows": empty}))
+        assert cli.main(command) == 2
+        assert "rows.json holds no evaluation; make one" in capsys.readouterr().err
 
 
 def test_a_configuration_that_is_no_model_is_refused(tmp_path) -> None:

@@ -139,6 +139,9 @@ def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
         (["--methods", "h2o", "h2o"], "name each once"),
         (["--methods", "knorm:split=ada-kv:safe=0.3", 'knorm:split="ada-kv:safe=0.30"'], "name each once"),
         (["--methods", "snap"], "unknown score 'snap'"),
+        (["--budgets", "50%,50.0%"], "50%, 50.0%: one stands twice"),
+        (["--budgets", "256,cache:256"], "256, cache:256: one stands twice"),
+        (["--tasks", "single,single", "--methods", "h2o"], "single, single: one stands twice"),
         (["--samples", "1"], "2 samples or more"),
         (["--budgets", "5/day"], "a cache has no budget of"),
     ):

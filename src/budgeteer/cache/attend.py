@@ -158,6 +158,11 @@ def attend(
         return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
     (cache, layer), updated.by = by, None
     if (own := getattr(layer, "attention", None)) is not None:  # a cache with an attention of its own
+        if kwargs.get("s_aux") is not None:
+            raise InvalidInput(
+                f"{type(module).__name__} adds a learnt logit to each softmax, which this cache's own attention lacks; "
+                "take another model, or read the texts one behind the other"
+            )
         return own(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("softcap")), None
     if layer.index != module.layer_idx:
         raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")
@@ -171,12 +176,13 @@ def attend(
         kwargs.get("softcap"),
         lambda: _output(module, query.shape[1], value.shape[-1]),
         None if hidden is None else hidden.detach(),
+        None if (sink := kwargs.get("s_aux")) is None else sink.detach(),
     )
     with torch.no_grad():
         cache.prepare(layer, call, attention_mask)
         result, mask = None, attention_mask
         if not layer.intact:
-            if name == "sdpa" and not module.training and kwargs.get("s_aux") is None:
+            if name == "sdpa" and not module.training and call.sink is None:
                 result = decoded(layer, call)
             if result is None:
                 key, value = layer.read()

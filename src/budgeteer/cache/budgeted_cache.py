@@ -123,6 +123,7 @@ class BudgetedCache(Cache):
                 "was made for another model, or this one cannot have a budget"
             )
         layer = self.layers[layer_idx]
+        _fitting(layer, key_states)
         before = held(layer.storage.heads().values()) if layer.storage else 0
         keys, values = layer.update(key_states, value_states)
         self.measure(layer, before)
@@ -315,6 +316,20 @@ class BudgetedCache(Cache):
             sum(layer.packed() for layer in self.layers), sum(layer.cold_bytes() for layer in self.layers),
             sum(layer.computed for layer in self.layers),
         )  # fmt: skip
+
+
+def _fitting(layer: BudgetedLayer, keys: Tensor) -> None:
+    """Refuse the entries of a call that cannot stand behind those of a layer.
+
+    Raises:
+        InvalidInput: they are of another number of rows.
+    """
+    held_rows = keys.shape[0] if layer.storage is None else layer.storage.heads()["keys"].shape[0]
+    if keys.shape[0] != held_rows:
+        raise InvalidInput(
+            f"the cache holds a batch of {held_rows}, and this call has one of {keys.shape[0]}; go on with the same "
+            "rows, or give another batch a cache of its own (or reset() this one)"
+        )
 
 
 def _retrievable(selected: Selection) -> None:

@@ -22,10 +22,11 @@ def attention(cells: Cells, start: int = 0, stop: int | None = None) -> Tensor:
     """What queries start..stop read of each entry: softmax over the entries that each of them sees.
 
     Formula: a[h, q, i] = softmax over i of scaling q.k_i, over valid entries of slots <= that of the query, and within
-    the window of a sliding layer. Queries that are padding read nothing.
+    the window of a sliding layer. Queries that are padding read nothing. A learnt logit of the head (``Cells.sink``)
+    takes part in the softmax, and what it gets is read of no entry.
 
     Returns:
-        [B, H, queries, n] float32; rows sum to 1, or to 0 for padding.
+        [B, H, queries, n] float32; rows sum to 1, to less with a learnt logit, or to 0 for padding.
     """
     queries = cells.queries[:, :, start:stop].float()
     slots, known = cells.query_slots[start:stop], cells.query_valid[:, start:stop]
@@ -39,7 +40,11 @@ def attention(cells: Cells, start: int = 0, stop: int | None = None) -> Tensor:
     seen = (age >= 0) & cells.valid[:, :, None, :]
     if cells.window is not None:
         seen &= age < cells.window
-    read = torch.softmax(logits.masked_fill(~seen[:, :, None], float("-inf")), dim=-1)
+    logits = logits.masked_fill(~seen[:, :, None], float("-inf"))
+    if cells.sink is not None:
+        sink = cells.sink.to(queries).reshape(1, kv_heads, -1, 1, 1)
+        logits = torch.cat([logits, sink.expand(*logits.shape[:-1], 1)], dim=-1)
+    read = torch.softmax(logits, dim=-1)[..., : cells.keys.shape[2]]
     read = torch.where(known[:, None, None, :, None], read, 0.0).nan_to_num(0.0)
     return read.reshape(rows, heads, asked, -1)
 

@@ -25,6 +25,7 @@ class Call(NamedTuple):
         scaling, softcap: of the logits.
         output: function that gives [H, d of values, D] of the output projection, or None.
         hidden: [B, q, D], what the attention was given; None where it takes something else.
+        sink: [H], learnt logits, as :class:`Cells` has them, or None.
     """
 
     queries: Tensor
@@ -33,6 +34,7 @@ class Call(NamedTuple):
     softcap: float | None
     output: Callable[[], Tensor | None]
     hidden: Tensor | None = None
+    sink: Tensor | None = None
 
 
 class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -111,6 +113,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Length and offset of the mask as if nothing had been dropped; :meth:`mask` takes the columns it needs."""
         asked = query_length if isinstance(query_length, int) else query_length.shape[0]  # before transformers 5
+        if not asked:  # here, since the attention of a model fails on it before its cache is updated
+            raise InvalidInput("the model was called with an empty text; give it a token or more")
         offset = 0 if self.window is None else max(self.seen - self.window + 1, 0)
         return self.seen - offset + asked, offset
 
@@ -209,6 +213,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             window=self.window,
             output=call.output(),
             frequencies=self.frequencies,
+            sink=call.sink,
             hidden=call.hidden if self.selected.score.hidden else None,
         )
 

@@ -35,6 +35,7 @@ class Cells:
         output: [H, d of values, D], the part of each head in the layer's output projection; None = unknown.
         frequencies: [r / 2] of the rotation of keys and queries: a pair (i, i + r / 2) turns by position x frequency;
             None = unknown, or not of this kind.
+        sink: [H], a learnt logit of each head that every softmax has beside those of the entries; None = it has none.
         hidden: [B, m, D], what the attention of the call was given, of its m newest tokens; None unless
             :attr:`Score.hidden`, and in layers that are asked again later.
     """
@@ -55,6 +56,7 @@ class Cells:
     window: int | None = None
     output: Tensor | None = None
     frequencies: Tensor | None = None
+    sink: Tensor | None = None
     hidden: Tensor | None = None
 
 

@@ -277,6 +277,8 @@ def _measured(file: Path | None) -> list[dict[str, Any]]:
         return []
     try:
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        assert isinstance(rows, list)
+        assert rows
         for row in rows:
             numbers = [row["right"]["mean"], *(row["lost"][name] for name in ("mean", "low", "high"))]
             assert all(isinstance(number, int | float) for number in numbers)
@@ -317,6 +319,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UnknownName("task of a cache", unknown[0], TASKS)
+    cache_eval.require_once(tasks, tasks)
     given = args.methods or [name for name, method in registry.of("score").items() if not method.arguments]
     methods = [selection(method).name for method in given]
     cache_eval.check(methods, budgets, args.length)

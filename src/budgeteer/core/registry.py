@@ -184,6 +184,9 @@ def arguments_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         elif not _takes(settable[key], hints.get(key), value):
             wanted, meaning = _wanted(settable[key], hints.get(key)), meaning_of(method, key)
             said = f"{wanted} ({meaning})" if meaning else wanted
+            if wanted == "a text" and (value is None or isinstance(value, bool)):  # words of a command line
+                value = str(value).lower()
+                said += f'; as a text, write {key}="{value}" with its quotes'
             raise InvalidInput(f"{method.name}:{key}={value} is not possible: {key} is {said}")
     for key in _missing(method, options):
         raise InvalidInput(f"{method.name} needs {key}; give {method.name}:{key}=, {_hint(key)}")

@@ -8,7 +8,7 @@ context, and the question comes later, as the next turn does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -27,6 +27,7 @@ from budgeteer.lab.stats import mean_ci, paired, wilson
 from budgeteer.models.inside import argument_of
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
+from budgeteer.rl.trainer import choose_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,9 @@ def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
             (budgets in bytes are looked at by :func:`evaluate`), or a name that stands twice.
         UnknownName: no such method.
     """
-    for names, plain in ((methods, [selection(method).name for method in methods]), (budgets, budgets)):
-        if len(set(plain)) < len(plain):
-            raise InvalidInput(f"{', '.join(names)}: one stands twice; name each once")
+    require_once(methods, [selection(method).name for method in methods])
+    sizes = [parsed(budget) for budget in budgets]
+    require_once(budgets, [(size.kind == "bytes", size.amount, size.fraction) for size in sizes])
     for method in methods:
         selected = selection(method)
         for budget in budgets:
@@ -90,15 +91,25 @@ def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
                 )
 
 
+def require_once(names: Sequence[str], meant: Sequence[Hashable]) -> None:
+    """Refuse a name of what another one means, too, since it would be computed twice.
+
+    Raises:
+        InvalidInput: two of ``meant`` are equal.
+    """
+    if len(set(meant)) < len(meant):
+        raise InvalidInput(f"{', '.join(names)}: one stands twice; name each once")
+
+
 def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], list[int]]]:
     """A model in transformers, and what turns a text into tokens; True = the text begins the sequence.
 
     Args:
         spec: ``smollm2``, ``thinker`` or ``hf:FOLDER``.
-        device: such as ``cuda``.
+        device: such as ``cuda``; ``auto`` = CUDA when there is one.
 
     Raises:
-        InvalidInput: another kind of model, whose cache is out of reach.
+        InvalidInput: another kind of model, whose cache is out of reach, or no such device here.
     """
     if spec == "smollm2":  # by this name load_model takes llama.cpp, whose cache is its own
         spec = f"hf:{smollm2()}"
@@ -107,7 +118,7 @@ def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], l
             f"{spec!r} does not run in transformers, so that its cache is out of reach; "
             "give smollm2, thinker or hf:FOLDER"
         )
-    loaded: Any = load_model(spec, device=device)
+    loaded: Any = load_model(spec, device=str(choose_device(device)))
 
     def encode(text: str, first: bool) -> list[int]:
         # a text may be longer than the model reads: what is long here is cut into texts

@@ -28,6 +28,8 @@ BATCH = 256
 """Tokens of an update of kvzap's gates."""
 EVERY = 5
 """Each so many-th text is held out."""
+SHORTEST = 8
+"""Tokens of a text, at least: the first 4 are always kept by most scores, so that there is nothing to learn of less."""
 _TAKES_NONE = "{}: its attention takes no hidden_states, which gates look at"
 
 
@@ -69,12 +71,14 @@ def texts_of(path: Path, encode: Callable[[str, bool], list[int]], length: int, 
     Args:
         path: UTF-8 text.
         encode: ``(text, first) -> ids``, as :func:`budgeteer.lab.cache_eval.opened` gives it.
-        length: tokens of a text.
+        length: tokens of a text, at least :data:`SHORTEST`.
         limit: texts, at most.
 
     Raises:
-        InvalidInput: a file that cannot be read, or fewer than 5 texts in it.
+        InvalidInput: texts that are too short, a file that cannot be read, or fewer than 5 texts in it.
     """
+    if length < SHORTEST:
+        raise InvalidInput(f"texts of {length} tokens are too short to learn from; give {SHORTEST} tokens or more")
     wanted, text, ids = length * limit, "", list[int]()
     try:
         with path.open(encoding="utf-8") as file:
@@ -137,7 +141,7 @@ def _optimised(gates: Gates, given: Training, loss: Callable[[], Tensor], watch:
         found.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        watch(f"update {step + 1} of {given.steps}: loss {float(found):.3f}")
+        watch(f"update {step + 1} of {given.steps}: loss {float(found.detach()):.3f}")
     for weight in weights:
         weight.requires_grad_(False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from budgeteer.core.errors import CheckpointError, MissingExtra
 
 try:
@@ -11,6 +13,25 @@ except ImportError as error:
     raise MissingExtra("huggingface_hub", "hf") from error
 
 _LINE = "\n"
+
+
+_CONFIGURATIONS = ("config.json", "adapter_config.json")
+"""A folder with a model has one of these."""
+
+
+def require_there(path: Path) -> None:
+    """Make sure that there is a model: a ``.gguf`` file, a folder with a configuration, or a name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    is_gguf = path.suffix == ".gguf"
+    if (path.is_absolute() or is_gguf) and not path.exists():  # transformers takes it for a name, and says so
+        raise CheckpointError(f"{path} is not there; give a folder with a model, or a .gguf file")
+    if not path.exists():
+        require_known(str(path))
+    elif not is_gguf and not any((path / name).is_file() for name in _CONFIGURATIONS):
+        raise CheckpointError(f"{path} has no config.json; give a folder with a model, or a .gguf file")
 
 
 def require_known(name: str) -> None:

@@ -34,7 +34,7 @@ from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import whole
 from budgeteer.models.chat import Prompt, Tags, reads, tags_of, template_options, written
-from budgeteer.models.hub import require_known
+from budgeteer.models.hub import require_there
 from budgeteer.models.inside import argument_of, ends_of, internals, never_of, positions_of
 from budgeteer.models.model import (
     CALLS,
@@ -72,7 +72,7 @@ def pretrained(path: str | Path, dtype: Any = "auto") -> tuple[Any, Any]:
         dtype: of the weights; ``"auto"`` = as they are stored.
 
     Raises:
-        CheckpointError: transformers cannot load it.
+        CheckpointError: there is no model, or transformers cannot load it.
         MissingExtra: a package that reads GGUF files is not installed.
     """
     path, options = Path(path), {}
@@ -82,11 +82,8 @@ def pretrained(path: str | Path, dtype: Any = "auto") -> tuple[Any, Any]:
             if importlib.util.find_spec(needed) is None:
                 raise MissingExtra(needed, "hf")
         options = {"gguf_file": path.name}
-    if (path.is_absolute() or is_gguf) and not path.exists():  # transformers takes it for a name, and says so
-        raise CheckpointError(f"{path} is not there; give a folder with a model, or a .gguf file")
     source = str(path.parent if is_gguf else path)
-    if not path.exists():
-        require_known(source)
+    require_there(path)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         return tokenizer, transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)

@@ -55,7 +55,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        float(torch.zeros((), device=device))  # a number that can be read: "meta" has none
     except (RuntimeError, AssertionError) as error:
         raise InvalidInput(
             f"device {name!r} is not to be had here ({str(error)[:80]}); use cpu, cuda or auto"
