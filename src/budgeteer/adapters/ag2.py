@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -56,15 +56,17 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
     strategies: list[Any] = [getattr(knowledge, name, None) for name in ("compact", "aggregate")]
     for strategy in strategies:
         inner = getattr(strategy, "_config", None)
-        if inner is not None and not isinstance(inner, BudgetedConfig):
+        if inner is not None and not _spends(inner, budget, "what sums up knowledge"):
             strategy._config = BudgetedConfig(inner, budget)
-    if not isinstance(agent.config, BudgetedConfig):
+    if not _spends(agent.config, budget, f"the agent {agent.name}"):
         agent.config = BudgetedConfig(agent.config, budget)
-    elif agent.config.budget is not budget:
-        raise InvalidInput(f"the agent {agent.name} spends from another budget already; make a new one")
     if not any(getattr(one.middleware, "func", None) is _Tools for one in agent.middleware):
         agent.add_middleware(partial(_Tools, budget=budget))
     return agent
+
+
+def _spends(config: Any, budget: AgentBudget, what: str) -> bool:
+    return isinstance(config, BudgetedConfig) and spends_from(config.budget, budget, what)
 
 
 class BudgetedConfig:
