@@ -52,7 +52,7 @@ def test_pydantic_ai():
     from budgeteer.adapters.pydantic_ai import BudgetedModel
     from budgeteer.adapters.pydantic_ai_run import Spending
 
-    one, other = (AgentBudget.parse("10k") for _ in range(2))
+    one, other = AgentBudget.parse("10k, turns:9"), AgentBudget.parse("10k")
     model = BudgetedModel(TestModel(custom_output_text="Hello"), one.metering)
     wrapped = Spending(one).get_wrapper_model(model)
     for known in (model, wrapped):
