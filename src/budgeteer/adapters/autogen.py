@@ -70,6 +70,9 @@ class AgentModel(ChatCompletionClient):  # type: ignore[misc]
         InvalidInput: it retries where no attempt can be metered, or spends from another budget.
     """
 
+    asked: Any
+    budget: AgentBudget
+
     def __init__(self, client: Any, budget: AgentBudget) -> None:
         if isinstance(client, AgentModel) and spends_from(client.budget, budget):
             client = client.asked

@@ -84,8 +84,10 @@ class AgentModel(Model):
     """
 
     def __init__(self, model: Model, budget: AgentBudget) -> None:
-        known = isinstance(model, BudgetedModel) and spends_from(model.metering, budget)
-        self.wrapped = model if known else BudgetedModel(model, budget.metering)
+        if isinstance(model, BudgetedModel) and spends_from(model.metering, budget):
+            self.wrapped = model
+        else:
+            self.wrapped = BudgetedModel(model, budget.metering)
         self.budget = budget
 
     async def close(self) -> None:

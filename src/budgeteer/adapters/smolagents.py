@@ -71,6 +71,9 @@ class AgentModel(Model):  # type: ignore[misc]
         InvalidInput: the model spends from another budget.
     """
 
+    asked: Any
+    budget: AgentBudget
+
     def __init__(self, model: Any, budget: AgentBudget, tags: tuple[str, str] | None = None) -> None:
         if isinstance(model, AgentModel) and spends_from(model.budget, budget):
             model = model.asked
