@@ -28,7 +28,8 @@ test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bi
 	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py \
 		tests/frameworks/test_langchain_models.py tests/frameworks/test_smolagents_models.py \
 		tests/frameworks/test_autogen_models.py
-	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py
+	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py \
+		tests/frameworks/test_more_of_frameworks.py
 
 # steers and TRL's trainers with the real vLLM on the CPU, in an environment of its own (about 3 GB)
 test-vllm: .venv-vllm/.done

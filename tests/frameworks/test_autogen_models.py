@@ -11,7 +11,8 @@ pytest.importorskip("autogen_core")
 
 from autogen_core.models import CreateResult, RequestUsage, UserMessage  # noqa: E402
 
-from budgeteer.adapters.autogen import AgentModel  # noqa: E402
+from budgeteer.adapters.autogen import AgentModel, spending  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.metering.agents import AgentBudget  # noqa: E402
 
 
@@ -48,3 +49,17 @@ def test_several_choices_are_reserved():
             AgentModel(Scripted(max_tokens=100, n=n), budget).create([UserMessage(content="Hi", source="user")])
         )
     assert reserved[1] - reserved[0] == 300
+
+
+def test_a_client_of_another_budget_is_refused():
+    from autogen_agentchat.agents import AssistantAgent
+
+    client, one, other = Scripted(max_tokens=100), AgentBudget.parse("2k"), AgentBudget.parse("2k")
+    client.model_info = {"function_calling": True, "vision": False}
+    agent = spending(AssistantAgent("one", client), one)
+    assert spending(agent, one) is agent
+    assert AgentModel(agent._model_client, one).asked is client
+    with pytest.raises(InvalidInput, match="spends from another budget already"):
+        spending(agent, other)
+    with pytest.raises(InvalidInput, match="spends from another budget already"):
+        AgentModel(agent._model_client, other)

@@ -119,6 +119,18 @@ def test_a_model_that_retries_by_itself_is_refused():
     assert budgeted(Retrying(max_retries=0), AgentBudget.parse("10k"))
 
 
+def test_a_model_of_another_budget_is_refused():
+    one, other = AgentBudget.parse("10k"), AgentBudget.parse("10k")
+    model = budgeted(Scripted(), one)
+    assert budgeted(model, one) is budgeted(model, one.metering) is model
+    for another in (other, other.metering):
+        with pytest.raises(InvalidInput, match="spends from another budget already"):
+            budgeted(model, another)
+    with pytest.raises(InvalidInput, match="spends from another budget already"):
+        ask(create_agent(model, [search], middleware=[BudgetMiddleware(other)]))
+    assert model.wrapped.asked == []
+
+
 def test_tools_of_a_graph_without_create_agent():
     from langgraph.graph import START, MessagesState, StateGraph
     from langgraph.prebuilt import ToolNode

@@ -28,12 +28,16 @@ SAID = {
         "parallel": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "outlives": (_DONE, 0),
         "knowing": (_DONE, 3),
     },
+    "llamaindex": {"again": (_DONE, 3)},
+    "inspect-ai": {"again": (_DONE, 3)},
 }  # fmt: skip
 """What the run says, and how many searches ran."""
 RAISES = {
     "dspy": {"refused": "CodeAct", "refused, too": "ReActV2", "advice": "advice"},
     "crewai": {"refused": "planning_llm", "guarded": "guardrail", "planned": "Error"},
     "ag2": {"refused": "sub-tasks"},
+    "llamaindex": {"another": "another budget"},
+    "inspect-ai": {"another": "another budget", "plain": "another budget"},
 }
 """What it raises: a case that is refused, or in which the scripted model does not give what the framework wants."""
 

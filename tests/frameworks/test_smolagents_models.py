@@ -10,7 +10,8 @@ pytest.importorskip("smolagents.agents")  # the folder of that name beside this 
 from smolagents import ToolCallingAgent, tool  # noqa: E402
 from smolagents.models import ChatMessage, MessageRole, Model, TokenUsage  # noqa: E402
 
-from budgeteer.adapters.smolagents import spending  # noqa: E402
+from budgeteer.adapters.smolagents import AgentModel, spending  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.metering.agents import AgentBudget  # noqa: E402
 
 
@@ -43,3 +44,15 @@ def test_a_last_answer_is_capped_in_the_field_that_the_model_s_settings_use(cap)
     assert last.cap < 3000  # what is left after the prompt
     assert last.usage.output == last.cap
     assert budget.spent["all"] <= last.reserved["all"]
+
+
+def test_a_model_of_another_budget_is_refused():
+    one, other = AgentBudget.parse("6k"), AgentBudget.parse("6k")
+    model = Scripted(model_id="scripted")
+    agent = spending(ToolCallingAgent([search], model, verbosity_level=0), one)
+    assert spending(agent, one) is agent
+    assert AgentModel(agent.model, one).asked is model
+    child = ToolCallingAgent([search], agent.model, verbosity_level=0, name="child", description="A child.")
+    for refused in (agent, ToolCallingAgent([search], model, managed_agents=[child], verbosity_level=0)):
+        with pytest.raises(InvalidInput, match="spends from another budget already"):
+            spending(refused, other)

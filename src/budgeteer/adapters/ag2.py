@@ -9,15 +9,16 @@ attempt by itself; another one must not retry by itself (``max_retries=0``).
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
-from budgeteer.metering.results import Fitting
+from budgeteer.metering.results import Fitting, fitted
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
@@ -25,7 +26,7 @@ from budgeteer.metering.turn import Turn
 try:
     from ag2 import Agent
     from ag2.config.openai.mappers import convert_messages, tool_to_api
-    from ag2.events import ModelMessage, ModelRequest, ModelResponse, TextInput, ToolResultEvent
+    from ag2.events import DataInput, ModelMessage, ModelRequest, ModelResponse, TextInput, ToolResultEvent
     from ag2.middleware import BaseMiddleware
 except ImportError as error:
     raise MissingExtra("ag2", "ag2") from error
@@ -56,15 +57,17 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
     strategies: list[Any] = [getattr(knowledge, name, None) for name in ("compact", "aggregate")]
     for strategy in strategies:
         inner = getattr(strategy, "_config", None)
-        if inner is not None and not isinstance(inner, BudgetedConfig):
+        if inner is not None and not _spends(inner, budget, "what sums up knowledge"):
             strategy._config = BudgetedConfig(inner, budget)
-    if not isinstance(agent.config, BudgetedConfig):
+    if not _spends(agent.config, budget, f"the agent {agent.name}"):
         agent.config = BudgetedConfig(agent.config, budget)
-    elif agent.config.budget is not budget:
-        raise InvalidInput(f"the agent {agent.name} spends from another budget already; make a new one")
     if not any(getattr(one.middleware, "func", None) is _Tools for one in agent.middleware):
         agent.add_middleware(partial(_Tools, budget=budget))
     return agent
+
+
+def _spends(config: Any, budget: AgentBudget, what: str) -> bool:
+    return isinstance(config, BudgetedConfig) and spends_from(config.budget, budget, what)
 
 
 class BudgetedConfig:
@@ -171,13 +174,22 @@ class _Tools(BaseMiddleware):  # type: ignore[misc]
 
 
 def _fit(event: Any, room: Fitting) -> Any:
-    """Texts of a result are cut; what is none comes whole or not at all."""
+    """Texts and data of a result are cut; what is neither comes whole or not at all."""
     parts = []
     for part in event.result.parts:
         if isinstance(part, TextInput):
             part = TextInput(room.cut(part.content))
-        elif not room.whole(str(part)):
+        elif isinstance(part, DataInput):
+            kept = fitted(part.data, room)
+            part = TextInput(kept) if isinstance(kept, str) else DataInput(kept)
+        elif not room.whole(_sent(part)):
             part = TextInput("[a part of the result was left out: there is no room for it]")
         parts.append(part)
     event.result.parts = parts
     return event
+
+
+def _sent(part: Any) -> str:
+    """What is sent of a part. Its own text shortens long data."""
+    data = getattr(part, "data", None)
+    return base64.b64encode(data).decode() if isinstance(data, bytes) else str(part)

@@ -13,7 +13,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import REFUSALS, AgentBudget
@@ -38,9 +38,13 @@ def spending(agent: AssistantAgent, budget: AgentBudget) -> AssistantAgent:
     Args:
         agent: its model is replaced, and its tools, which no other agent may use.
         budget: shared by all agents of a run.
+
+    Raises:
+        InvalidInput: its model retries where no attempt can be metered, or spends from another budget.
     """
-    if not isinstance(agent._model_client, AgentModel):
-        agent._model_client = AgentModel(agent._model_client, budget)
+    client = agent._model_client
+    if not (isinstance(client, AgentModel) and spends_from(client.budget, budget)):
+        agent._model_client = AgentModel(client, budget)
         for tool in agent._tools:
             tool.run_json = _metered(tool, budget)
     return agent
@@ -61,9 +65,17 @@ class AgentModel(ChatCompletionClient):  # type: ignore[misc]
     Args:
         client: of any provider.
         budget: of the run.
+
+    Raises:
+        InvalidInput: it retries where no attempt can be metered, or spends from another budget.
     """
 
+    asked: Any
+    budget: AgentBudget
+
     def __init__(self, client: Any, budget: AgentBudget) -> None:
+        if isinstance(client, AgentModel) and spends_from(client.budget, budget):
+            client = client.asked
         self.asked, self.wrapped, self.budget = client, client, budget
         inner = wrapped(getattr(client, "_client", None), budget.metering)
         if inner is None:

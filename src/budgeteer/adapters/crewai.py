@@ -13,7 +13,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import metered_function, refuse_retries
+from budgeteer.adapters.wrapped import metered_function, refuse_retries, spends_from
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -103,9 +103,7 @@ def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
     Raises:
         InvalidInput: it retries where no attempt can be metered, or spends from another budget.
     """
-    if isinstance(llm, AgentLLM):
-        if llm.budget is not budget:
-            raise InvalidInput("the model spends from another budget already; give one that is not wrapped")
+    if isinstance(llm, AgentLLM) and spends_from(llm.budget, budget):
         return llm
     refuse_retries(llm)
     return AgentLLM(model=llm.model, provider=llm.provider, stop=list(llm.stop), asked=llm, budget=budget)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from budgeteer.adapters.wrapped import metered_function
+from budgeteer.adapters.wrapped import metered_function, spends_from
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -98,9 +98,7 @@ def budgeted(lm: dspy.LM, budget: AgentBudget, *, step: bool = False) -> dspy.LM
         budget: of the run.
         step: whether the agent goes on after a call, so that an answer has to stay affordable.
     """
-    if _wrapped(lm):
-        if lm.engine.budget is not budget:
-            raise InvalidInput("the model spends from another budget already; give one that is not wrapped")
+    if _wrapped(lm) and spends_from(lm.engine.budget, budget):
         if lm.engine.step == step:
             return lm
         inner = lm.engine.inner

@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -37,8 +37,13 @@ def spending(model: str | Model, budget: AgentBudget) -> Model:
     Args:
         model: or its name, as ``get_model`` takes it.
         budget: shared by all agents of a run.
+
+    Raises:
+        InvalidInput: it retries where no attempt can be metered, or spends from another budget.
     """
     found = get_model(model) if isinstance(model, str) else model
+    if spends_from(getattr(found.api.generate, "budget", None), budget):
+        return found
     own, api = copy.copy(found), copy.copy(found.api)
     inner = wrapped(getattr(api, "client", None), budget.metering)
     if inner is None:
@@ -114,6 +119,7 @@ def _covered(api: Any, budget: AgentBudget, *, seen: bool) -> Callable[..., Any]
             read=read if seen else None, model=str(api.model_name),
         )  # fmt: skip
 
+    covered.budget = budget  # type: ignore[attr-defined]
     return covered
 
 

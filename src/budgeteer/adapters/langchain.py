@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -125,13 +125,13 @@ def budgeted(model: BaseChatModel, budget: AgentBudget | Metering) -> BaseChatMo
     """A copy of a chat model whose calls spend from a budget; a call that does not fit raises BudgetExceeded.
 
     Args:
-        model: any chat model; one that is wrapped already is returned as it is.
+        model: any chat model; one that spends from this budget already is returned as it is.
         budget: or a Metering of an allowance.
 
     Raises:
-        InvalidInput: it retries where no attempt can be metered.
+        InvalidInput: it retries where no attempt can be metered, or spends from another budget.
     """
-    if isinstance(model, BudgetedChatModel):
+    if isinstance(model, BudgetedChatModel) and spends_from(model.metering, budget):
         return model
     metering = budget.metering if isinstance(budget, AgentBudget) else budget
     client, waiting = (wrapped(getattr(model, name, None), metering) for name in ("root_client", "root_async_client"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -38,8 +38,10 @@ def spending(agent: BaseWorkflowAgent, budget: AgentBudget) -> BaseWorkflowAgent
         budget: shared by all agents of a run.
 
     Raises:
-        InvalidInput: its model retries where no attempt can be metered.
+        InvalidInput: its model retries where no attempt can be metered, or the agent spends from another budget.
     """
+    if spends_from(getattr(agent.take_step, "budget", None), budget, f"the agent {agent.name}"):
+        return agent
     llm, below = _below(agent.llm, budget)
     step = type(agent).take_step
 
@@ -63,6 +65,7 @@ def spending(agent: BaseWorkflowAgent, budget: AgentBudget) -> BaseWorkflowAgent
             read=None if below else lambda output: _read(output, budget),
         )  # fmt: skip
 
+    take_step.budget = budget  # type: ignore[attr-defined]
     object.__setattr__(agent, "take_step", take_step)  # a field that pydantic does not know
     agent.tools = [_metered(tool, budget) for tool in agent.tools or ()]
     return agent

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from budgeteer.adapters.openai_agents import BudgetedModel, shown
+from budgeteer.adapters.wrapped import spends_from
 from budgeteer.core.errors import BudgetExceeded, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.turn import Turn
@@ -40,6 +41,9 @@ def spending(agent: Agent[Any], budget: AgentBudget, provider: ModelProvider | N
         agent: it stays as it is.
         budget: shared by all agents of a run.
         provider: of its model, if it has only the name of one; None: the SDK's MultiProvider.
+
+    Raises:
+        InvalidInput: a model spends from another budget, or cannot be metered.
     """
     own: Agent[Any] = _spending(agent, budget, provider or MultiProvider(), {})
     return own
@@ -49,8 +53,9 @@ def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: di
     if isinstance(agent, Handoff) or id(agent) in done:
         return done.get(id(agent), agent)
     model = agent.model if isinstance(agent.model, Model) else provider.get_model(agent.model)
+    known = isinstance(model, AgentModel) and spends_from(model.budget, budget)
     own = done[id(agent)] = agent.clone(
-        model=model if isinstance(model, AgentModel) else AgentModel(model, budget),
+        model=model if known else AgentModel(model, budget),
         tools=[metered_tool(tool, budget) for tool in agent.tools],
     )
     own.handoffs = [_spending(other, budget, provider, done) for other in agent.handoffs]
@@ -79,7 +84,10 @@ class AgentModel(Model):
     """
 
     def __init__(self, model: Model, budget: AgentBudget) -> None:
-        self.wrapped = model if isinstance(model, BudgetedModel) else BudgetedModel(model, budget.metering)
+        if isinstance(model, BudgetedModel) and spends_from(model.metering, budget):
+            self.wrapped = model
+        else:
+            self.wrapped = BudgetedModel(model, budget.metering)
         self.budget = budget
 
     async def close(self) -> None:

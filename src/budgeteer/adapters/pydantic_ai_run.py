@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from budgeteer.adapters.pydantic_ai import BudgetedModel, shown
+from budgeteer.adapters.wrapped import spends_from
 from budgeteer.core.errors import BudgetExceeded, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.results import Fitting, fitted
@@ -50,6 +51,8 @@ class Spending(AbstractCapability[Any]):
         self._models: dict[int, AgentModel] = {}
 
     def get_wrapper_model(self, model: Model) -> Model:
+        if isinstance(model, AgentModel) and spends_from(model.budget, self.budget):
+            return model
         known = self._models.get(id(model))
         if known is None or known.asked is not model:
             known = self._models[id(model)] = AgentModel(model, self.budget)
@@ -67,10 +70,14 @@ class AgentModel(WrapperModel):
     Args:
         asked: the model.
         budget: of the run.
+
+    Raises:
+        InvalidInput: the model spends from another budget, or cannot be metered.
     """
 
     def __init__(self, asked: Model, budget: AgentBudget) -> None:
-        super().__init__(asked if isinstance(asked, BudgetedModel) else BudgetedModel(asked, budget.metering))
+        known = isinstance(asked, BudgetedModel) and spends_from(asked.metering, budget)
+        super().__init__(asked if known else BudgetedModel(asked, budget.metering))
         self.asked, self.budget = asked, budget
 
     async def request(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from budgeteer.adapters.wrapped import wrapped
+from budgeteer.adapters.wrapped import spends_from, wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -45,13 +45,17 @@ def spending(agent: MultiStepAgent, budget: AgentBudget) -> MultiStepAgent:
     Args:
         agent: of any kind.
         budget: shared by all agents of a run.
+
+    Raises:
+        InvalidInput: its model spends from another budget.
     """
-    if isinstance(agent.model, AgentModel):
+    if isinstance(agent.model, AgentModel) and spends_from(agent.model.budget, budget):
         return agent
+    managed = {name: _Managed(spending(one, budget), budget) for name, one in agent.managed_agents.items()}
     tags = agent.code_block_tags if isinstance(agent, CodeAgent) else None
     agent.model = AgentModel(agent.model, budget, tags)
     agent.tools = {name: _metered(tool, budget) if name != _FINAL else tool for name, tool in agent.tools.items()}
-    agent.managed_agents = {name: _Managed(spending(one, budget), budget) for name, one in agent.managed_agents.items()}
+    agent.managed_agents = managed
     return agent
 
 
@@ -62,9 +66,17 @@ class AgentModel(Model):  # type: ignore[misc]
         model: any model; one that calls through an OpenAI client is metered there, each attempt by itself.
         budget: of the run.
         tags: around code, if the agent answers by code.
+
+    Raises:
+        InvalidInput: the model spends from another budget.
     """
 
+    asked: Any
+    budget: AgentBudget
+
     def __init__(self, model: Any, budget: AgentBudget, tags: tuple[str, str] | None = None) -> None:
+        if isinstance(model, AgentModel) and spends_from(model.budget, budget):
+            model = model.asked
         self.asked, self.budget, self.tags = model, budget, tags
         self.wrapped = _below(model, budget)
 

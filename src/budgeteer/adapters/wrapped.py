@@ -32,6 +32,24 @@ def wrapped(client: Any, metering: Metering) -> Any:
     return wrap(client, metering)
 
 
+def spends_from(known: AgentBudget | Metering | None, budget: AgentBudget | Metering, what: str = "the model") -> bool:
+    """Whether something spends from this budget already.
+
+    Args:
+        known: the budget that it was wrapped for; None: it is not wrapped.
+        budget: that it is to spend from.
+        what: it is, for the error.
+
+    Raises:
+        InvalidInput: it spends from another one, which would be charged for calls that are not its own.
+    """
+    if known is None:
+        return False
+    if getattr(known, "metering", known) is not getattr(budget, "metering", budget):
+        raise InvalidInput(f"{what} spends from another budget already; give one that is not wrapped")
+    return True
+
+
 def refuse_retries(model: Any) -> None:
     """Refuse a model that retries where no attempt can be metered.
 

@@ -67,6 +67,9 @@ class _Sum:
 class Tree:
     """The same for whoever looks again and again: only the lines that are new are read.
 
+    Kept are the sums of accounts, and those calls alone that a later line may change: open ones, and those that were
+    charged because nobody settled them in time (:mod:`budgeteer.ledger.core`).
+
     Args:
         kind: of units.
 
@@ -76,7 +79,7 @@ class Tree:
 
     def __init__(self, kind: str) -> None:
         self.kind, self.seen = kind, 0
-        self._calls: dict[str, tuple[str, str, int]] = {}  # id -> path, status, units
+        self._calls: dict[str, tuple[str, str, int]] = {}  # id -> path, status, units of a call that may change
         self._given: dict[str, dict[str, int]] = {}  # path -> part -> units
         self._sums: dict[str, _Sum] = {}
 
@@ -86,15 +89,16 @@ class Tree:
         Raises:
             JournalBroken: a line cannot be read.
         """
-        for (name, path, held, _, status, _, actual, *_), tags in journal.entries(lines):
+        for (name, path, held, _, status, _, actual, _, _, detail), tags in journal.entries(lines):
             self.seen += 1
             amounts = dict(actual if status == core.SETTLED else held)
             if name and self.kind in amounts:
-                before, now = self._calls.get(name), (path, status, amounts[self.kind])
-                self._calls[name] = now
+                before, now = self._calls.pop(name, None), (path, status, amounts[self.kind])
                 if before is not None:
                     self._add(*before, sign=-1)
                 self._add(*now)
+                if status == core.OPEN or detail == core.ABANDONED:
+                    self._calls[name] = now
             if "part" in tags:
                 told = _given(str(tags.get("given", "")))
                 if self.kind in told:

@@ -7,7 +7,7 @@ from ag2.agent import TaskConfig
 from ag2.compact import CompactTrigger, SummarizeCompact
 from ag2.config import OpenAIConfig
 from ag2.knowledge import MemoryKnowledgeStore
-from more import binary, run, search
+from cases import binary, run, search
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.ag2 import spending

@@ -1,8 +1,8 @@
 """CrewAI: a crew, its tasks' tools and guardrails, its planner and its memory."""
 
+from cases import binary, ran, run
 from crewai import LLM, Agent, Crew, Task
 from crewai.tools import BaseTool
-from more import binary, ran, run
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.crewai import spending

@@ -1,7 +1,7 @@
 """DSPy: parts of modules, streams, the cache, several answers, and modules that ask elsewhere."""
 
 import dspy
-from more import binary, run, search
+from cases import binary, run, search
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.dspy import budgeted, spending
