@@ -32,7 +32,7 @@ collect_ignore_glob = [
     "clients/cases.py",
     "frameworks/*/run.py",
     "frameworks/*/more.py",
-    "frameworks/more.py",
+    "frameworks/cases.py",
     "frameworks/*/tasks.py",
     "frameworks/scenarios.py",
     "cache/against_kvpress.py",
