@@ -158,6 +158,9 @@ def test_what_cannot_be_is_a_clear_error(model, loop, tmp_path, monkeypatch) -> 
     ):
         with pytest.raises(InvalidInput, match=match):
             loop.run(model.generate(request))
+    with pytest.raises(CheckpointError, match=r"has no config\.json; give a folder with a model"):
+        Transformers(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="cannot load"):
         Transformers(tmp_path)
 
