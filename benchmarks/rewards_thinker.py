@@ -209,6 +209,16 @@ def measured(
     }  # fmt: skip
 
 
+def add_training(parser: argparse.ArgumentParser, *, steps: int, prompts: int, max_tokens: int, heldout: int) -> None:
+    """The options of a training on the thinking model, with these defaults."""
+    parser.add_argument("--steps", type=int, default=steps, help="generations (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=prompts, help="of a generation (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, help="of a rollout (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
+    parser.add_argument("--heldout", type=int, default=heldout, help="held-out problems (default: %(default)s)")
+
+
 def main() -> int:
     """Run what is missing, then write and print the summary of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,12 +226,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
     parser.add_argument("--tokens", type=int, default=100_000, help="of training (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=8, help="generations (default: %(default)s)")
-    parser.add_argument("--prompts", type=int, default=6, help="of a generation (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
-    parser.add_argument("--max-tokens", type=int, default=512, help="of a rollout (default: %(default)s)")
-    parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
-    parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
+    add_training(parser, steps=8, prompts=6, max_tokens=512, heldout=192)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards-thinker", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="two arms, one seed, one generation: means nothing")
     parser.add_argument("--summary", action="store_true", help="run nothing")

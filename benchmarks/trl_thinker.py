@@ -32,7 +32,7 @@ from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Grader
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.models.thinker import THINKER
-from rewards_thinker import measured, problems, trained
+from rewards_thinker import add_training, measured, problems, trained
 from rlvr import between
 from thinker_pool import Drawer
 
@@ -114,13 +114,8 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), metavar="RECIPE@SHARE", help="default: all")
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=16, help="generations (default: %(default)s)")
-    parser.add_argument("--prompts", type=int, default=12, help="of a generation (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=5e-4, help="default: %(default)s")
+    add_training(parser, steps=16, prompts=12, max_tokens=384, heldout=512)
     parser.add_argument("--effort", default="low", help="of the thinking (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=384, help="of a rollout (default: %(default)s)")
-    parser.add_argument("--train", type=int, default=512, help="training problems (default: %(default)s)")
-    parser.add_argument("--heldout", type=int, default=512, help="held-out problems (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "trl-thinker", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="three arms, one seed, one generation: means nothing")
     parser.add_argument("--summary", action="store_true", help="run nothing")

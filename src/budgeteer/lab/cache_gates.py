@@ -95,6 +95,23 @@ def texts_of(path: Path, encode: Callable[[str, bool], list[int]], length: int, 
     return torch.tensor(ids[: count * length]).reshape(count, length)
 
 
+def parted(texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Texts to train on, and each fifth, which is held out.
+
+    Raises:
+        InvalidInput: fewer than 5 texts.
+    """
+    if len(texts) < EVERY:
+        raise InvalidInput(f"{len(texts)} texts are too few to train on and to hold some out; give {EVERY} or more")
+    held = torch.arange(len(texts)) % EVERY == EVERY - 1
+    return texts[~held], texts[held]
+
+
+def divergence(said: Tensor, wanted: Tensor) -> Tensor:
+    """KL(wanted || said), nats a token, of log-probabilities [..., vocabulary]."""
+    return functional.kl_div(said, wanted, log_target=True, reduction="none").sum(-1).mean()
+
+
 Watch = Callable[[str], None]
 """Is told how far a training is."""
 
@@ -112,15 +129,13 @@ def train_gates(kind: str, model: Any, texts: Tensor, given: Training, watch: Wa
     Raises:
         InvalidInput: too few texts, or a model whose cache is not the standard one.
     """
-    if len(texts) < EVERY:
-        raise InvalidInput(f"{len(texts)} texts are too few to train on and to hold some out; give {EVERY} or more")
+    seen, held = parted(texts)
     layers = windows_of(model)
     attach(model, len(layers))
-    held = torch.arange(len(texts)) % EVERY == EVERY - 1
     train = {"kvzap": _kvzap, "trim-kv": _trim}[kind]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return train(model, texts[~held], texts[held], given, watch)
+    return train(model, seen, held, given, watch)
 
 
 def _start(kind: str, model: Any, bias: float, given: Training) -> Gates:
@@ -228,7 +243,7 @@ def _gated(model: Any, gates: Gates, ids: Tensor, keep: int) -> tuple[Tensor, Te
         plain = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
     with gated(model, gates) as retained:
         logits = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
-    apart = functional.kl_div(logits, plain, log_target=True, reduction="none").sum(-1).mean()
+    apart = divergence(logits, plain)
     written = functional.nll_loss(logits[0, :-1], ids[0, 1:])
     alive, length = torch.stack(retained), ids.shape[1]  # [L, B, K, T]
     seen = torch.arange(1, length + 1, device=ids.device)

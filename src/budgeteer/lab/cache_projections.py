@@ -18,7 +18,7 @@ from budgeteer.cache.layer import readable
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.projections import Projections, evenly
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.cache_gates import EVERY
+from budgeteer.lab.cache_gates import divergence, parted
 
 STEPS = 8
 """A head loses an eighth of its numbers at a time."""
@@ -73,8 +73,7 @@ def train_projections(model: Any, texts: Tensor, given: Fitting) -> Fitted:
     Raises:
         InvalidInput: too few texts, a model with sliding layers, or heads of a width that no eighths make.
     """
-    if len(texts) < EVERY:
-        raise InvalidInput(f"{len(texts)} texts are too few to train on and to hold some out; give {EVERY} or more")
+    train, held_out = parted(texts)
     windows = windows_of(model)
     if any(window is not None for window in windows):
         raise InvalidInput(
@@ -86,9 +85,8 @@ def train_projections(model: Any, texts: Tensor, given: Fitting) -> Fitted:
     attach(model, len(windows))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    texts = texts.to(next(model.parameters()).device)
-    held = torch.arange(len(texts)) % EVERY == EVERY - 1
-    train, held_out = texts[~held], texts[held]
+    device = next(model.parameters()).device
+    train, held_out = train.to(device), held_out.to(device)
     components = principal(model, train)
     trained = _trained(model, train, components, given)
     searched = replace(trained, cuts=search(model, trained, train[: given.calibration], given.together))
@@ -148,7 +146,7 @@ def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting) -> P
             wanted = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
         with projected(basis @ cayley(free), mean, ranks):
             said = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
-        apart = functional.kl_div(said, wanted, log_target=True, reduction="none").sum(-1).mean()
+        apart = divergence(said, wanted)
         written = functional.nll_loss(said[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
         optimiser.zero_grad()
         loss = TEACHER * apart + (1 - TEACHER) * written
@@ -197,7 +195,7 @@ def _apart(model: Any, given: Projections, texts: Tensor, wanted: Tensor, ranks:
     device = texts.device
     with projected(given.basis.to(device), given.mean.to(device), ranks.to(device)):
         said = model(input_ids=texts, use_cache=False).logits.float().log_softmax(-1)
-    return float(functional.kl_div(said, wanted, log_target=True, reduction="none").sum(-1).mean())
+    return float(divergence(said, wanted))
 
 
 @contextmanager
