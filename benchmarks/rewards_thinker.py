@@ -223,10 +223,10 @@ def main() -> int:
     """Run what is missing, then write and print the summary of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewards", nargs="*", default=list(ARMS), choices=ARMS, metavar="NAME", help="default: all")
-    parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
     parser.add_argument("--tokens", type=int, default=100_000, help="of training (default: %(default)s)")
-    add_training(parser, steps=8, prompts=6, max_tokens=512, heldout=192)
+    add_training(parser, steps=8, prompts=10, max_tokens=512, heldout=192)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards-thinker", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="two arms, one seed, one generation: means nothing")
     parser.add_argument("--summary", action="store_true", help="run nothing")
