@@ -70,8 +70,9 @@ def load(model: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder, or of a GGUF file."""
     path = Path(model)
     where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-    tokenizer = AutoTokenizer.from_pretrained(where, **more)
-    return AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more), tokenizer
+    weights = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more)
+    weights.is_quantized = False  # those of a GGUF file were, and are no more; nothing would train them
+    return weights, AutoTokenizer.from_pretrained(where, **more)
 
 
 @torch.no_grad()
@@ -84,8 +85,8 @@ def measured(
     model.eval()
     good: list[float] = []
     length: list[float] = []
-    for first in range(0, len(held), 16):
-        part = held[first : first + 16]
+    for first in range(0, len(held), 64):
+        part = held[first : first + 64]
         texts = [tokenizer.apply_chat_template(asked(q), tokenize=False, add_generation_prompt=True) for q, _ in part]
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         out = model.generate(
@@ -98,10 +99,10 @@ def measured(
     return float(np.mean(good)), float(np.mean(length))
 
 
-def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one arm and measure it."""
+def run(arm: str, seed: int, first: Mapping[str, Any] | None, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one arm and measure it; ``first`` = the reference of the seed, if this is not it."""
     recipe, _, share = arm.rpartition("@")
-    budget = None if total is None else int(total * float(share[:-1]) / 100)
+    budget = None if first is None else int(first["used"] * float(share[:-1]) / 100)
     data = problems(args.train, 1000 + seed)
     model, tokenizer = load(args.model)
     with tempfile.TemporaryDirectory() as out:
@@ -116,7 +117,7 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
             learning_rate=args.lr,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
-            bf16=False,
+            bf16=True,
             gradient_checkpointing=False,
             report_to=[],
             save_strategy="no",
@@ -127,10 +128,14 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
             train_dataset=Dataset.from_dict({"prompt": [asked(q) for q, _ in data], "answer": [a for _, a in data]}),
             peft_config=LoraConfig(r=args.rank, target_modules="all-linear"),
         )  # fmt: skip
-        before = measured(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
+        held = problems(args.heldout, 9000)
+        if first is None:
+            before = measured(trainer.model, tokenizer, held, args.max_tokens, seed)
+        else:
+            before = first["untrained"], first["length untrained"]
         trainer.train()
     progress = trainer.spending.progress
-    after = measured(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
+    after = measured(trainer.model, tokenizer, held, args.max_tokens, seed)
     tokens = {name: getattr(progress, name) for name in ("planned", "used", "trained", "wasted")}
     return {
         "arm": arm, "seed": seed, "untrained": before[0], "accuracy": after[0], "length untrained": before[1],
@@ -187,8 +192,8 @@ def main() -> None:
             for arm in arms:
                 if any((row["arm"], row["seed"]) == (arm, seed) for row in rows):
                     continue
-                total = None if arm == REFERENCE else used(rows, seed)
-                rows.append(run(arm, seed, total, args))
+                first = None if arm == REFERENCE else reference(rows, seed)
+                rows.append(run(arm, seed, first, args))
                 print(rows[-1], flush=True)
                 if out:
                     settings = {k: v for k, v in vars(args).items() if k not in ("out", "summary", "model")}
@@ -200,9 +205,9 @@ def main() -> None:
     print(summary(rows))
 
 
-def used(rows: Sequence[Mapping[str, Any]], seed: int) -> int:
-    """Tokens of the reference of this seed."""
-    return int(next(row["used"] for row in rows if (row["arm"], row["seed"]) == (REFERENCE, seed)))
+def reference(rows: Sequence[Mapping[str, Any]], seed: int) -> Mapping[str, Any]:
+    """The reference's row of this seed."""
+    return next(row for row in rows if (row["arm"], row["seed"]) == (REFERENCE, seed))
 
 
 if __name__ == "__main__":
