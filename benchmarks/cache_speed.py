@@ -8,10 +8,15 @@ decode in turns, so that what else the machine does hits all of them. With fewer
 in proportion, so that a layer has the same share of the time. ``step`` is the time of one token over the full
 cache's in the same turn: the median, and the lowest and highest of three parts of the turns. ``prefill`` is the time of
 reading the prompt over that of the full cache. Both as CPU time of the process, the steadier one, and as wall time.
-``bytes`` are those of the storages that keys and values hold after the prompt, over those of the full cache. kvpress's
+``bytes`` are those of the storages that keys and values hold after the prompt, over those of the full cache, and
+``cold`` those in cold memory, from which methods that retrieve take what a token reads. kvpress's
 AdaKV masks what it does not keep, so that it holds all of it.
 
-About ten minutes on an idle core.
+``methods`` is the same for every score that needs no training, and for presses of kvpress, on a model of
+``--few`` layers; there the prompt is read in ``--rounds`` turns of all variants, and ``prefill`` is the median of the
+ratios within a turn.
+
+About half an hour on an idle core. The first table is written when it is there.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ import transformers
 
 from budgeteer.cache import BudgetedCache
 from budgeteer.cache.storage import held
+from budgeteer.core import registry
 from budgeteer.lab.results import installed, machine, to_json, write_text
 
 try:
@@ -46,7 +52,24 @@ SHAPE = {
 }  # fmt: skip
 LAYERS, VOCABULARY = 30, 49152
 METHODS = ("snapkv", "snapkv:split=ada-kv", "defensive", "knorm")
+PRESSES = ("SnapKV", "AdaKV of SnapKV", "Knorm")
+"""Those of kvpress that are decoded with in the first table."""
+PACKED = ('recent:every=0,rest="quantise:bits=4,full=0"', "recent:every=0,rest=rotate-kv")
 FULL = "full cache"
+
+
+def presses(gone: float) -> dict[str, Any]:
+    """Those of kvpress whose method is here, by name, without what needs a model of its own or a second reading."""
+    if kvpress is None:
+        return {}
+    snap = kvpress.SnapKVPress(gone, window_size=32)
+    return {
+        "SnapKV": snap, "AdaKV of SnapKV": kvpress.AdaKVPress(kvpress.SnapKVPress(gone, window_size=32)),
+        "Knorm": kvpress.KnormPress(gone), "PyramidKV": kvpress.PyramidKVPress(gone, window_size=32),
+        "Random": kvpress.RandomPress(gone), "StreamingLLM": kvpress.StreamingLLMPress(gone),
+        "TOVA": kvpress.TOVAPress(gone), "ExpectedAttention": kvpress.ExpectedAttentionPress(gone),
+        "KeyDiff": kvpress.KeyDiffPress(gone), "Compactor": kvpress.CompactorPress(gone),
+    }  # fmt: skip
 
 
 def built(layers: int) -> Any:
@@ -62,24 +85,20 @@ def built(layers: int) -> Any:
     return made
 
 
-def variants(model: Any, keep: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Name -> (a new cache, the context in which the prompt is read)."""
+def variants(
+    model: Any, keep: float, methods: Sequence[str], theirs: Sequence[str]
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Name -> (a new cache, the context in which the prompt is read); ``theirs`` are presses of kvpress."""
 
     def plain() -> Any:
         return transformers.DynamicCache(config=model.config)
 
     found: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {FULL: (plain, nullcontext)}
-    for method in METHODS:
+    for method in methods:
         found[method] = (lambda method=method: BudgetedCache(model, f"{keep:.2%}", method), nullcontext)
-    if kvpress is not None:
-        gone = 1 - keep
-        presses = {
-            "kvpress SnapKV": kvpress.SnapKVPress(gone, window_size=32),
-            "kvpress AdaKV of SnapKV": kvpress.AdaKVPress(kvpress.SnapKVPress(gone, window_size=32)),
-            "kvpress Knorm": kvpress.KnormPress(gone),
-        }
-        for name, press in presses.items():
-            found[name] = (plain, lambda press=press: press(model))
+    for name, press in presses(1 - keep).items():
+        if name in theirs:
+            found[f"kvpress {name}"] = (plain, lambda press=press: press(model))
     return found
 
 
@@ -90,6 +109,11 @@ def bytes_of(cache: Any) -> int:
     return held([tensor for layer in cache.layers for tensor in (layer.keys, layer.values)])
 
 
+def cold_of(cache: Any) -> int:
+    """Bytes in cold memory, which methods that retrieve choose from."""
+    return cache.account().cold_bytes if isinstance(cache, BudgetedCache) else 0
+
+
 def timed(function: Callable[[], Any]) -> tuple[float, float]:
     """CPU and wall seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -97,22 +121,31 @@ def timed(function: Callable[[], Any]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def measure(model: Any, tokens: int, steps: int, keep: float) -> list[dict[str, Any]]:
+def measure(
+    model: Any, tokens: int, steps: int, keep: float, methods: Sequence[str], theirs: Sequence[str], rounds: int = 1
+) -> list[dict[str, Any]]:
     """One row a variant."""
     vocabulary = model.config.vocab_size
     ids = torch.randint(3, vocabulary, (1, tokens), generator=torch.Generator().manual_seed(1))
-    caches, modules, prefill, size = {}, {}, {}, {}
+    given = variants(model, keep, methods, theirs)
+    caches, modules, size, cold = {}, {}, {}, {}
+    prefill: dict[str, list[tuple[float, float]]] = {name: [] for name in given}
     attentions = [layer.self_attn for layer in model.model.layers]
-    given = variants(model, keep)
-    for name, (make, context) in given.items():
-        caches[name] = make()
-        with torch.no_grad(), context():
-            prefill[name] = timed(lambda name=name: model(ids, past_key_values=caches[name], logits_to_keep=1))
-        size[name] = bytes_of(caches[name])
-        modules[name] = [getattr(each, "masked_key_indices", None) for each in attentions]
-        for each in attentions:
-            each.masked_key_indices = None
-        sys.stderr.write(f"{name}: read in {prefill[name][1]:.1f} s\n")
+    with torch.no_grad():
+        model(ids[:, :64])  # the first call of a process takes longer
+    for turn in range(rounds):
+        for name in list(given)[:: -1 if turn % 2 else 1]:
+            make, context = given[name]
+            caches[name] = make()
+            with torch.no_grad(), context():
+                prefill[name].append(
+                    timed(lambda name=name: model(ids, past_key_values=caches[name], logits_to_keep=1))
+                )
+            size[name], cold[name] = bytes_of(caches[name]), cold_of(caches[name])
+            modules[name] = [getattr(each, "masked_key_indices", None) for each in attentions]
+            for each in attentions:
+                each.masked_key_indices = None
+            sys.stderr.write(f"{name}: read in {prefill[name][-1][1]:.1f} s\n")
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in given}
     for step in range(-1, steps):
         for name in list(given) if step % 2 else list(given)[::-1]:
@@ -127,16 +160,32 @@ def measure(model: Any, tokens: int, steps: int, keep: float) -> list[dict[str, 
                 took[name].append(seconds)
     rows = []
     for name in given:
-        row: dict[str, Any] = {"variant": name, "bytes": size[name] / size[FULL]}
+        row: dict[str, Any] = {"variant": name, "bytes": size[name] / size[FULL], "cold": cold[name] / size[FULL]}
         for place, clock in enumerate(("cpu", "wall")):
             mine, full = (np.array([each[place] for each in took[which]]) for which in (name, FULL))
             parts = [float(np.median(part)) for part in np.array_split(mine / full, 3)]
+            reading = [mine[place] / full[place] for mine, full in zip(prefill[name], prefill[FULL], strict=True)]
             row[clock] = {
                 "step": float(np.median(mine / full)), "low": min(parts), "high": max(parts),
-                "step_ms": float(np.median(mine) * 1e3), "prefill": prefill[name][place] / prefill[FULL][place],
+                "step_ms": float(np.median(mine) * 1e3), "prefill": float(np.median(reading)),
+                "prefill_low": min(reading), "prefill_high": max(reading),
             }  # fmt: skip
         rows.append(row)
     return rows
+
+
+def printed(rows: Sequence[dict[str, Any]]) -> str:
+    """A table of the rows."""
+    width = max(len(row["variant"]) for row in rows)
+    lines = [f"{'variant':{width}}  step (CPU)           wall   ms CPU  prefill             bytes"]
+    for row in rows:
+        cpu, wall = row["cpu"], row["wall"]
+        lines.append(
+            f"{row['variant']:{width}} {cpu['step']:5.2f} [{cpu['low']:.2f}, {cpu['high']:.2f}]  {wall['step']:8.2f}  "
+            f"{cpu['step_ms']:7.1f}  {cpu['prefill']:5.2f} [{cpu['prefill_low']:.2f}, {cpu['prefill_high']:.2f}]  "
+            f"{row['bytes']:6.1%}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,32 +195,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, default=LAYERS, help="of the model (default %(default)s)")
     parser.add_argument("--steps", type=int, default=15, help="tokens that are decoded (default %(default)s)")
     parser.add_argument("--keep", type=float, default=0.25, help="share of the cache (default %(default)s)")
+    parser.add_argument("--few", type=int, default=3, help="layers of the model for all methods (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="readings of its prompt (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
     if args.quick:
-        args.tokens, args.layers, args.steps = 256, 2, 3
+        args.tokens, args.layers, args.steps, args.few, args.rounds = 256, 2, 3, 2, 1
     warnings.filterwarnings("ignore", category=FutureWarning)
     torch.set_num_threads(1)
     before = machine()
-    rows = measure(built(args.layers), args.tokens, args.steps, args.keep)
+    out = args.out or (None if args.quick else OUT)
+    asked = ("tokens", "layers", "steps", "keep", "few", "rounds")
     results = {
         "quick": args.quick,
         "machine": before,
         "versions": installed(("torch", "transformers", "numba", "kvpress")),
-        "settings": {name: getattr(args, name) for name in ("tokens", "layers", "steps", "keep")} | {"threads": 1},
-        "variants": rows,
+        "settings": {name: getattr(args, name) for name in asked} | {"threads": 1},
     }
-    sys.stdout.write("variant                    step (CPU)              wall   ms CPU  prefill  bytes\n")
-    for row in rows:
-        cpu, wall = row["cpu"], row["wall"]
-        sys.stdout.write(
-            f"{row['variant']:25} {cpu['step']:5.2f} [{cpu['low']:.2f}, {cpu['high']:.2f}]  {wall['step']:12.2f}  "
-            f"{cpu['step_ms']:6.1f}  {cpu['prefill']:7.2f}  {row['bytes']:5.1%}\n"
-        )
-    out = args.out or (None if args.quick else OUT)
-    if out is not None:
-        write_text(json.dumps(to_json(results), indent=1) + "\n", out)
+    every = [name for name, method in registry.of("score").items() if not method.arguments]
+    every += ["snapkv:split=ada-kv", "snapkv:split=pyramid", "defensive:split=layers", *PACKED]
+    tables = {
+        "variants": (args.layers, METHODS, PRESSES, 1),
+        "methods": (args.few, every, list(presses(0.5)), args.rounds),
+    }
+    for table, (layers, methods, theirs, rounds) in tables.items():
+        results[table] = measure(built(layers), args.tokens, args.steps, args.keep, methods, theirs, rounds)
+        sys.stdout.write(printed(results[table]) + "\n")
+        if out is not None:
+            write_text(json.dumps(to_json(results), indent=1) + "\n", out)
     return 0
 
 
