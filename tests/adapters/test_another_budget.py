@@ -13,6 +13,11 @@ from budgeteer.metering.agents import AgentBudget
 OTHER = "spends from another budget already; give one that is not wrapped"
 
 
+def search(query: str) -> str:
+    """Search."""
+    return "nothing"
+
+
 def test_a_budget_and_its_metering_are_the_same():
     one, other = AgentBudget.parse("10k"), AgentBudget.parse("10k")
     assert not spends_from(None, one)
@@ -42,6 +47,10 @@ def test_openai_agents():
             spending(agents.Agent("c", model=model, handoffs=[agent]), other)
     metered = BudgetedModel(model, one.metering)
     assert spending(agents.Agent("b", model=metered), one).model.wrapped is metered
+    (tool,) = spending(agents.Agent("c", model=model, tools=[agents.function_tool(search)]), one).tools
+    assert spending(agents.Agent("c", model=model, tools=[tool]), one).tools == [tool]
+    with pytest.raises(InvalidInput, match=f"the tool search {OTHER}"):
+        spending(agents.Agent("c", model=model, tools=[tool]), other)
 
 
 def test_pydantic_ai():
@@ -65,3 +74,39 @@ def test_pydantic_ai():
         charged.append(one.spent["all"])
     assert charged[1] == 2 * charged[0] > 0  # once for each run
     assert one.spent["turns"] == 2
+
+
+def test_pydantic_ai_counts_once_and_takes_the_budget_of_the_run():
+    pytest.importorskip("pydantic_ai")
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
+    from budgeteer.adapters.pydantic_ai_run import Spending
+
+    one, other = (AgentBudget.parse("10k, tool:search:9") for _ in range(2))
+    agent = Agent(TestModel(), tools=[search], capabilities=[Spending(one), Spending(one)])
+    asyncio.run(agent.run("Hi"))
+    assert one.spent["tool:search"] == 1
+    before = one.spent
+    asyncio.run(agent.run("Hi", capabilities=[Spending(other)]))
+    assert (one.spent, other.spent["tool:search"]) == (before, 1)
+    with pytest.raises(InvalidInput, match=OTHER):
+        Agent(TestModel(), capabilities=[Spending(one), Spending(other)])
+
+
+def test_a_session_of_an_mcp_server():
+    pytest.importorskip("mcp")
+    from mcp.types import CallToolResult, TextContent
+
+    from budgeteer.adapters.mcp import spending
+
+    class Session:
+        async def call_tool(self, name, arguments):
+            return CallToolResult(content=[TextContent(type="text", text="found")])
+
+    one = AgentBudget.parse("10k, tool:search:9")
+    twice = spending(spending(Session(), one), one)
+    assert asyncio.run(twice.call_tool("search", {})).content[0].text == "found"
+    assert one.spent["tool:search"] == 1
+    with pytest.raises(InvalidInput, match=f"the session {OTHER}"):
+        spending(twice, AgentBudget.parse("10k"))

@@ -381,25 +381,57 @@ def bert():
     return transformers.BertModel(config).eval()
 
 
-def test_globenc_takes_a_layer_apart_completely(bert):
-    """Without biases (a fresh model has none) the shares of all tokens are the output of the first normalisation."""
+def vectors_of_pairs(layer, attention, state):
+    """What each token puts into each state, [T, T, d], after the first normalisation and after both: with loops."""
+    heads, tokens, _ = attention.shape
+    inner, outer = layer.attention.self, layer.attention.output
+    width = inner.value.weight.shape[0] // heads
+    first = state.new_zeros(tokens, tokens, state.shape[1])
+    for i in range(tokens):
+        for j in range(tokens):
+            for h in range(heads):
+                part = slice(h * width, (h + 1) * width)
+                value = inner.value.weight[part] @ state[j]
+                first[i, j] += attention[h, i, j] * (outer.dense.weight[:, part] @ value)
+        first[i, i] += state[i]
+    before = first.sum(1)
+    middle = outer.LayerNorm(before)
+    last = layer.output.dense(layer.intermediate(middle)) + middle
+
+    def normed(parts, whole, norm):
+        deviation = (whole.var(-1, unbiased=False) + norm.eps).sqrt()[:, None, None]
+        return (parts - parts.mean(-1, keepdim=True)) / deviation * norm.weight
+
+    first = normed(first, before, outer.LayerNorm)
+    return first, normed(first, last, layer.output.LayerNorm)
+
+
+def test_globenc_has_the_norms_of_the_vectors_that_a_layer_is_made_of(bert):
+    """Without biases (a fresh model has none) the vectors of all tokens sum to the output of a normalisation."""
     import torch
 
-    from budgeteer.context.attribution import rollout, shares
+    from budgeteer.context.attribution import norms, rollout
 
     ids = torch.tensor([[1, 5, 9, 7, 2]])
     seen = {}
     layer = bert.encoder.layer[0]
     hook = layer.attention.register_forward_hook(lambda module, given, made: seen.update(out=made[0]))
     with torch.no_grad():
+        for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm):
+            norm.weight.uniform_(0.5, 2.0)
         output = bert(input_ids=ids, output_attentions=True, output_hidden_states=True)
         hook.remove()
-        last, first = shares(layer, output.attentions[0][0], output.hidden_states[0][0])
+        given = layer, output.attentions[0][0], output.hidden_states[0][0]
+        first, last = vectors_of_pairs(*given)
         assert torch.allclose(first.sum(1), seen["out"][0], atol=1e-5)
-        # without the network the second normalisation would see these shares alone, too
+        expected, found = last.norm(dim=-1).double(), norms(*given)
+        assert torch.allclose(found / found.sum(1, keepdim=True), expected / expected.sum(1, keepdim=True), rtol=1e-5)
+        # without the network the second normalisation would see these vectors alone, too
+        kept = layer.output.dense.weight.clone()
         layer.output.dense.weight.zero_()
-        last, _ = shares(layer, output.attentions[0][0], output.hidden_states[0][0])
+        _, last = vectors_of_pairs(*given)
         assert torch.allclose(last.sum(1), layer.output.LayerNorm(seen["out"][0]), atol=1e-5)
+        layer.output.dense.weight.copy_(kept)
         share = rollout(bert, input_ids=ids, attention_mask=torch.ones_like(ids))
     assert share.shape == (5,)
     assert float(share.sum()) == pytest.approx(1.0)

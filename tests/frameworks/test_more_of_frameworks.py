@@ -17,27 +17,27 @@ BY = {one.name: one for one in FRAMEWORKS}
 _DONE = "Done with"
 SAID = {
     "dspy": {
-        "parts": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "cached": (_DONE, 0), "several": (_DONE, 0),
+        "parts": (_DONE, 3), "wrapped": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "cached": (_DONE, 0), "several": (_DONE, 0),
         "best of n": (_DONE, 0), "parallel": ("", 0), "elsewhere": ("", 1),
     },
     "crewai": {
         "crew": (_DONE, 3), "remembering": (_DONE, 3), "waiting": (_DONE, 3), "binary": (_DONE, 3),
-        "parallel": (_DONE, 3),
+        "parallel": (_DONE, 3), "again": (_DONE, 3),
     },
     "ag2": {
-        "parallel": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "outlives": (_DONE, 0),
+        "again": (_DONE, 3), "parallel": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "outlives": (_DONE, 0),
         "knowing": (_DONE, 3),
     },
-    "llamaindex": {"again": (_DONE, 3)},
+    "llamaindex": {"again": (_DONE, 3), "shared": (_DONE, 3)},
     "inspect-ai": {"again": (_DONE, 3)},
 }  # fmt: skip
 """What the run says, and how many searches ran."""
 RAISES = {
     "dspy": {"refused": "CodeAct", "refused, too": "ReActV2", "advice": "advice"},
-    "crewai": {"refused": "planning_llm", "guarded": "guardrail", "planned": "Error"},
+    "crewai": {"refused": "planning_llm", "guarded": "guardrail", "planned": "Error", "another": "another budget"},
     "ag2": {"refused": "sub-tasks"},
     "llamaindex": {"another": "another budget"},
-    "inspect-ai": {"another": "another budget", "plain": "another budget"},
+    "inspect-ai": {"another": "another budget", "plain": "another budget", "tools": "another budget"},
 }
 """What it raises: a case that is refused, or in which the scripted model does not give what the framework wants."""
 

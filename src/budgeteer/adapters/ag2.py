@@ -61,7 +61,8 @@ def spending(agent: Agent, budget: AgentBudget) -> Agent:
             strategy._config = BudgetedConfig(inner, budget)
     if not _spends(agent.config, budget, f"the agent {agent.name}"):
         agent.config = BudgetedConfig(agent.config, budget)
-    if not any(getattr(one.middleware, "func", None) is _Tools for one in agent.middleware):
+    counting = [one.middleware for one in agent.middleware if getattr(one.middleware, "func", None) is _Tools]
+    if not any(spends_from(one.keywords["budget"], budget, f"the agent {agent.name}") for one in counting):
         agent.add_middleware(partial(_Tools, budget=budget))
     return agent
 
@@ -78,10 +79,13 @@ class BudgetedConfig:
         budget: of the run.
 
     Raises:
-        InvalidInput: no field caps an answer, or it retries where no attempt can be metered.
+        InvalidInput: no field caps an answer, or it retries where no attempt can be metered, or spends from another
+            budget.
     """
 
     def __init__(self, config: Any, budget: AgentBudget) -> None:
+        if _spends(config, budget, "the configuration"):
+            config = config.asked
         self.asked, self.budget = config, budget
         known = [name for name in _CAPS if hasattr(config, name)]
         if not known:

@@ -1,7 +1,8 @@
 """Budgets for agents of AutoGen (agentchat): ``agent = spending(AssistantAgent(...), budget)``.
 
-Every call of the agent's model is one that the budget covers, the last one without tools; its calls of tools are
-counted and cut; see :mod:`budgeteer.metering.agents`. Models that are called elsewhere, by a selector or a summary, are
+Every call of the agent's model is one that the budget covers, the last one without tools; its calls of tools, those of
+its workbenches included, are counted and cut; see :mod:`budgeteer.metering.agents`. What an agent or a team that is used
+as a tool streams comes when it has ended. Models that are called elsewhere, by a selector or a summary, are
 wrapped: ``AgentModel(client, budget)``. A model that calls through a client of openai 3 or newer is metered there, each
 attempt by itself; another one must not retry by itself (``max_retries=0``).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
@@ -21,6 +23,7 @@ from budgeteer.metering.call import Call
 from budgeteer.metering.calling import outcome_of
 from budgeteer.metering.estimate import CAPS
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.results import Fitting
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
@@ -28,6 +31,7 @@ from budgeteer.metering.turn import Turn
 try:
     from autogen_agentchat.agents import AssistantAgent
     from autogen_core.models import ChatCompletionClient, CreateResult, RequestUsage, UserMessage
+    from autogen_core.tools import StaticStreamWorkbench, TextResultContent, ToolResult
 except ImportError as error:
     raise MissingExtra("autogen_agentchat", "autogen") from error
 
@@ -36,27 +40,73 @@ def spending(agent: AssistantAgent, budget: AgentBudget) -> AssistantAgent:
     """The same agent, from now on within a budget.
 
     Args:
-        agent: its model is replaced, and its tools, which no other agent may use.
+        agent: its model is replaced, and its workbenches, those that it makes of its tools included.
         budget: shared by all agents of a run.
 
     Raises:
         InvalidInput: its model retries where no attempt can be metered, or spends from another budget.
     """
-    client = agent._model_client
-    if not (isinstance(client, AgentModel) and spends_from(client.budget, budget)):
-        agent._model_client = AgentModel(client, budget)
-        for tool in agent._tools:
-            tool.run_json = _metered(tool, budget)
+    agent._model_client = AgentModel(agent._model_client, budget)
+    agent._workbench = [_counted(one, budget) for one in agent._workbench]
     return agent
 
 
-def _metered(tool: Any, budget: AgentBudget) -> Any:
-    call = tool.run_json
+def _counted(workbench: Any, budget: AgentBudget) -> Any:
+    """A workbench like this one, whose calls of tools are counted, and whose results are cut."""
+    if spends_from(getattr(workbench, "budget", None), budget, "a workbench"):
+        return workbench
+    if not isinstance(workbench, StaticStreamWorkbench):
+        return _Workbench(workbench, budget)
+    copied: Any = copy.copy(workbench)  # agents call one of this class in another way
+    copied.budget, copied.call_tool_stream = budget, partial(_stream, workbench.call_tool_stream, budget)
+    return copied
 
-    async def run_json(*given: Any, **named: Any) -> Any:
-        return await budget.ause(tool.name, lambda: call(*given, **named))
 
-    return run_json
+class _Workbench:
+    """A workbench whose calls are counted; what is not here is its own."""
+
+    def __init__(self, workbench: Any, budget: AgentBudget) -> None:
+        self._workbench, self.budget = workbench, budget
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._workbench, name)
+
+    async def call_tool(self, name: str, *given: Any, **named: Any) -> ToolResult:
+        found: ToolResult = await self.budget.ause(
+            name, lambda: self._workbench.call_tool(name, *given, **named), fit=_fit, refused=partial(_refused, name)
+        )
+        return found
+
+
+async def _stream(call: Any, budget: AgentBudget, name: str, **named: Any) -> AsyncIterator[Any]:
+    """What a workbench's tool streams, once all of it is there: its result comes last, and is what counts."""
+    events: list[Any] = []
+
+    async def whole() -> Any:
+        async for event in call(name=name, **named):
+            events.append(event)
+        return events.pop()
+
+    result = await budget.ause(name, whole, fit=_fit, refused=partial(_refused, name))
+    for event in events:
+        yield event
+    yield result
+
+
+def _refused(name: str, text: str) -> ToolResult:
+    return ToolResult(name=name, result=[TextResultContent(content=text)], is_error=True)
+
+
+def _fit(result: ToolResult, room: Fitting) -> ToolResult:
+    """The result with as much of its content as there is room for; what is no text is sent as base64, or left out."""
+    kept: list[Any] = []
+    for part in result.result:
+        if isinstance(part, TextResultContent):
+            kept.append(TextResultContent(content=room.cut(part.content)))
+        else:
+            whole = room.whole(part.content.to_base64())
+            kept.append(part if whole else TextResultContent(content=room.cut("[an image was left out]")))
+    return result.model_copy(update={"result": kept})
 
 
 class AgentModel(ChatCompletionClient):  # type: ignore[misc]

@@ -32,8 +32,6 @@ except ImportError as error:
 
 _OBSERVATION = "Observation:"
 """Among the stop texts of a step of an agent whose model has no calls of tools of its own."""
-_COUNTED = "_budgeteer"
-"""Where a tool says which budget counts it."""
 _FINAL = "Thought: I now can give a great answer\nFinal Answer: "
 _CAPS = ("max_completion_tokens", "max_tokens")
 _USED = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens")
@@ -110,13 +108,12 @@ def budgeted(llm: BaseLLM, budget: AgentBudget) -> AgentLLM:
 
 
 def _all_metered(tools: Sequence[Any] | None, budget: AgentBudget) -> list[Any]:
-    return [tool if tool.__dict__.get(_COUNTED) is budget else _metered(tool, budget) for tool in tools or ()]
+    return [_metered(tool, budget) for tool in tools or ()]
 
 
 def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
     copied = copy.copy(tool)
-    object.__setattr__(copied, _COUNTED, budget)
     if isinstance(tool, Tool):  # of a function, which it calls in more than one way
         copied.func = metered_function(tool.func, tool.name, budget)
     else:

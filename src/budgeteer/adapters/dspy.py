@@ -51,8 +51,8 @@ def spending(module: dspy.Module, budget: AgentBudget) -> dspy.Module:
         budget: shared by all agents of a run.
 
     Raises:
-        InvalidInput: a predictor has no language model: none of its own, and none is configured. Or a part of it cannot
-            be metered: tools of CodeAct run in an interpreter, ReActV2 asks for its last answer as for a step, and
+        InvalidInput: a predictor has no language model: none of its own, and none is configured. Or a model or a tool
+            spends from another budget. Or a part of it cannot be metered: tools of CodeAct run in an interpreter, ReActV2 asks for its last answer as for a step, and
             Refine asks the configured model for advice, which has to be ``budgeted``, then.
     """
     made: dict[tuple[int, bool], dspy.LM] = {}
@@ -62,12 +62,11 @@ def spending(module: dspy.Module, budget: AgentBudget) -> dspy.Module:
             raise InvalidInput(f"{type(part).__name__} cannot be metered as a whole; take dspy.ReAct or dspy.RLM")
         if isinstance(part, dspy.Refine) and not _wrapped(dspy.settings.lm):
             raise InvalidInput("Refine asks the configured model for advice; dspy.configure(lm=budgeted(lm, budget))")
-    fresh = [part for part in parts if not any(_wrapped(one.lm) for one in part.predictors())]
     steps = {id(part.react) for part in parts if isinstance(part, dspy.ReAct)}
     for name, predictor in module.named_sub_modules(dspy.Predict):  # those of parts that were compiled, too
         lm, step = _model(predictor.lm, f"the predictor {name}"), id(predictor) in steps
         predictor.lm = made.setdefault((id(lm), step), budgeted(lm, budget, step=step))
-    for part in fresh:
+    for part in parts:
         if isinstance(part, dspy.ReAct):
             part.tools = {
                 name: tool if name == _FINISH else _metered(tool, budget) for name, tool in part.tools.items()

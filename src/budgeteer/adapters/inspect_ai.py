@@ -13,7 +13,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
+from budgeteer.adapters.wrapped import counted, refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -56,17 +56,24 @@ def spending(model: str | Model, budget: AgentBudget) -> Model:
 
 
 def metered(tools: Sequence[Tool | ToolDef | Callable[..., Any]], budget: AgentBudget) -> list[Tool]:
-    """The same tools, whose calls the budget counts. A sub-agent's tool gets its part by its name."""
+    """The same tools, whose calls the budget counts. A sub-agent's tool gets its part by its name.
+
+    Raises:
+        InvalidInput: another budget counts one of them. Those that this budget counts already stay as they are.
+    """
     return [_counted(one if isinstance(one, ToolDef) else ToolDef(one), budget) for one in tools]
 
 
 def _counted(definition: ToolDef, budget: AgentBudget) -> Tool:
     call, name = definition.tool, definition.name
+    if counted(call, budget, name):
+        return definition.as_tool()
 
     @functools.wraps(call)
     async def run(*given: Any, **named: Any) -> Any:
         return await budget.ause(name, lambda: call(*given, **named))
 
+    run.budget = budget  # type: ignore[attr-defined]
     own = ToolDef(
         run, name, definition.description, definition.parameters, definition.parallel, definition.viewer,
         definition.model_input, definition.max_output, definition.options,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from budgeteer.adapters.wrapped import refuse_retries, spends_from, wrapped
+from budgeteer.adapters.wrapped import counted, refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -75,6 +75,8 @@ def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
     tool = tool if hasattr(tool, "metadata") else FunctionTool.from_defaults(tool)
     copied, call, name = copy.copy(tool), tool.acall, tool.metadata.get_name()
+    if counted(call, budget, name):
+        return tool
 
     async def acall(*given: Any, **named: Any) -> ToolOutput:
         return await budget.ause(
@@ -82,6 +84,7 @@ def _metered(tool: Any, budget: AgentBudget) -> Any:
             refused=lambda text: ToolOutput(name, text, raw_input=named, raw_output=text, is_error=True),
         )  # fmt: skip
 
+    acall.budget = budget  # type: ignore[attr-defined]
     copied.acall = acall
     return copied
 

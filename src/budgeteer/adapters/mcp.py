@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from budgeteer.adapters.wrapped import spends_from
 from budgeteer.core.errors import MissingExtra
 from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.results import Fitting, text_of
@@ -25,9 +26,14 @@ class spending:
     Args:
         client: an ``mcp.Client`` or ``mcp.ClientSession``; all that is not overridden here is its own.
         budget: shared by all agents of a run.
+
+    Raises:
+        InvalidInput: another budget counts its calls.
     """
 
     def __init__(self, client: Any, budget: AgentBudget) -> None:
+        if isinstance(client, spending) and spends_from(client._budget, budget, "the session"):
+            client = client._client
         self._client, self._budget = client, budget
 
     def __getattr__(self, name: str) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from budgeteer.adapters.openai_agents import BudgetedModel, shown
-from budgeteer.adapters.wrapped import spends_from
+from budgeteer.adapters.wrapped import counted, spends_from
 from budgeteer.core.errors import BudgetExceeded, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.turn import Turn
@@ -43,7 +43,7 @@ def spending(agent: Agent[Any], budget: AgentBudget, provider: ModelProvider | N
         provider: of its model, if it has only the name of one; None: the SDK's MultiProvider.
 
     Raises:
-        InvalidInput: a model spends from another budget, or cannot be metered.
+        InvalidInput: a model or a tool spends from another budget, or cannot be metered.
     """
     own: Agent[Any] = _spending(agent, budget, provider or MultiProvider(), {})
     return own
@@ -63,14 +63,19 @@ def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: di
 
 
 def metered_tool(tool: Tool, budget: AgentBudget) -> Tool:
-    """A copy of a function tool whose calls are counted, and whose results are cut; other tools as they are."""
-    if not isinstance(tool, FunctionTool):
+    """A copy of a function tool whose calls are counted, and whose results are cut; other tools as they are.
+
+    Raises:
+        InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
+    """
+    if not isinstance(tool, FunctionTool) or counted(tool.on_invoke_tool, budget, tool.name):
         return tool
     call, copied = tool.on_invoke_tool, copy.copy(tool)
 
     async def invoke(context: Any, arguments: str) -> Any:
         return await budget.ause(tool.name, lambda: call(context, arguments))
 
+    invoke.budget = budget  # type: ignore[attr-defined]
     copied.on_invoke_tool = invoke
     return copied
 

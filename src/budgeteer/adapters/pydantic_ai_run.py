@@ -8,7 +8,7 @@ is no object to end with.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -40,11 +40,26 @@ except ImportError as error:
 
 
 class Spending(AbstractCapability[Any]):
-    """An agent's model and tools on a budget.
+    """An agent's model and tools on a budget. One that is given for a run takes the place of the agent's own.
 
     Args:
         budget: shared by all agents of a run.
     """
+
+    id: str | None = "budgeteer"
+    """By which pydantic-ai knows that two of them are one."""
+
+    @classmethod
+    def combine(cls, capabilities: Sequence[AbstractCapability[Any]]) -> AbstractCapability[Any]:
+        """One of those that an agent was given, which must share their budget.
+
+        Raises:
+            InvalidInput: they do not.
+        """
+        first, *others = (one for one in capabilities if isinstance(one, Spending))
+        for other in others:
+            spends_from(other.budget, first.budget, "the agent")
+        return first
 
     def __init__(self, budget: AgentBudget) -> None:
         self.budget = budget

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from budgeteer.adapters.wrapped import spends_from, wrapped
+from budgeteer.adapters.wrapped import metered_function, spends_from, wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -47,15 +47,12 @@ def spending(agent: MultiStepAgent, budget: AgentBudget) -> MultiStepAgent:
         budget: shared by all agents of a run.
 
     Raises:
-        InvalidInput: its model spends from another budget.
+        InvalidInput: its model or a tool spends from another budget.
     """
-    if isinstance(agent.model, AgentModel) and spends_from(agent.model.budget, budget):
-        return agent
-    managed = {name: _Managed(spending(one, budget), budget) for name, one in agent.managed_agents.items()}
     tags = agent.code_block_tags if isinstance(agent, CodeAgent) else None
     agent.model = AgentModel(agent.model, budget, tags)
     agent.tools = {name: _metered(tool, budget) if name != _FINAL else tool for name, tool in agent.tools.items()}
-    agent.managed_agents = managed
+    agent.managed_agents = {name: _managed(one, budget) for name, one in agent.managed_agents.items()}
     return agent
 
 
@@ -140,7 +137,7 @@ class _Managed:
     """A managed agent whose calls are those of a tool of its name."""
 
     def __init__(self, agent: Any, budget: AgentBudget) -> None:
-        self._agent, self._budget = agent, budget
+        self._agent, self._budget = spending(agent, budget), budget
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._agent, name)
@@ -149,10 +146,16 @@ class _Managed:
         return self._budget.use(self._agent.name, lambda: self._agent(*given, **named))
 
 
+def _managed(agent: Any, budget: AgentBudget) -> _Managed:
+    if isinstance(agent, _Managed) and spends_from(agent._budget, budget, f"the agent {agent.name}"):
+        return agent
+    return _Managed(agent, budget)
+
+
 def _metered(tool: Any, budget: AgentBudget) -> Any:
     """A copy of a tool whose calls are counted, and whose results are cut."""
-    copied, forward = copy.copy(tool), tool.forward
-    copied.forward = lambda *given, **named: budget.use(tool.name, lambda: forward(*given, **named))
+    copied = copy.copy(tool)
+    copied.forward = metered_function(tool.forward, tool.name, budget)
     return copied
 
 

@@ -50,6 +50,20 @@ def spends_from(known: AgentBudget | Metering | None, budget: AgentBudget | Mete
     return True
 
 
+def counted(call: Any, budget: AgentBudget, tool: str) -> bool:
+    """Whether this budget counts the calls of a tool already, since an adapter marked its function.
+
+    Args:
+        call: the function that the framework calls.
+        budget: that is to count it.
+        tool: its name, for the error.
+
+    Raises:
+        InvalidInput: another budget counts it.
+    """
+    return spends_from(getattr(call, "budget", None), budget, f"the tool {tool}")
+
+
 def refuse_retries(model: Any) -> None:
     """Refuse a model that retries where no attempt can be metered.
 
@@ -64,17 +78,25 @@ def refuse_retries(model: Any) -> None:
 
 
 def metered_function(function: Callable[..., Any], name: str, budget: AgentBudget) -> Callable[..., Any]:
-    """A tool's function whose calls are counted, and whose results are cut; a coroutine function stays one."""
+    """A tool's function whose calls are counted, and whose results are cut; a coroutine function stays one.
+
+    Raises:
+        InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
+    """
+    if counted(function, budget, name):
+        return function
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def waiting(*given: Any, **named: Any) -> Any:
             return await budget.ause(name, lambda: function(*given, **named))
 
+        waiting.budget = budget  # type: ignore[attr-defined]
         return waiting
 
     @functools.wraps(function)
     def metered(*given: Any, **named: Any) -> Any:
         return budget.use(name, lambda: function(*given, **named))
 
+    metered.budget = budget  # type: ignore[attr-defined]
     return metered

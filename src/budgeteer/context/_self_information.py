@@ -91,12 +91,11 @@ def surprise_by(name: str, *, window: int = 512) -> Surprise:
             part = torch.tensor([ids[begin : begin + window]])
             if part.shape[1] < 2:
                 break
-            with torch.no_grad():
-                logits = model(input_ids=part).logits[0, :-1].double()
-            found = -logits.log_softmax(-1).gather(1, part[0, 1:, None])[:, 0]
             fresh = window // 2 if begin else 1  # what the window before has not read with more before it
-            for place in range(fresh, part.shape[1]):
-                weights[begin + place] = float(found[place - 1])
+            with torch.no_grad():
+                logits = model(input_ids=part).logits[0, fresh - 1 : -1].float()
+            found = logits.logsumexp(-1) - logits.gather(1, part[0, fresh:, None])[:, 0]
+            weights[begin + fresh : begin + part.shape[1]] = found.tolist()
         return [(begin, end, weight) for (begin, end), weight in zip(places, weights, strict=True)]
 
     return surprise

@@ -93,7 +93,7 @@ def rollout(model: Any, **encoded: Tensor) -> Tensor:
     output = model(**encoded, output_attentions=True, output_hidden_states=True)
     total = None
     for layer, attention, state in zip(model.encoder.layer, output.attentions, output.hidden_states[:-1], strict=True):
-        norm = shares(layer, attention[0], state[0])[0].norm(dim=-1).double()
+        norm = norms(layer, attention[0], state[0])
         norm = norm / norm.sum(-1, keepdim=True)
         total = norm if total is None else norm @ total
     if total is None:
@@ -102,48 +102,37 @@ def rollout(model: Any, **encoded: Tensor) -> Tensor:
     return row
 
 
-def shares(layer: Any, attention: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """What each token puts into each state of a layer.
+def norms(layer: Any, attention: Tensor, state: Tensor) -> Tensor:
+    """The norm of what each token puts into each state of a layer, but for a factor of each state's own, [T, T].
 
-    Formula: z[i, j] = sum over heads h of alpha_h[i, j] W_O^h W_V^h x_j + [i = j] x_i; layer normalisation is linear
-    once its standard deviation is known, so LN1 maps z to z' = (z - mean z) / sd_i * gamma. LN2 is applied likewise
-    with the deviation that it has after the feed-forward network, whose own output belongs to no token (GlobEnc's
-    N_Enc).
+    Formula: z[i, j] = sum over heads h of alpha_h[i, j] W_O^h W_V^h x_j + [i = j] x_i, both layer normalisations
+    applied without their biases (GlobEnc's N_Enc: what the feed-forward network adds belongs to no token). A layer
+    normalisation takes the mean, divides by a deviation and multiplies by weights; the deviations of state i are the
+    same for all j and are the factor that is left out. What remains is one linear map P, so that
+    |P z[i, j]|^2 = sum over h, k of alpha_h[i, j] alpha_k[i, j] <P m_hj, P m_kj> for m_hj = W_O^h W_V^h x_j, and no
+    vector of a pair is ever made.
 
     Args:
         layer: of a BERT.
         attention: [H, T, T].
         state: [T, d], the layer's input.
-
-    Returns:
-        [T, T, d] shares after LN2, and [T, T, d] those after LN1; beside the latter, what LN1 makes of the biases
-        completes its output.
     """
     heads, tokens, _ = attention.shape
     inner, outer = layer.attention.self, layer.attention.output
     width = inner.value.weight.shape[0] // heads
-    value = (state @ inner.value.weight.T).view(tokens, heads, width)
-    out = outer.dense.weight.view(-1, heads, width)
-    moved = _einsum("jhw,dhw->hjd", value, out)
-    mixed = _einsum("hij,hjd->ijd", attention, moved)
-    index = range(tokens)
-    mixed[index, index] += state
-    bias = inner.value.bias @ outer.dense.weight.T + outer.dense.bias
-    before = mixed.sum(1) + bias
-    first = _normed(mixed, before, outer.LayerNorm)
-    middle = outer.LayerNorm(before)
-    after = layer.output.dense(layer.intermediate(middle)) + middle
-    return _normed(first, after, layer.output.LayerNorm), first
+    value = (state @ inner.value.weight.T).view(tokens, heads, width).transpose(0, 1)  # [H, T, w]
+    out = outer.dense.weight.view(-1, heads, width).permute(1, 2, 0)  # [H, w, d]
+    moved = _normed(value @ out, outer, layer.output).transpose(0, 1).double()  # [T, H, d]
+    own = _normed(state, outer, layer.output).double()
+    by_source = attention.permute(2, 1, 0).double()  # [from j, to i, H]
+    square = ((by_source @ (moved @ moved.mT)) * by_source).sum(-1).T
+    to_itself = attention.diagonal(dim1=1, dim2=2).T.double()  # [T, H]
+    square.diagonal().add_(2 * (to_itself * (moved @ own[..., None])[..., 0]).sum(-1) + own.square().sum(-1))
+    return square.clamp(min=0).sqrt()
 
 
-def _einsum(how: str, *given: Tensor) -> Tensor:
-    import torch
-
-    return torch.einsum(how, *given)
-
-
-def _normed(parts: Tensor, whole: Tensor, norm: Any) -> Tensor:
-    """Parts [T, T, d] of sums [T, d] after a layer normalisation, without its bias."""
-    deviation = (whole.var(-1, unbiased=False) + norm.eps).sqrt()
-    scaled: Tensor = (parts - parts.mean(-1, keepdim=True)) / deviation[:, None, None] * norm.weight
-    return scaled
+def _normed(parts: Tensor, *blocks: Any) -> Tensor:
+    """Parts of sums, [..., d], after the layer normalisations of some blocks, without deviations and biases."""
+    for block in blocks:
+        parts = (parts - parts.mean(-1, keepdim=True)) * block.LayerNorm.weight
+    return parts

@@ -10,7 +10,7 @@ from ag2.knowledge import MemoryKnowledgeStore
 from cases import binary, run, search
 from scenarios import BASE_URL, MODEL
 
-from budgeteer.adapters.ag2 import spending
+from budgeteer.adapters.ag2 import BudgetedConfig, spending
 
 
 def config(**options):
@@ -63,7 +63,13 @@ async def knowing(budget):
     return (await first.ask("do: search again")).body
 
 
+async def again(budget):
+    twice = BudgetedConfig(BudgetedConfig(config(), budget), budget)
+    return (await spending(agent(budget, search, config=twice), budget).ask("do: search")).body
+
+
 CASES = {
+    "again": again,
     "parallel": lambda budget: asked(budget, "do: search x6"),
     "binary": lambda budget: asked(budget, tools=[binary]),
     "stream": lambda budget: asked(budget, config=config(streaming=True)),

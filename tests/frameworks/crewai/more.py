@@ -6,6 +6,7 @@ from crewai.tools import BaseTool
 from scenarios import BASE_URL, MODEL
 
 from budgeteer.adapters.crewai import spending
+from budgeteer.metering.agents import AgentBudget
 
 
 class Search(BaseTool):
@@ -51,6 +52,8 @@ CASES = {
     "waiting": lambda budget: spending(agent(Waiting()), budget).kickoff("do: search"),
     "binary": lambda budget: spending(agent(Binary()), budget).kickoff("do: search"),
     "parallel": lambda budget: spending(agent(Search()), budget).kickoff("do: search x6"),
+    "again": lambda budget: spending(spending(agent(Search()), budget), budget).kickoff("do: search"),
+    "another": lambda budget: spending(agent(spending(agent(Search()), AgentBudget.parse("12k")).tools[0]), budget),
 }
 
 if __name__ == "__main__":

@@ -33,6 +33,14 @@ def within(make, budget, times=1, model=None):
         return found
 
 
+def wrapped(budget):
+    """An agent whose model was put on the budget before: its tools are counted, once."""
+    module = dspy.ReAct(QUESTION, tools=[search])
+    module.react.lm = budgeted(lm(), budget, step=True)
+    with dspy.context(lm=lm()):
+        return spending(spending(module, budget), budget)(question="do: search").answer
+
+
 async def stream(budget):
     with dspy.context(lm=lm()):
         module = spending(dspy.ReAct(QUESTION, tools=[search]), budget)
@@ -66,6 +74,7 @@ def elsewhere(budget):
 
 CASES = {
     "parts": lambda budget: within(Parts, budget),
+    "wrapped": wrapped,
     "stream": stream,
     "binary": lambda budget: within(lambda: dspy.ReAct(QUESTION, tools=[binary]), budget),
     "cached": lambda budget: within(lambda: dspy.Predict(QUESTION), budget, 2, lm(cache=True)),

@@ -1,4 +1,4 @@
-"""inspect_ai: a model that is put on a budget twice, and on two budgets, with a client of OpenAI's or without."""
+"""inspect_ai: a model and tools that are put on a budget twice, and on two budgets, with a client of OpenAI's or without."""
 
 from cases import run, search
 from inspect_ai.model import ChatMessageUser, get_model
@@ -19,7 +19,7 @@ def model():
 
 async def again(budget):
     parameters = {"query": "what to search for"}
-    tools = metered([ToolDef(tool, "search", "Search for something.", parameters)], budget)
+    tools = metered(metered([ToolDef(tool, "search", "Search for something.", parameters)], budget), budget)
     twice = spending(spending(model(), budget), budget)
     return (await twice.generate_loop([ChatMessageUser(content="do: search")], tools))[1].completion
 
@@ -28,8 +28,13 @@ async def another(budget):
     return await spending(spending(model(), AgentBudget.parse("12k")), budget).generate("Hello")
 
 
+async def tools(budget):
+    found = metered([ToolDef(tool, "search", "Search for something.", {"query": "x"})], AgentBudget.parse("12k"))
+    return metered(found, budget)
+
+
 async def plain(budget):
     return await spending(spending(get_model("mockllm/model"), AgentBudget.parse("12k")), budget).generate("Hello")
 
 
-run({"again": again, "another": another, "plain": plain})
+run({"again": again, "another": another, "plain": plain, "tools": tools})

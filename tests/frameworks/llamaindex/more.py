@@ -1,4 +1,4 @@
-"""LlamaIndex: an agent that is put on a budget twice, and on two budgets."""
+"""LlamaIndex: an agent that is put on a budget twice, or with tools of one that is, and on two budgets."""
 
 from cases import run, search
 from llama_index.core.agent.workflow import FunctionAgent
@@ -10,9 +10,9 @@ from budgeteer.adapters.llamaindex import spending
 from budgeteer.metering.agents import AgentBudget
 
 
-def agent():
+def agent(tools=None):
     llm = OpenAI(MODEL, api_base=BASE_URL, api_key="x", max_retries=0)
-    tools = [FunctionTool.from_defaults(fn=search)]
+    tools = tools or [FunctionTool.from_defaults(fn=search)]
     return FunctionAgent(name="agent", tools=tools, llm=llm, streaming=False, timeout=None)
 
 
@@ -20,8 +20,12 @@ async def again(budget):
     return await spending(spending(agent(), budget), budget).run("do: search", max_iterations=99)
 
 
+async def shared(budget):
+    return await spending(agent(spending(agent(), budget).tools), budget).run("do: search", max_iterations=99)
+
+
 async def another(budget):
     return await spending(spending(agent(), AgentBudget.parse("12k")), budget).run("do: search")
 
 
-run({"again": again, "another": another})
+run({"again": again, "shared": shared, "another": another})
