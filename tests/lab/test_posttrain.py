@@ -219,6 +219,8 @@ def test_a_verifier_that_fails_gives_0_and_is_counted(model, tmp_path, monkeypat
         ({"prompts": 28}, InvalidInput, "prompts, 28 a generation"),
         ({"lora": "r=0"}, InvalidInput, "r is 0"),
         ({"lora": "rank=4"}, UnknownName, "option of --lora"),
+        ({"lora": "targets=q_proj+nothing"}, InvalidInput, r"targets=nothing: the model has no such module; .*v_proj"),
+        ({"group": 1}, InvalidInput, "--group is 1"),
         ({"device": "cpu:0"}, InvalidInput, "CUDA_VISIBLE_DEVICES"),
         ({"dtype": "int8"}, UnknownName, "dtype"),
         ({"model": "/nowhere/at/all"}, CheckpointError, "is not there"),
@@ -239,7 +241,7 @@ def test_equal_questions_are_one_and_long_ones_are_named(model, tmp_path) -> Non
     task = files(tmp_path)
     path = tmp_path / "my.jsonl"
     path.write_text(path.read_text() * 2 + json.dumps({"question": "no " * 600, "answer": "1"}) + "\n")
-    with pytest.raises(InvalidInput, match=r"row \d+ of the data set has .* 512 positions"):
+    with pytest.raises(InvalidInput, match=r"row \d+ of the data set \(key 'my:61'\) has .* 512 positions"):
         posttrain(settings(model, task), tmp_path / "out", tmp_path / "out" / "policy")
 
 

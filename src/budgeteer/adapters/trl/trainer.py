@@ -27,16 +27,19 @@ from budgeteer.adapters.trl.generating import context_of, generated
 from budgeteer.adapters.trl.hints import hints_of, with_solutions
 from budgeteer.adapters.trl.measure import measured
 from budgeteer.adapters.trl.order import keys_of, on_one_process, trl_order
+from budgeteer.adapters.trl.prompts import tokenized
 from budgeteer.adapters.trl.refusals import (
     refuse_arguments,
     refuse_prompts,
     refuse_recipe,
     refuse_steer,
+    refuse_tokenizer,
     refuse_tools,
 )
 from budgeteer.adapters.trl.report import report, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
 from budgeteer.adapters.trl.scores import checked
+from budgeteer.adapters.trl.sharded import refuse_shards, whole
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import CUT, F64, I64, Plan
@@ -89,9 +92,13 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         **kwargs: Any,
     ) -> None:
         refuse_arguments(inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments)
+        if not isinstance(recipe, str | Recipe):
+            raise InvalidInput(f"recipe={recipe!r:.60}; give a recipe or its name, such as 'duet'")
         self._ready: Ready | None = None
         self.preparing = False
         super().__init__(*args, **kwargs)
+        refuse_shards(self)
+        refuse_tokenizer(self._tokenizer)
         chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
         refuse_recipe(chosen, self.args)
         if self.tools or self.environment_factories:
@@ -103,17 +110,18 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         self._rows = self.train_dataset
         if self.args.remove_unused_columns:
             self._rows = self._remove_unused_columns(self._rows, description="training")
-        if len(self._rows) < self._size:
+        self._ids = tokenized(self, self._rows)
+        if len(self._ids) < self._size:
             raise InvalidInput(
-                f"{len(self._rows)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
-                "num_generations"
+                f"{len(self._ids)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
+                "num_generations (with `budgeteer train`, lower --prompts)"
             )
-        self._ids = self._tokenized()
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.use_vllm:
             positions = min((n for n in (positions, context_of(self)) if n), default=None)
         self._hints = None if chosen.variant is None else hints_of(self._tokenizer, self.train_dataset)
-        refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions)
+        keys = self._rows["key"] if "key" in self._rows.column_names else None
+        refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions, keys)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
         close = (tags.close if tags else "") if close is None else close
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
@@ -122,18 +130,6 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         self.add_callback(_Stop(self))
 
     # -- what is known before the first step ----------------------------------------------------------------------
-
-    def _tokenized(self) -> list[list[int]]:
-        """Token ids of all training prompts."""
-        if "prompt" not in self._rows.column_names:
-            raise InvalidInput(f"the data set has no column 'prompt', only {', '.join(self._rows.column_names)}")
-        prompts, ids = self._rows["prompt"], []
-        for first in range(0, len(prompts), 1000):
-            if self.environment_factories is not None:
-                names = self._rows["environment"] if self._multi_environment else [None] * len(prompts)
-                self._batch_environments = names[first : first + 1000]
-            ids += [list(map(int, row)) for row in self._tokenize_prompts(list(prompts[first : first + 1000]))[0]]
-        return ids
 
     def _control(self, recipe: Recipe, budget: int | None, step_budget: int | None) -> Control:
         a, every = self.args, self.args.steps_per_generation * self.num_iterations
@@ -169,6 +165,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             "processes": self.accelerator.num_processes,
             "problems": digest(json.dumps(problems).encode()),
         }
+        if self.is_fsdp_enabled:  # its checkpoints are of another kind
+            self._identity["weights"] = "shared out"
         _, _, items = made.candidates()
         refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), self.use_vllm)
         if budget is not None or step_budget is not None:
@@ -179,7 +177,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         if not self.model.training:
-            return super()._generate_and_score_completions(inputs)
+            with whole(self):
+                return super()._generate_and_score_completions(inputs)
         step, drawn = self.spending.begin(), Drawn()
         while (work := step.next()) is not None:
             into = Drawn() if work.watched else drawn  # TRL sees nothing of what nothing is learnt from
@@ -212,7 +211,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         group = np.repeat(np.arange(len(units)), units)
         if self.tools or self.environment_factories:
             return self._talked(work, group, drawn)
-        rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
+        with whole(self):
+            rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
         if not rows:
             return None
         if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
@@ -220,7 +220,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         part = rollouts_of(rows, work, group, self._ids)
         logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
-            part = measured(self, part, logprobs)
+            with whole(self):
+                part = measured(self, part, logprobs)
         rows, picked = hinted(rows, work, group), work.picked[part.group].tolist()
         inputs, prompt_ids = [dict(self._rows[i]) for i in picked], [self._ids[i] for i in picked]
         ids = [row.tokens for row in rows]
