@@ -39,7 +39,7 @@ def refuse_shards(trainer: Any) -> None:
     if version != 2:
         raise InvalidInput(f"FSDP version {version} was asked for, and this trainer knows version 2: --fsdp_version 2")
     if trainer.use_vllm:
-        raise InvalidInput("FSDP does not go with use_vllm here; leave one of them out")
+        raise InvalidInput("BudgetedGRPOTrainer does not offer FSDP with use_vllm; leave one of them out")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 
 try:
     import torch
@@ -40,11 +40,12 @@ from budgeteer.adapters.trl.report import report, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
 from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.sharded import refuse_shards, whole
+from budgeteer.adapters.trl.states import load_state, require_state, save_state
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
-from budgeteer.rl import checkpoint, recipes
+from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
@@ -132,7 +133,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
     # -- what is known before the first step ----------------------------------------------------------------------
 
     def _control(self, recipe: Recipe, budget: int | None, step_budget: int | None) -> Control:
-        a, every = self.args, self.args.steps_per_generation * self.num_iterations
+        a, every = self.args, self.every
         epoch = len(self._rows) // self._size * every  # micro-batches
         steps = a.max_steps * a.gradient_accumulation_steps if a.max_steps > 0 else a.num_train_epochs * epoch
         config = TrainConfig(
@@ -155,7 +156,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             problems.append(self._hints.solutions)
         made = Control(parts, config, self._ids, keys, offers=offers, columns=columns, wording=self._hints, **tokens)
         self._recipe = recipe
-        self._identity = {
+        self.identity = {
             "recipe": recipe.name,
             "parts of the recipe": fingerprint((recipe, recipe.columns())),
             "tokens": budget,
@@ -164,9 +165,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             "rollouts of a prompt": self.num_generations,
             "processes": self.accelerator.num_processes,
             "problems": digest(json.dumps(problems).encode()),
+            "weights": "shared out" if self.is_fsdp_enabled else "whole",
         }
-        if self.is_fsdp_enabled:  # its checkpoints are of another kind
-            self._identity["weights"] = "shared out"
         _, _, items = made.candidates()
         refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), self.use_vllm)
         if budget is not None or step_budget is not None:
@@ -356,49 +356,31 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     # -- the end of the budget, checkpoints -----------------------------------------------------------------------
 
+    @property
+    def every(self) -> int:
+        """Micro-batches that learn from one generation."""
+        return int(self.args.steps_per_generation * self.num_iterations)
+
     def exhausted(self) -> bool:
         """Whether the next generation is due and the budget buys none."""
-        due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        due = self._step % self.every == 0
         work = self.spending.begin().next() if due else None
         return due and (work is None or work.budget == 0)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # before TRL's files: a checkpoint that was written to its end has this one, too
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        half = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
-        content = {
-            "identity": json.dumps(self._identity),
-            **self.spending.state_dict(),
-            "micro-batches": self._step,
-            "generation": self._buffered_inputs if half else None,
-        }
-        checkpoint.save(self._state_file(folder), content)
+        save_state(self, Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if Path(resume_from_checkpoint).is_dir():  # otherwise TRL says that it is not there
+            require_state(self, Path(resume_from_checkpoint))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint_folder)
         if checkpoint_folder is not None:
-            self.resumed(Path(checkpoint_folder))
-
-    def resumed(self, folder: Path) -> None:
-        """Go on from the state of the recipe and the budget in a checkpoint.
-
-        Raises:
-            CheckpointError: it has none, or it is of another run.
-        """
-        path = self._state_file(folder)
-        if not path.exists():
-            raise CheckpointError(
-                f"{path.parent} has no {path.name}: it was not written by BudgetedGRPOTrainer with as many processes; "
-                "resume from a checkpoint of this run"
-            )
-        checkpoint.same_run(path, self._identity)
-        content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        self.spending.load_state_dict(content)
-        self._step, self._buffered_inputs = content["micro-batches"], content["generation"]
-
-    def _state_file(self, folder: Path) -> Path:
-        return folder / f"budgeteer-{self.accelerator.process_index}.pt"
+            load_state(self, Path(checkpoint_folder))
 
 
 class _Stop(TrainerCallback):  # type: ignore[misc, unused-ignore]
