@@ -25,6 +25,7 @@ from trl import GRPOTrainer  # noqa: E402
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer  # noqa: E402
 from budgeteer.adapters.trl.order import Taken, trl_order  # noqa: E402
+from budgeteer.adapters.trl.scores import require_scores  # noqa: E402
 from budgeteer.adapters.trl.update import trl_advantages, weighted  # noqa: E402
 from budgeteer.core.allocator import stateless  # noqa: E402
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded, CheckpointError, InvalidInput  # noqa: E402
@@ -35,7 +36,7 @@ from budgeteer.rl.step import Update  # noqa: E402
 from budgeteer.rl.weight import prompt_mean  # noqa: E402
 from budgeteer.steer import budget_forcing, marker_gate  # noqa: E402
 from helpers.rollouts import rows_of  # noqa: E402
-from helpers.trl_tiny import DATA, config, letters, odd, tiny, trained, weights  # noqa: E402
+from helpers.trl_tiny import DATA, THINKER, config, letters, odd, tiny, trained, weights  # noqa: E402
 
 LOSSES = ["dapo", "grpo", "vespo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo"]
 
@@ -355,6 +356,21 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+KEYS = [f"k{i}" for i in range(len(DATA))]
+ASKED = [{"role": "user", "content": "What is 2 plus 3?"}]
+
+
+def prompts(values: list) -> Dataset:
+    return Dataset.from_dict({"prompt": values, "n": [1] * len(values)})
+
+
+def without(*names: str):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(THINKER)
+    for name in names:
+        setattr(tokenizer, name, None)
+    return tokenizer
+
+
 @pytest.mark.parametrize(
     ("more", "settings", "message"),
     [
@@ -385,19 +401,36 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
         ({}, {"gradient_accumulation_steps": 16}, "12 prompts, 16 a generation"),
         ({"train_dataset": DATA.rename_column("prompt", "question")}, {}, "no column 'prompt'"),
         ({"train_dataset": DATA.add_column("key", ["a"] * len(DATA))}, {}, "repeats"),
+        ({"train_dataset": DATA.add_column("key", KEYS)}, {"max_completion_length": 250}, r"data set \(key 'k0'\)"),
+        ({"recipe": None}, {}, "recipe=None; give a recipe or its name"),
+        ({}, {"max_completion_length": None}, "max_completion_length is None"),
+        ({"train_dataset": DATA.select([])}, {}, "the data set is empty"),
+        ({"train_dataset": prompts(["What?"] * 3 + [None])}, {}, "the prompt in row 3 of the data set is None"),
+        ({"train_dataset": prompts([5] * 4)}, {}, "the prompt in row 0 of the data set is 5; all prompts have to be"),
+        ({"train_dataset": prompts([ASKED] * 3 + [[]])}, {}, r"the prompt in row 3 of the data set is \[\]"),
+        ({"train_dataset": prompts([[{"content": "What?"}]] * 4)}, {}, "messages with a role and a content"),
+        ({"train_dataset": prompts([ASKED] * 4), "processing_class": without("chat_template")}, {}, "no chat template"),
+        ({"processing_class": without("eos_token")}, {}, "has no end of a sequence"),
+        ({"model": THINKER.parents[1]}, {}, "has no config.json"),
+        ({"model": "/nowhere/at/all"}, {}, "is not there"),
     ],
 )
 def test_what_is_not_offered_is_refused_when_the_trainer_is_made(folder, tmp_path, more, settings, message) -> None:
-    given = {"reward_funcs": [letters, odd], "train_dataset": DATA, **more}
-    with pytest.raises(BudgeteerError, match=message):
-        BudgetedGRPOTrainer(str(folder), args=config(tmp_path, **settings), **given)
+    given = {"model": folder, "reward_funcs": [letters, odd], "train_dataset": DATA, **more}
+    given["model"] = str(given["model"])
+    with pytest.raises(BudgeteerError, match=message) as raised:
+        BudgetedGRPOTrainer(args=config(tmp_path, **settings), **given)
+    assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("name", "flag"), [("fsdp", "ACCELERATE_USE_FSDP"), ("deepspeed", "ACCELERATE_USE_DEEPSPEED")])
-def test_what_accelerate_launch_asks_for_is_refused_too(folder, tmp_path, monkeypatch, name, flag) -> None:
+@pytest.mark.parametrize(
+    ("message", "flag"),
+    [("accelerate shards nothing here", "ACCELERATE_USE_FSDP"), ("not offer deepspeed", "ACCELERATE_USE_DEEPSPEED")],
+)
+def test_what_accelerate_launch_asks_for_is_refused_too(folder, tmp_path, monkeypatch, message, flag) -> None:
     args = config(tmp_path)
     monkeypatch.setenv(flag, "true")
-    with pytest.raises(InvalidInput, match=f"does not offer {name}"):
+    with pytest.raises(InvalidInput, match=message):
         BudgetedGRPOTrainer(str(folder), [letters, odd], args, DATA)
 
 
@@ -414,13 +447,33 @@ def test_an_infinite_reward_and_one_that_raises(folder, tmp_path) -> None:
         trained(folder, config(tmp_path), reward_funcs=broken)
 
 
-@pytest.mark.parametrize("given", [None, 1.0, [1.0], "good", [["good"]] * 8])
-def test_a_reward_function_that_gives_no_number_for_each_completion_is_named(folder, tmp_path, given) -> None:
+@pytest.mark.parametrize("given", [None, [["good"]] * 8])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_reward_function_that_gives_no_number_for_each_completion_is_named(folder, tmp_path, given, awaited) -> None:
     def odd_one(completions, **columns):
         return given
 
-    with pytest.raises(InvalidInput, match=r"'odd_one' returned .* for 8 completions; return a list"):
-        trained(folder, config(tmp_path, max_steps=1), reward_funcs=odd_one)
+    async def odd_two(completions, **columns):
+        return given
+
+    name = "odd_two" if awaited else "odd_one"
+    with pytest.raises(InvalidInput, match=rf"'{name}' returned .* for 8 completions; return a list"):
+        trained(folder, config(tmp_path, max_steps=1), reward_funcs=odd_two if awaited else odd_one)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [1.0, [1.0], "good", ["1.0"] * 3, "111", b"111", dict.fromkeys(range(3), 1.0), {1, 2, 3}, iter("111"), [1j] * 3],
+)
+def test_what_is_no_list_of_numbers_is_no_scores(given) -> None:
+    """Texts of numbers, and the keys of a mapping, are numbers to float() and not to TRL."""
+    with pytest.raises(InvalidInput, match=r"returned .* for 3 completions; return a list with a number, or None"):
+        require_scores(given, "odd", 3)
+
+
+@pytest.mark.parametrize("given", [[1, None, math.nan], (1.0, True, 0), np.ones(3), torch.ones(3)])
+def test_lists_of_numbers_are_scores(given) -> None:
+    assert require_scores(given, "right", 3) is given
 
 
 def test_equal_prompts_are_groups_of_their_own_and_padding_is_no_token(folder, tmp_path) -> None:

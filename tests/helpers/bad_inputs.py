@@ -37,6 +37,8 @@ def write_files(tmp: Path) -> None:
         "qa": [{"question": "1 + 1", "answer": "2"}, {"question": "2 + 2", "answer": "4"}],
         "agentruns": [{"id": 1, "correct": True, "tokens": 9}, {"id": 2, "correct": False, "tokens": 9}],
         "noscore": [{"id": 1, "tokens": 9}],
+        "timedruns": [{"task": "a", "seconds": 2}, {"task": "b", "seconds": 1.5}],
+        "badseconds": [{"task": "a", "seconds": 2}, {"task": "b", "seconds": -1}],
         "badscore": [{"id": 1, "score": 7, "tokens": 9}],
         "teamruns": [{"id": 1, "correct": True, "tokens": 9, "agents": 3}],
         "noanswer": [{"question": "1 + 1"}],

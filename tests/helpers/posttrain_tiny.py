@@ -28,13 +28,13 @@ def verify(answer, reference):
 '''
 
 
-def qwen3(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+def qwen3(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = False) -> Path:
     """The model, with a tokenizer that has neither a pad token nor a chat template."""
     torch.manual_seed(1)
     config = transformers.Qwen3Config(
         vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, head_dim=16,
         num_key_value_heads=1, max_position_embeddings=512, eos_token_id=1017, pad_token_id=None, bos_token_id=None,
-        initializer_range=0.3, tie_word_embeddings=False,
+        initializer_range=0.3, tie_word_embeddings=tied,
     )  # fmt: skip
     model: Any = transformers.Qwen3ForCausalLM(config)
     model.to(dtype).save_pretrained(folder)

@@ -217,7 +217,8 @@ def test_a_verifier_of_a_file(tmp_path):
         (None, InvalidInput, "cannot read"),
         ("1 +", InvalidInput, "raised SyntaxError"),
         ("x = 1\n", InvalidInput, r"no function verify\(answer, reference\)"),
-        ("def verify(a, r):\n    return 7\n", VerifierError, "returned 7.0 on reference 'b'; return 0 to 1"),
+        ("def verify(a, r):\n    return 7\n", VerifierError, "returned 7 on reference 'b'; return 0 to 1"),
+        ("def verify(a, r):\n    pass\n", VerifierError, "returned None on reference 'b'; return 0 to 1"),
         ("def verify(a, r):\n    return float('nan')\n", VerifierError, "returned nan"),
         (
             "def verify(a, r):\n    raise ZeroDivisionError\n",

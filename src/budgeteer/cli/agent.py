@@ -1,4 +1,4 @@
-"""budgeteer agent: whether one agent, many or none pays, from one's own runs."""
+"""budgeteer agent: what pays, one agent, many or none, and how long training one takes, from one's own runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUNS = "rows with correct (or score), tokens, id, perhaps budget, agents, task a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="plan")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="plan|workers")
     plan = commands.add_parser("plan", help="one agent, many, or none: what pays at a budget")
     plan.add_argument("runs", metavar="RUNS", help=f"{RUNS}; - is JSON lines on standard input")
     plan.add_argument("--budget", required=True, metavar="TOKENS", help="of a question, such as 8k")
@@ -35,9 +35,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--window", type=int, default=None, metavar="TOKENS", help="of context of the one that settles")
     plan.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
     plan.add_argument("--out", type=Path, metavar="FILE", help="all numbers as JSON")
+    workers = commands.add_parser("workers", help="training an agent: workers that wait for the trainer, or do not")
+    workers.add_argument(
+        "runs", metavar="RUNS", help="rows with task (or id) and seconds, a trajectory each; - is standard input"
+    )
+    workers.add_argument("--environments", type=int, required=True, metavar="N", help="trajectories at once")
+    workers.add_argument(
+        "--batch", type=int, default=1, metavar="TASKS", help="of a step of the trainer, with all their trajectories"
+    )
+    workers.add_argument("--train-seconds", type=float, required=True, metavar="SECONDS", help="of a step")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Do the sub-command."""
+    return _workers(args) if args.action == "workers" else _plan(args)
+
+
+def _workers(args: argparse.Namespace) -> int:
+    """Simulate and print."""
+    from budgeteer.agent.workers import AHEAD, lines, read, simulated
+
+    runs = read(args.runs)
+    sizes = {"environments": args.environments, "batch": args.batch, "train_seconds": args.train_seconds}
+    made = [simulated(runs, ahead=ahead, **sizes) for ahead in AHEAD]
+    sys.stdout.write("\n".join(lines(made)) + "\n")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
     """Fit, decide and print."""
     from budgeteer.agent.plan import advised, lines, read
     from budgeteer.core.budget import Budget

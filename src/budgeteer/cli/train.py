@@ -133,7 +133,7 @@ def _budget(text: str | None) -> tuple[int | None, str | None]:
     if text is None:
         return None, None
     budget = Budget.parse(text)
-    if budget.amount is None or budget.kind not in ("all", "output"):
+    if budget.amount is None or budget.kind not in ("all", "output") or budget.window is not None:
         raise InvalidInput(f"--budget {text!r} must be a number of tokens here; percentages are for compare")
     return budget.amount, str(budget)
 

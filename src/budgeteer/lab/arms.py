@@ -44,6 +44,8 @@ class Arm:
         parsed = Budget.parse(budget or ("0" if recipe == recipes.UNTRAINED else "100%"))
         if parsed.kind not in ("all", "output"):
             raise InvalidInput(f"budget {budget!r} of {recipe} is in {parsed.kind}; training budgets are in tokens")
+        if parsed.window is not None:
+            raise InvalidInput(f"budget {budget!r} of {recipe} has a window; training budgets are of a run")
         return cls(recipe, str(parsed))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -110,11 +111,17 @@ def _checked(name: str, verifier: Verifier) -> Verifier:
 
     def verify(answer: str | None, reference: str) -> float:
         try:
-            score = float(verifier(answer, reference))
+            given: Any = verifier(answer, reference)
         except (Exception, SystemExit) as error:
             raise VerifierError(f"verifier {name!r} raised on reference {reference[:80]!r}: {error!r}") from error
+        try:
+            score = float(given)
+        except Exception:  # None, a text, or an object whose conversion raises
+            score = math.nan
         if not 0 <= score <= 1:
-            raise VerifierError(f"verifier {name!r} returned {score} on reference {reference[:80]!r}; return 0 to 1")
+            raise VerifierError(
+                f"verifier {name!r} returned {given!r:.60} on reference {reference[:80]!r}; return 0 to 1"
+            )
         return score
 
     return verify

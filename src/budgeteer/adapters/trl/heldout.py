@@ -1,10 +1,8 @@
-"""Completions of prompts that are not trained on, and checkpoints at which nothing is left to do."""
+"""Completions of prompts that are not trained on."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,17 @@ from accelerate.utils import gather_object
 
 from budgeteer.adapters.trl.refusals import refuse_prompts
 from budgeteer.adapters.trl.sampling import chunks
+from budgeteer.adapters.trl.sharded import whole
 
 
-def completions(trainer: Any, prompts: Sequence[Any], seed: int) -> list[list[int]]:
+def completions(trainer: Any, prompts: Sequence[Any], keys: Sequence[str], seed: int) -> list[list[int]]:
     """One completion of each prompt by the trainer's own generation, at its cap and temperature; on nobody's bill.
 
     The random numbers of training are left as they were. Each process generates a part.
 
     Args:
         trainer: TRL's.
-        prompts: as in its data set.
+        prompts, keys: as in its data set.
         seed: of the draws.
 
     Returns:
@@ -33,7 +32,7 @@ def completions(trainer: Any, prompts: Sequence[Any], seed: int) -> list[list[in
     """
     ids = [list(map(int, row)) for row in trainer._tokenize_prompts(list(prompts))[0]]
     positions = getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)
-    refuse_prompts(ids, trainer.max_completion_length, positions)
+    refuse_prompts(ids, trainer.max_completion_length, positions, keys)
     process, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes
     first, last = len(ids) * process // processes, len(ids) * (process + 1) // processes
     size = trainer.args.per_device_train_batch_size * trainer.args.steps_per_generation
@@ -41,7 +40,7 @@ def completions(trainer: Any, prompts: Sequence[Any], seed: int) -> list[list[in
     learning = trainer.model.training
     trainer.model.eval()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), whole(trainer):
             torch.manual_seed(seed * 1009 + process)
             for numbers in chunks(first, last, size):
                 made, _ = trainer._generate_single_turn([ids[i] for i in numbers.tolist()], None, {}, 1)
@@ -50,20 +49,3 @@ def completions(trainer: Any, prompts: Sequence[Any], seed: int) -> list[list[in
         trainer.model.train(learning)
     gathered: list[list[int]] = gather_object(own)
     return gathered
-
-
-def finished(trainer: Any, folder: Path) -> bool:
-    """Whether nothing is left to do at a checkpoint: the steps were done, or the budget bought no rollout any more.
-
-    Then the trainer has its weights and its state; TRL itself goes on from a checkpoint with a step.
-
-    Args:
-        trainer: a :class:`~budgeteer.adapters.trl.BudgetedGRPOTrainer` that has not trained.
-        folder: of the checkpoint.
-    """
-    trainer.resumed(folder)
-    step = json.loads((folder / "trainer_state.json").read_text())["global_step"]
-    if step < trainer.args.max_steps and not trainer.exhausted():
-        return False
-    trainer._load_from_checkpoint(str(folder))
-    return True

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate.utils import parse_flag_from_env
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from transformers import ProcessorMixin
 
 from budgeteer.adapters.trl.sampling import OFFERED, OFFERED_BY_VLLM
 from budgeteer.adapters.trl.update import TOKEN_MEANS
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import require_offered
+from budgeteer.models.hub import require_there
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
@@ -38,16 +40,23 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
         "use_transformers_continuous_batching": getattr(args, "use_transformers_continuous_batching", False),
         # `accelerate launch` asks for these by environment variables, of which the arguments do not know
         "deepspeed": getattr(args, "deepspeed", None) or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"),
-        "fsdp": getattr(args, "fsdp", None) or parse_flag_from_env("ACCELERATE_USE_FSDP"),
     }
     if refused := [name for name, value in asked.items() if value]:
         raise InvalidInput(
             f"BudgetedGRPOTrainer does not offer {', '.join(refused)}: rollouts are made by transformers' generate or "
-            "by vLLM, with a whole model on each process; leave it out, or train with TRL's own GRPOTrainer"
+            "by vLLM, with a whole model on each process; leave it out, set FSDP instead, or train with TRL's own "
+            "GRPOTrainer"
         )
     if getattr(args, "use_vllm", False):
         _refuse_of_vllm(args)
-    if isinstance(given.get("train_dataset"), IterableDataset):
+    if args is not None and args.max_completion_length is None:
+        raise InvalidInput("max_completion_length is None, and a budget has to know the cap of a rollout; set it")
+    if isinstance(model := given.get("model"), str) and (Path(model).is_absolute() or Path(model).exists()):
+        require_there(Path(model))  # other names are transformers' to resolve, with whatever cache it was told of
+    data = given.get("train_dataset")
+    if isinstance(data, Dataset) and not len(data):
+        raise InvalidInput("the data set is empty; give one with a row for each prompt")
+    if isinstance(data, IterableDataset):
         raise InvalidInput(
             "BudgetedGRPOTrainer needs a data set with a length, since it chooses among its prompts; this one is an "
             "IterableDataset: load it without streaming"
@@ -155,24 +164,37 @@ def refuse_steer(recipe: Recipe, view: View, vllm: bool) -> None:
         require_offered(steer, offered, engine)
 
 
-def refuse_prompts(prompts: list[list[int]], most: int, positions: int | None) -> None:
+def refuse_tokenizer(tokenizer: Any) -> None:
+    """Refuse a tokenizer without an end of a sequence, without which no rollout could end."""
+    if tokenizer.eos_token_id is None:
+        raise InvalidInput("the tokenizer has no end of a sequence; set its eos_token and pass it as processing_class")
+
+
+def refuse_prompts(
+    prompts: list[list[int]], most: int, positions: int | None, keys: Sequence[Any] | None = None
+) -> None:
     """Refuse prompts that are empty, or that leave no room for a completion.
 
     Args:
         prompts: token ids.
         most: ``max_completion_length``.
         positions: of the model; None = it does not say.
+        keys: of the prompts, for the error; None = they have none.
 
     Raises:
         InvalidInput: names the row of the data set.
     """
+
+    def place(row: int) -> str:
+        return f"row {row} of the data set" + ("" if keys is None else f" (key {keys[row]!r})")
+
     length = np.array([len(ids) for ids in prompts], np.int64)
     if not length.all():
-        raise InvalidInput(f"the prompt in row {int(np.argmin(length))} of the data set has no tokens")
+        raise InvalidInput(f"the prompt in {place(int(np.argmin(length)))} has no tokens")
     if positions and int(length.max()) + most > positions:
         row = int(np.argmax(length))
         raise InvalidInput(
-            f"the prompt in row {row} of the data set has {length[row]:,} tokens, and with "
+            f"the prompt in {place(row)} has {length[row]:,} tokens, and with "
             f"max_completion_length={most:,} that exceeds the model's {positions:,} positions (with vLLM, its "
-            "max_model_len); drop long prompts or lower max_completion_length"
+            "max_model_len); drop long prompts or lower max_completion_length (--max-tokens of `budgeteer train`)"
         )

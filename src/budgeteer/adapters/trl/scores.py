@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import nn
@@ -16,12 +16,19 @@ def checked(function: Any, name: str) -> Any:
     """The reward function, which raises a clear error where it returns something else.
 
     Args:
-        function: as TRL takes them; models and coroutine functions are returned as they are.
+        function: as TRL takes them; models are returned as they are.
         name: for the error.
     """
-    if isinstance(function, nn.Module) or is_async_callable(function):
+    if isinstance(function, nn.Module):
         return function
     plain: Callable[..., Any] = function
+    if is_async_callable(function):
+
+        @functools.wraps(plain)
+        async def awaited(**given: Any) -> Any:
+            return require_scores(await plain(**given), name, len(given["completions"]))
+
+        return awaited
 
     @functools.wraps(plain)
     def scored(**given: Any) -> Any:
@@ -42,8 +49,10 @@ def require_scores(scores: Any, name: str, n: int) -> Sequence[Any]:
         InvalidInput: says what to return instead.
     """
     try:
-        count = len(scores)
+        count = -1 if isinstance(scores, str | bytes | Mapping | Set) else len(scores)
         for score in scores:
+            if isinstance(score, str | bytes):  # which float() would read, and TRL does not
+                raise TypeError(score)
             if score is not None:
                 float(score)
     except (TypeError, ValueError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 
 try:
     import torch
@@ -27,21 +27,25 @@ from budgeteer.adapters.trl.generating import context_of, generated
 from budgeteer.adapters.trl.hints import hints_of, with_solutions
 from budgeteer.adapters.trl.measure import measured
 from budgeteer.adapters.trl.order import keys_of, on_one_process, trl_order
+from budgeteer.adapters.trl.prompts import tokenized
 from budgeteer.adapters.trl.refusals import (
     refuse_arguments,
     refuse_prompts,
     refuse_recipe,
     refuse_steer,
+    refuse_tokenizer,
     refuse_tools,
 )
 from budgeteer.adapters.trl.report import report, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
 from budgeteer.adapters.trl.scores import checked
+from budgeteer.adapters.trl.sharded import refuse_shards, whole
+from budgeteer.adapters.trl.states import load_state, require_state, save_state
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
-from budgeteer.rl import checkpoint, recipes
+from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
@@ -89,9 +93,13 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         **kwargs: Any,
     ) -> None:
         refuse_arguments(inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments)
+        if not isinstance(recipe, str | Recipe):
+            raise InvalidInput(f"recipe={recipe!r:.60}; give a recipe or its name, such as 'duet'")
         self._ready: Ready | None = None
         self.preparing = False
         super().__init__(*args, **kwargs)
+        refuse_shards(self)
+        refuse_tokenizer(self._tokenizer)
         chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
         refuse_recipe(chosen, self.args)
         if self.tools or self.environment_factories:
@@ -103,17 +111,18 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         self._rows = self.train_dataset
         if self.args.remove_unused_columns:
             self._rows = self._remove_unused_columns(self._rows, description="training")
-        if len(self._rows) < self._size:
+        self._ids = tokenized(self, self._rows)
+        if len(self._ids) < self._size:
             raise InvalidInput(
-                f"{len(self._rows)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
-                "num_generations"
+                f"{len(self._ids)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
+                "num_generations (with `budgeteer train`, lower --prompts)"
             )
-        self._ids = self._tokenized()
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.use_vllm:
             positions = min((n for n in (positions, context_of(self)) if n), default=None)
         self._hints = None if chosen.variant is None else hints_of(self._tokenizer, self.train_dataset)
-        refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions)
+        keys = self._rows["key"] if "key" in self._rows.column_names else None
+        refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions, keys)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
         close = (tags.close if tags else "") if close is None else close
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
@@ -123,20 +132,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     # -- what is known before the first step ----------------------------------------------------------------------
 
-    def _tokenized(self) -> list[list[int]]:
-        """Token ids of all training prompts."""
-        if "prompt" not in self._rows.column_names:
-            raise InvalidInput(f"the data set has no column 'prompt', only {', '.join(self._rows.column_names)}")
-        prompts, ids = self._rows["prompt"], []
-        for first in range(0, len(prompts), 1000):
-            if self.environment_factories is not None:
-                names = self._rows["environment"] if self._multi_environment else [None] * len(prompts)
-                self._batch_environments = names[first : first + 1000]
-            ids += [list(map(int, row)) for row in self._tokenize_prompts(list(prompts[first : first + 1000]))[0]]
-        return ids
-
     def _control(self, recipe: Recipe, budget: int | None, step_budget: int | None) -> Control:
-        a, every = self.args, self.args.steps_per_generation * self.num_iterations
+        a, every = self.args, self.every
         epoch = len(self._rows) // self._size * every  # micro-batches
         steps = a.max_steps * a.gradient_accumulation_steps if a.max_steps > 0 else a.num_train_epochs * epoch
         config = TrainConfig(
@@ -159,7 +156,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             problems.append(self._hints.solutions)
         made = Control(parts, config, self._ids, keys, offers=offers, columns=columns, wording=self._hints, **tokens)
         self._recipe = recipe
-        self._identity = {
+        self.identity = {
             "recipe": recipe.name,
             "parts of the recipe": fingerprint((recipe, recipe.columns())),
             "tokens": budget,
@@ -168,6 +165,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             "rollouts of a prompt": self.num_generations,
             "processes": self.accelerator.num_processes,
             "problems": digest(json.dumps(problems).encode()),
+            "weights": "shared out" if self.is_fsdp_enabled else "whole",
         }
         _, _, items = made.candidates()
         refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), self.use_vllm)
@@ -179,7 +177,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         if not self.model.training:
-            return super()._generate_and_score_completions(inputs)
+            with whole(self):
+                return super()._generate_and_score_completions(inputs)
         step, drawn = self.spending.begin(), Drawn()
         while (work := step.next()) is not None:
             into = Drawn() if work.watched else drawn  # TRL sees nothing of what nothing is learnt from
@@ -212,7 +211,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         group = np.repeat(np.arange(len(units)), units)
         if self.tools or self.environment_factories:
             return self._talked(work, group, drawn)
-        rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
+        with whole(self):
+            rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
         if not rows:
             return None
         if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
@@ -220,7 +220,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         part = rollouts_of(rows, work, group, self._ids)
         logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
-            part = measured(self, part, logprobs)
+            with whole(self):
+                part = measured(self, part, logprobs)
         rows, picked = hinted(rows, work, group), work.picked[part.group].tolist()
         inputs, prompt_ids = [dict(self._rows[i]) for i in picked], [self._ids[i] for i in picked]
         ids = [row.tokens for row in rows]
@@ -355,49 +356,31 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     # -- the end of the budget, checkpoints -----------------------------------------------------------------------
 
+    @property
+    def every(self) -> int:
+        """Micro-batches that learn from one generation."""
+        return int(self.args.steps_per_generation * self.num_iterations)
+
     def exhausted(self) -> bool:
         """Whether the next generation is due and the budget buys none."""
-        due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        due = self._step % self.every == 0
         work = self.spending.begin().next() if due else None
         return due and (work is None or work.budget == 0)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # before TRL's files: a checkpoint that was written to its end has this one, too
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        half = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
-        content = {
-            "identity": json.dumps(self._identity),
-            **self.spending.state_dict(),
-            "micro-batches": self._step,
-            "generation": self._buffered_inputs if half else None,
-        }
-        checkpoint.save(self._state_file(folder), content)
+        save_state(self, Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if Path(resume_from_checkpoint).is_dir():  # otherwise TRL says that it is not there
+            require_state(self, Path(resume_from_checkpoint))
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint_folder)
         if checkpoint_folder is not None:
-            self.resumed(Path(checkpoint_folder))
-
-    def resumed(self, folder: Path) -> None:
-        """Go on from the state of the recipe and the budget in a checkpoint.
-
-        Raises:
-            CheckpointError: it has none, or it is of another run.
-        """
-        path = self._state_file(folder)
-        if not path.exists():
-            raise CheckpointError(
-                f"{path.parent} has no {path.name}: it was not written by BudgetedGRPOTrainer with as many processes; "
-                "resume from a checkpoint of this run"
-            )
-        checkpoint.same_run(path, self._identity)
-        content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        self.spending.load_state_dict(content)
-        self._step, self._buffered_inputs = content["micro-batches"], content["generation"]
-
-    def _state_file(self, folder: Path) -> Path:
-        return folder / f"budgeteer-{self.accelerator.process_index}.pt"
+            load_state(self, Path(checkpoint_folder))
 
 
 class _Stop(TrainerCallback):  # type: ignore[misc, unused-ignore]

@@ -16,6 +16,7 @@ from trl import GRPOConfig
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.adapters.trl.hints import COLUMN
 from budgeteer.adapters.trl.sampling import ANSWER
+from budgeteer.adapters.trl.sharded import asks_for_shards
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Lora, Settings
@@ -74,11 +75,18 @@ def build(settings: Settings, folder: Path, say: Callable[[str], None], save_eve
         )
     lora = None if settings.lora is None else Lora.parse(settings.lora)
     args = _arguments(settings, folder, save_every)  # before the model, which may take minutes
+    if lora is not None and asks_for_shards(args):
+        raise InvalidInput(
+            "--lora does not go with FSDP: what that shares out, gradients and the optimiser's averages, an adapter "
+            "hardly has; leave one of them out"
+        )
     stored = _stored(settings.model)
     half = args.bf16 and lora is not None  # what an adapter stands on is not changed, so that half of it is enough
     tokenizer, model = pretrained(settings.model, torch.bfloat16 if half else torch.float32)
     if tokenizer.eos_token_id is None:
         raise InvalidInput(f"the tokenizer of {settings.model} has no end of a sequence; set its eos_token")
+    if lora is not None:
+        _require_modules(lora, model)
     made = asked(settings, tokenizer)
     try:
         args.chat_template_kwargs = dict(made.template)
@@ -121,6 +129,10 @@ def _arguments(settings: Settings, folder: Path, save_every: int) -> GRPOConfig:
         raise UnknownName("dtype", settings.dtype, DTYPES)
     gpu = device.type == "cuda"
     half = settings.dtype == "bfloat16" or (settings.dtype == "auto" and gpu)
+    if settings.group < 2:
+        raise InvalidInput(
+            f"--group is {settings.group}; a rollout is compared with others of its prompt: give 2 or more"
+        )
     processes = int(os.environ.get("WORLD_SIZE", 1))
     rows, left = divmod(settings.prompts * settings.group, processes)
     if left:
@@ -174,6 +186,21 @@ def _adapter(lora: Lora) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
+
+
+def _require_modules(lora: Lora, model: Any) -> None:
+    """Make sure that the model has the modules that an adapter is for.
+
+    Raises:
+        InvalidInput: it has not; the message names those that it has.
+    """
+    if lora.targets == "all-linear":
+        return
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    for target in lora.targets.split("+"):
+        if not any(f".{name}".endswith(f".{target}") for name, _ in model.named_modules()):
+            known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
+            raise InvalidInput(f"--lora targets={target}: the model has no such module; it has {known}")
 
 
 def _data(made: Asked, columns: dict[str, list[Any]], hints: bool) -> Dataset:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from budgeteer.adapters.trl.heldout import completions, finished
+from budgeteer.adapters.trl.heldout import completions
+from budgeteer.adapters.trl.sharded import gathered
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import right
 from budgeteer.lab import results
@@ -82,20 +85,18 @@ def _run(
     log: RunLog | None,
     on_step: Callable[[Progress, float], bool] | None,
 ) -> results.Results | None:
-    trainer = built.trainer
-    before = _evaluated(built, folder, BEFORE)
     last = _last(folder / "checkpoints")
-    if last is None or not finished(trainer, last):
-        after_step = _Steps(built, log, _mean(before["scores"]), on_step)
-        trainer.add_callback(after_step)
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        if after_step.paused:
-            return None
+    steps = _Steps(built, log, folder, on_step)
+    built.trainer.add_callback(steps)
+    with suppress(_Ended):
+        built.trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    if steps.paused:
+        return None
     after = _evaluated(built, folder, AFTER)
     if log is None:
         _save(built, policy, settings)
         return None
-    document = _document(settings, built, log, before, after)
+    document = _document(settings, built, log, _evaluated(built, folder, BEFORE), after)
     results.write(document, folder / "results.json")  # before the model: what lies at its place is then of this run
     _save(built, policy, settings)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -128,10 +129,11 @@ def _evaluated(built: Built, folder: Path, when: str) -> dict[str, Any]:
         found: dict[str, Any] = kept[when]
         return found
     items = built.asked.heldout
-    made = completions(built.trainer, [built.asked.prompt(item) for item in items], seed=20_000)
+    prompts, keys = [built.asked.prompt(item) for item in items], [item.key for item in items]
+    made = completions(built.trainer, prompts, keys, seed=20_000)
     scores = [built.grader.score(item, ids) for item, ids in zip(items, made, strict=True)] if built.main else []
     kept[when] = {
-        "keys": [item.key for item in items],
+        "keys": keys,
         "scores": scores,
         "tokens": [len(ids) for ids in made],
         FAILURES: built.grader.taken(),
@@ -141,18 +143,30 @@ def _evaluated(built: Built, folder: Path, when: str) -> dict[str, Any]:
     return kept[when]  # type: ignore[no-any-return]
 
 
+class _Ended(Exception):
+    """A checkpoint at which nothing is left to do: TRL would go on with one more step."""
+
+
 class _Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Logs each step, asks whether to go on, and has a checkpoint written wherever the training ends.
+    """Asks the held-out problems before the first step, when the weights are where they are trained, logs each step,
+    asks whether to go on, and has a checkpoint written wherever the training ends.
 
     Several processes pause at the same step: where one is told to, all do. Each scores a part of the rollouts.
     """
 
     def __init__(
-        self, built: Built, log: RunLog | None, accuracy: float, on_step: Callable[[Progress, float], bool] | None
+        self, built: Built, log: RunLog | None, folder: Path, on_step: Callable[[Progress, float], bool] | None
     ) -> None:
-        self._built, self._log, self._accuracy, self._on_step = built, log, accuracy, on_step
+        self._built, self._log, self._folder, self._on_step = built, log, folder, on_step
+        self._accuracy = math.nan
         self._items = {item.key: item for item in built.asked.train}
         self.paused = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the first step, or behind the last one of a checkpoint."""
+        self._accuracy = _mean(_evaluated(self._built, self._folder, BEFORE)["scores"])
+        if state.global_step >= state.max_steps or self._built.trainer.exhausted():
+            raise _Ended
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """After the trainer's own callbacks."""
@@ -202,11 +216,12 @@ def _save(built: Built, policy: Path, settings: Settings) -> None:
     merged, and stands beside it."""
     trainer = built.trainer
     trainer.accelerator.wait_for_everyone()
+    shared = gathered(trainer)
     if not built.main:
         return
     part = policy.with_name(f".{policy.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model) if shared is None else shared
     if settings.lora is not None:
         model.save_pretrained(policy.with_name(f"{policy.name}-adapter"))
         model = model.merge_and_unload()

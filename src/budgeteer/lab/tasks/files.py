@@ -45,7 +45,9 @@ def read(source: str, question: str, answer: str, limit: int | None) -> tuple[st
     fields: dict[str, None] = {}
     for place, row in islice(rows.read(source), limit):
         if not isinstance(row, dict):
-            raise InvalidInput(f"{where}, {place}: not an object with fields but {_short(row)}")
+            raise InvalidInput(
+                f"{where}, {place}: not an object with fields but {_short(row)}; give each question a row"
+            )
         fields.update(dict.fromkeys(map(str, row)))
         if question not in row:
             raise InvalidInput(

@@ -59,11 +59,16 @@ def loaded(path: Path, name: str) -> Any:
 def scored(function: Any, answer: str | None, reference: str) -> dict[str, Any]:
     """What the function says of an answer."""
     try:
-        score = float(function(answer, reference))
+        given = function(answer, reference)
+        shown = repr(given)[:60]
     except (Exception, SystemExit) as error:
         return {"error": f"raised {error!r}"[:300]}
-    if not math.isfinite(score) or not 0 <= score <= 1:
-        return {"error": f"returned {score}; return 0 to 1"}
+    try:
+        score = float(given)
+    except Exception:  # None, a text, or an object whose conversion raises
+        score = math.nan
+    if not 0 <= score <= 1:
+        return {"error": f"returned {shown}; return 0 to 1"}
     return {"score": score}
 
 
@@ -81,7 +86,7 @@ def main() -> None:
     try:
         function = loaded(path, name)
     except (Exception, SystemExit) as error:
-        reply({"error": f"{error!r}"[:300]})
+        reply({"error": f"cannot be loaded: {type(error).__name__}: {error}"[:300]})
         return
     reply({"score": 0.0})
     for line in requests:

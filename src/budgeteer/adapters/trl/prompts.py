@@ -1,0 +1,62 @@
+"""The prompts of a data set as token ids, and what is no prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from budgeteer.core.errors import InvalidInput
+
+_AT_ONCE = 1000
+
+
+def tokenized(trainer: Any, rows: Any) -> list[list[int]]:
+    """Token ids of the prompts of a data set, as TRL makes them.
+
+    Args:
+        trainer: TRL's.
+        rows: its training data, with a column ``prompt``.
+
+    Raises:
+        InvalidInput: there is no such column, or a row of it is no prompt, or no tokenizer can read it.
+    """
+    if "prompt" not in rows.column_names:
+        raise InvalidInput(f"the data set has no column 'prompt', only {', '.join(rows.column_names)}")
+    prompts, ids = list(rows["prompt"]), []
+    require_prompts(prompts, trainer._tokenizer)
+    for first in range(0, len(prompts), _AT_ONCE):
+        if trainer.environment_factories is not None:
+            names = rows["environment"] if trainer._multi_environment else [None] * len(prompts)
+            trainer._batch_environments = names[first : first + _AT_ONCE]
+        ids += [list(map(int, row)) for row in trainer._tokenize_prompts(prompts[first : first + _AT_ONCE])[0]]
+    return ids
+
+
+def require_prompts(prompts: Sequence[Any], tokenizer: Any) -> None:
+    """Make sure that all prompts are texts, or all of them conversations that the tokenizer has a template for.
+
+    Args:
+        prompts: of a data set; TRL reads all of them as the first one.
+        tokenizer: of the model.
+
+    Raises:
+        InvalidInput: names the row of the data set.
+    """
+    texts = isinstance(prompts[0], str) if prompts else True
+    for row, prompt in enumerate(prompts):
+        if isinstance(prompt, str) != texts or not (texts or _is_conversation(prompt)):
+            raise InvalidInput(
+                f"the prompt in row {row} of the data set is {prompt!r:.60}; all prompts have to be texts, or all "
+                "lists of messages with a role and a content"
+            )
+    if not texts and not tokenizer.chat_template:
+        raise InvalidInput(
+            "the prompts are conversations, and the tokenizer has no chat template; set tokenizer.chat_template and "
+            "pass it as processing_class, or give the prompts as texts"
+        )
+
+
+def _is_conversation(prompt: Any) -> bool:
+    """Whether this is a list of at least one message."""
+    messages = list(prompt) if isinstance(prompt, Sequence) else []
+    return bool(messages) and all(isinstance(each, Mapping) and each.get("role") for each in messages)
