@@ -52,6 +52,8 @@ A = np.array
         (["<think>", "\n", "So", " a", " Thus", " b", "\n</", "think", ">\n"], [-1, -1, 0, 0, 1, 1, -1, -1, -1]),
         # no word of control: lines. No tag: the last token is the one that closes
         (["a", "\n\n", "b\n", "c", "[end]"], [0, 0, 1, 2, -1]),
+        # one line without any: behind semicolons and sentences
+        (["9+4", "=13;", "?13", "-2=1", ".5; ", "3", "</think>"], [0, 0, 1, 1, 1, 2, -1]),
         (["</think>"], [-1]),
         ([], []),
     ],

@@ -43,7 +43,7 @@ PROBE = "\nTime is up. I should stop thinking now and sum up in one sentence wha
 UNIFORM, MOST = 0.8, 0.8
 """Uniformity above which nothing is left out, and the largest share of steps that ever is."""
 _OPENED = re.compile(rf"\s*(?:{'|'.join(re.escape(tags.open) for tags in KNOWN_TAGS)})\s*")
-_LINE = re.compile(r"\n+")
+_ENDS = (re.compile(r"\n+"), re.compile(r";\s*|[.!?]\s+"))
 _CONTROL = re.compile("|".join(rf"(?<!\w){re.escape(w)}(?!\w)" for w in sorted(CONTROL, key=len, reverse=True)))
 
 
@@ -117,8 +117,8 @@ class Compression:
 def steps_in(pieces: Sequence[str]) -> I64:
     """[t] step of each token of a thinking, from 0 on; -1 for the tokens of the tags around it.
 
-    A step begins at a word of control; in a thinking without any, at each line. A token belongs to the step of its
-    last letter.
+    A step begins at a word of control; in a thinking without any, at each line; in one line without any, behind each
+    semicolon or sentence. A token belongs to the step of its last letter.
 
     Args:
         pieces: texts of the tokens, the last of which ends the thinking.
@@ -131,7 +131,8 @@ def steps_in(pieces: Sequence[str]) -> I64:
     text = "".join(pieces)
     begin, end = _inside(text, len(text) - len(pieces[-1]) if pieces else 0)
     starts = [found.start() for found in _CONTROL.finditer(text, begin, end)]
-    starts = starts or [found.end() for found in _LINE.finditer(text, begin, end)]
+    for pattern in _ENDS:
+        starts = starts or [found.end() for found in pattern.finditer(text, begin, end)]
     made, at = np.full(len(pieces), -1, np.int64), 0
     for i, piece in enumerate(pieces):
         first, at = at, at + len(piece)

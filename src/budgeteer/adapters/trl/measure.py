@@ -10,11 +10,11 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import pad
 
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.rollouts import Role, Rollouts
 
 
 def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
-    """The rollouts with the entropy of each sampled token, by one more forward pass.
+    """The rollouts with the entropy of each token that the policy sampled, by one more forward pass.
 
     Args:
         trainer: TRL's; each of its processes computes a part of the rows.
@@ -37,10 +37,10 @@ def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
                 trainer.model, ids, mask, width, compute_entropy=True
             )
         own += list(zip(logprob.float().cpu().numpy(), entropy.float().cpu().numpy(), strict=True))
-    pairs = gather_object(own)
+    pairs, policy = gather_object(own), part.sampled | (part.role == Role.CARRIED)
     logprob, entropy = (np.stack([pair[i] for pair in pairs]) for i in (0, 1))
     return replace(
         part,
-        logprob=np.where(part.sampled, logprob, np.float32(np.nan)) if logprobs else part.logprob,
-        entropy=np.where(part.sampled, entropy, np.float32(np.nan)),
+        logprob=np.where(policy, logprob, np.float32(np.nan)) if logprobs else part.logprob,
+        entropy=np.where(policy, entropy, np.float32(np.nan)),
     )

@@ -247,22 +247,24 @@ def rollouts_of(rows: list[Row], work: Round, group: I64, prompts: Sequence[Sequ
 
 
 def hinted(rows: list[Row], work: Round, group: I64) -> list[Row]:
-    """The rows with the hints that they go on from at their heads: tokens that were read, not generated.
+    """The rows with what they go on from at their heads: hints, which were read and not generated, or tokens of other
+    rollouts that are trained on.
 
     Args:
         rows, work, group: as in :func:`rollouts_of`.
     """
     if work.asked is None:
         return rows
-    heads = [work.asked.heads[g].tolist() for g in group[[row.number for row in rows]].tolist()]
+    asked = group[[row.number for row in rows]].tolist()
+    heads, versions = ([of[g] for g in asked] for of in (work.asked.heads, work.asked.versions))
     return [
         row._replace(
-            tokens=[*head, *row.tokens],
+            tokens=[*head.tolist(), *row.tokens],
             logprob=None if row.logprob is None else [*[0.0] * len(head), *row.logprob],
             forced=[*[False] * len(head), *row.forced],
-            read=[*[True] * len(head), *row.given],
+            read=[*(when < 0 or not work.asked.learnt for when in version.tolist()), *row.given],
         )
-        for row, head in zip(rows, heads, strict=True)
+        for row, head, version in zip(rows, heads, versions, strict=True)
     ]
 
 
