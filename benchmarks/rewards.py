@@ -50,6 +50,7 @@ from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
 from rewards_report import (
+    COMPRESSED,
     NONE,
     ONLY,
     SHUFFLED,
@@ -140,7 +141,7 @@ class Part:
 
 
 PARTS = {
-    "main": Part((START, NONE, *registered()), 48_000, 12, "Every reward"),
+    "main": Part((START, NONE, *registered(), "traac" + COMPRESSED), 48_000, 12, "Every reward"),
     "effort": Part(
         (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
     ),
@@ -172,7 +173,7 @@ def shuffled(variant: Variant) -> Variant:
 def recipe_of(name: str, stop: bool, knows: bool = False) -> Recipe:
     """The recipe of an arm; a policy that knows AdaCtrl's tags writes them itself."""
     plain = plain_name(name)
-    recipe = recipes.get("uniform-answer-stop" if stop else "grpo")
+    recipe = recipes.get(plain if name.endswith(COMPRESSED) else "uniform-answer-stop" if stop else "grpo")
     if plain in (NONE, START):
         return recipe
     # alone, repetition has no term for being right

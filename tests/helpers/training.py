@@ -32,6 +32,12 @@ WORDING = Wording(
 """What the prompts say, for recipes with a variant."""
 
 
+def said(rows: Sequence[Sequence[int]]) -> list[str]:
+    """What token ids say, for recipes that read texts: now and then a word at which a step of a thinking begins."""
+    texts = {MARKERS.think_end: "</think>", 5: " Wait,", 6: " So", 7: "\n"}
+    return ["".join(texts.get(token, f" {chr(97 + token)}") for token in row) for row in rows]
+
+
 def even_sum(index: I64, rows: Sequence[Sequence[int]]) -> F64:
     """Reward 1 when the tokens' sum and the prompt's index agree modulo 2: every prompt gets both rewards."""
     return np.array([float((sum(row) + i) % 2 == 0) for i, row in zip(index.tolist(), rows, strict=True)])
@@ -52,5 +58,6 @@ def build(
 ) -> Trainer:
     options.setdefault("budget", 800)
     options.setdefault("wording", WORDING)
+    options.setdefault("decode", said)
     recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
     return Trainer(recipe, c or config(), toy_model(seed_of_model), PROMPTS, KEYS, reward, MARKERS, **options)

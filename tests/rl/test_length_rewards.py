@@ -168,28 +168,51 @@ def test_adaptive_deep_by_hand() -> None:
 
 
 def test_traac_by_hand() -> None:
-    rows = rows_of([1, 1, 0, 0], [10, 30, 9, 9], [0, 0, 1, 1], kept_length=[10, 30, 9, 9], answered=[10, 30, 9, -1])
-    # first step: usual is the median of the easy prompt's own rows, 20; softness 1/2: sigmoid(-1) and sigmoid(1)
-    up = 1 / (1 + math.exp(-1))
-    assert score(traac(), rows) == pytest.approx([4 + 1 + up, 4 + 1 + (1 - up), 1, 0])
+    rows = rows_of([1, 1, 0, 0], [10, 30, 9, 9], [0, 0, 1, 1], branched=[0] * 4, answered=[10, 30, 9, -1])
+    # the easy prompt's right rows: 10 to 30, median 20. 10: the line is 1; 30: it is 0, and the sigmoid that of -5
+    late = 1 / (1 + math.exp(5))
+    assert score(traac(), rows) == pytest.approx([4 + 1 + 1, 4 + 1 + late, 1, 0])
+    # softer: sigmoid(-1) of 30, and of 22 the larger of (30 - 22) / 20 and sigmoid(-2 / 10)
+    soft = rows_of([1, 1, 1], [10, 22, 30], branched=[0] * 3, answered=[-1] * 3)
+    usual = 22
+    want = [4 + 1, 4 + max(8 / 20, 0.5), 4 + 1 / (1 + math.exp((30 - usual) / (0.5 * usual)))]
+    assert score(traac(softness=0.5), soft) == pytest.approx(want)
+
+
+def test_traac_remembers_right_rows_of_ten_steps_by_difficulty() -> None:
+    rows = rows_of([1, 1, 0, 1], [10, 30, 90, 50], [0, 0, 1, 1], branched=[0] * 4, answered=[9] * 4)
     state = traac().observe(traac().init(), rows)
-    assert (state.length.tolist(), state.band.tolist(), state.now) == ([10, 30, 9, 9], [0, 0, 2, 2], 1)
-    # the median of ten steps of easy rows: after ten further steps of 40 tokens the first ones are forgotten
-    later = rows_of([1], [40], kept_length=[40], answered=[40])
-    for _ in range(10):
-        state = traac().observe(state, later)
-    assert state.length.tolist() == [40.0] * 10
-    assert score(traac(), later, state) == [4 + 1 + 0.5]
+    assert (state.length.tolist(), state.band.tolist(), state.now) == ([10, 30, 50], [0, 0, 1], 1)
+    # easy from 0.8, medium from 0.3: two of three right are medium, beside the 50 of the step before
+    later = rows_of([1, 1, 0], [40, 60, 7], branched=[0] * 3, answered=[9] * 3)
+    got = score(traac(), later, state)
+    assert got[0] == pytest.approx(4 + 1 + 1)
+    assert got[1] == pytest.approx(4 + 1 + 1 / (1 + math.exp(2)))  # 60 beside a median of 50
+    # after nine further steps of one length the first ones are forgotten
+    same = rows_of([1], [40], branched=[0], answered=[40])
+    for _ in range(9):
+        assert 10 in state.length
+        state = traac().observe(state, same)
+    assert state.length.tolist() == [40.0] * 9
+    assert score(traac(), same, state) == [5.5]
     back = load_state(traac().init(), json.loads(json.dumps(dump_state(state))))
     assert isinstance(back, Recent)
-    assert score(traac(), later, back) == [5.5]
+    assert score(traac(), same, back) == [5.5]
+
+
+def test_rows_that_go_on_from_a_compressed_trace_do_not_make_a_prompt_easier() -> None:
+    # one of four rollouts is right: hard. Its trace was compressed three times, and answered right each time
+    rows = rows_of([1, 0, 0, 0, 1, 1, 1], [40, 50, 50, 50, 10, 10, 10], branched=[0] * 4 + [1] * 3, answered=[-1] * 7)
+    assert traac().observe(traac().init(), rows).band.tolist() == [2.0] * 4
+    got = score(traac(), rows)  # beside a median of 10: sigmoid(-30), and 1 for the shortest
+    assert [got[0], got[4]] == pytest.approx([4 + 1 / (1 + math.exp(30)), 5])
 
 
 # -- sums --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_sum_has_the_numbers_the_states_and_the_names_of_its_parts() -> None:
-    rows = rows_of([1, 0, 1], [10, 90, 40], answered=[10, 90, 40], looping=[0] * 3, kept_length=[10, 90, 40])
+    rows = rows_of([1, 0, 1], [10, 90, 40], answered=[10, 90, 40], looping=[0] * 3, branched=[0] * 3)
     both = from_text("laser:bonus=0.3 + 0.5*traac")
     laser, second = registry.part_of("reward", "laser:bonus=0.3"), traac()
     state = both.init()

@@ -23,7 +23,10 @@ MORE = [
     "laser:target=0.4",
     "kimi+0.5*pear",
 ]
-OF_THE_BATCH = {"adathink-med": "scales entropies to [0, 1] over the rows of the step"}
+OF_THE_BATCH = {
+    "adathink-med": "scales entropies to [0, 1] over the rows of the step",
+    "traac": "measures lengths against those of this step's prompts of the same difficulty",
+}
 """Rewards of a row that depend on other prompts of the same step."""
 BELOW_WRONG = {"hbpo": "a right answer far beyond its target loses more than it gets"}
 """Rewards by which being right may cost."""

@@ -942,6 +942,9 @@ METHODS: tuple[Method, ...] = (
     Method("dr-grpo", "recipe", _R("dr_grpo"), "GRPO without division by deviation and length", DR_GRPO),
     Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
     Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
+    Method(
+        "traac", "recipe", _R("traac"), "GRPO that also learns from traces without their least attended steps", TRAAC
+    ),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
     # tuning
     Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),

@@ -226,3 +226,20 @@ class Table:
         tail = self.tokens[row, max(int(self.closed[row]), end - LOOKS_BACK) : end]
         text = "".join(self.pieces[token] for token in tail.tolist())
         return pattern is not None and pattern.search(text) is not None
+
+
+def marked(tokens: I64, length: I64, marks: Marks, pieces: Sequence[str] = ()) -> tuple[I64, I64]:
+    """[n] lengths at which the thinking of whole rows closed, and [n] at which their answers were complete, -1 = never.
+
+    Args:
+        tokens: [n, t]; length: [n] of each row.
+        marks: what the tokens mean.
+        pieces: texts of the tokens, for marks that are texts.
+    """
+    n, width = tokens.shape
+    table = Table(n, max(width, 1), [marks], pieces)
+    table.reset(np.arange(n), width + 1, 1.0)
+    for t in range(width):
+        at = np.flatnonzero(length > t)
+        table.record(at, tokens[at, t], np.zeros(len(at), np.float32), None, None)
+    return table.closed, table.answered

@@ -44,7 +44,7 @@ def require_wording(recipe: Recipe, wording: Wording | None) -> None:
     """
     if recipe.branch is not None and wording is None:
         raise InvalidInput(
-            f"recipe {recipe.name!r} closes the thinking of its rollouts with a text, and this trainer knows tokens "
+            f"recipe {recipe.name!r} ends the thinking of its rollouts with a text, and this trainer knows tokens "
             "only; give it wording= (`budgeteer train` does), or choose a recipe without a branch"
         )
     if recipe.variant is None:
@@ -77,6 +77,8 @@ class RoundRequests:
         columns: of rollouts, name -> [k].
         logprobs: k arrays: log-probabilities of the heads' tokens that are to be trained on, NaN elsewhere; None =
             the heads are only read.
+        learnt: the heads' tokens that were sampled are to be trained on all the same, at log-probabilities that the
+            trainer measures (:func:`budgeteer.rl.logprobs.of_heads`).
     """
 
     of: I64
@@ -86,6 +88,7 @@ class RoundRequests:
     versions: Sequence[I64]
     columns: Mapping[str, Any] = field(default_factory=dict)
     logprobs: Sequence[F64] | None = None
+    learnt: bool = False
 
     def requests(self, keys: Sequence[str], own: Sequence[tuple[int, ...]]) -> tuple[list[str], list[Any], I64]:
         """Keys, prompts with the heads of the answers as token ids, and rollouts of each request.

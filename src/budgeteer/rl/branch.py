@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,28 @@ class Branch:
     samples: int
     answer: int
     close: str
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What the trainer must give of the traces."""
+
+    @property
+    def text(self) -> str:
+        """Text that the trainer's tokenizer has to write."""
+        return self.close
+
+    def caps(self, asked: RoundRequests, cap: int) -> I64:
+        """[k] most tokens of each answer."""
+        return np.full(len(asked.of), self.answer)
+
+    def requests(self, traces: Rollouts, cap: int, written: Sequence[int]) -> RoundRequests:
+        """The requests for answers.
+
+        Args:
+            traces: n rollouts, numbered.
+            cap: of a rollout.
+            written: token ids of :attr:`text`.
+        """
+        return requests_of(traces, self.cuts(cap), self.samples, written)
 
 
 def numbered(rollouts: Rollouts, first: int, cuts: I64) -> Rollouts:

@@ -84,7 +84,8 @@ class Control:
         wording: Wording | None = None,
         bounded: bool = False,
     ) -> None:
-        if missing := sorted(set(recipe.importance.needs) - set(offers)):
+        asked = {*recipe.importance.needs, *(recipe.branch.needs if recipe.branch else ())}
+        if missing := sorted(asked - {*offers}):
             raise InvalidInput(
                 f"recipe {recipe.name!r} needs {', '.join(missing)} of each token, and this trainer gives "
                 f"{', '.join(sorted(offers)) or 'none of it'}; choose a recipe without, or a trainer that has it"

@@ -1,8 +1,10 @@
-"""Log-probabilities and entropies of rollouts under a model that runs here."""
+"""Log-probabilities, entropies and attention of rollouts under a model that runs here."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from budgeteer.core.plan import I64
-from budgeteer.engine.llama import Llama
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.engine.llama import Block, Llama
+from budgeteer.engine.table import marked, marks_of_tokens
+from budgeteer.models.policy import Markers
+from budgeteer.rl.rollouts import Role, Rollouts
 
 MICRO = 1536
 """Positions of one forward-backward pass; small enough that activations stay in the processor's cache."""
@@ -72,3 +76,44 @@ def entropies(model: Llama, rollouts: Rollouts, temperature: float) -> NDArray[n
             part[within[rows]] = -(logp.exp() * logp).sum(-1).cpu().numpy()
             values[rows] = part
     return values
+
+
+def of_heads(model: Llama, rollouts: Rollouts, temperature: float, markers: Markers) -> Rollouts:
+    """The rollouts with log-probabilities of the tokens of earlier rollouts at their heads, which are then trained on,
+    and with the lengths at which thinking and answer were complete, heads included.
+
+    One more pass over the rows that have such heads, without gradient.
+    """
+    marks = marks_of_tokens(model.config.vocab_size, markers.eos, markers.think_end, markers.answer_end)
+    closed, answered = marked(rollouts.tokens, rollouts.length, marks)
+    logprob, carried = rollouts.logprob.copy(), rollouts.role == Role.CARRIED
+    some = np.flatnonzero(carried.any(axis=1))
+    for rows in np.array_split(some, max(1, len(some) * rollouts.tokens.shape[1] // MICRO)):
+        if len(rows):
+            tokens, length = rollouts.tokens[rows], rollouts.length[rows]
+            with torch.no_grad():
+                values, mask = token_logprobs(model, rollouts.prompts_of(rows), tokens, length, temperature)
+            part = np.full(tokens.shape, np.nan, np.float32)
+            part[mask.numpy()] = values.float().cpu().numpy()
+            logprob[rows] = np.where(carried[rows], part, logprob[rows])
+    return replace(rollouts, logprob=logprob, closed=closed, answered=answered)
+
+
+def attention_of_last(model: Llama, before: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
+    """[t] attention that the last of ``tokens`` gives each of them, the mean over all layers and heads.
+
+    Args:
+        before: token ids in front of them.
+        tokens: t token ids.
+    """
+    ids = torch.tensor([[*before, *tokens]], device=model.device)
+    with torch.no_grad():
+        states, t = model.states(F.embedding(ids, model.embed)), ids.shape[1]
+        total = torch.zeros(t, device=model.device)
+        for block, state in zip(model.blocks, states, strict=False):
+            assert isinstance(block, Block)
+            q, k, _ = block.project(state, model.cos[:t], model.sin[:t])  # type: ignore[index]
+            k = k.repeat_interleave(block.heads // block.kv_heads, 1)
+            weight = (q[:, :, -1:] @ k.transpose(-1, -2)).float() / math.sqrt(block.head_dim)
+            total += weight.softmax(-1).mean(dim=(0, 1, 2))
+    return (total / len(model.blocks))[len(before) :].cpu().numpy()

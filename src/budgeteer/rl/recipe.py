@@ -21,6 +21,7 @@ from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.steer import Steer
 from budgeteer.core.words import one_of
 from budgeteer.rl.branch import Branch
+from budgeteer.rl.compress import Compression
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.ratio.protocol import Loss
 from budgeteer.rl.replay import Replay
@@ -253,7 +254,7 @@ class Recipe:
         variant: what rollouts are asked with besides their prompts; None = nothing.
         schedules: of temperature, cap and learning rate.
         replay: which rollouts of earlier steps are learnt from again; None = none.
-        branch: answers from rollouts whose thinking is cut, after the rounds of a step; None = none.
+        branch: answers from rollouts whose thinking is cut or compressed, after the rounds of a step; None = none.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
@@ -294,7 +295,7 @@ class Recipe:
     variant: Variant | None = None
     schedules: Schedules = field(default_factory=Schedules)
     replay: Replay | None = None
-    branch: Branch | None = None
+    branch: Branch | Compression | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aborted", one_of(Aborted, self.aborted, f"aborted of recipe {self.name!r}"))
@@ -322,7 +323,9 @@ class Recipe:
     @property
     def needs(self) -> tuple[str, ...]:
         """What the parts look at beside the sampler's rollouts, such as :data:`ENTROPY` or a column of a reward."""
-        return tuple(dict.fromkeys([*self.importance.needs, *(column.name for column in self.columns())]))
+        of_branch = self.branch.needs if self.branch else ()
+        names = [*self.importance.needs, *of_branch, *(column.name for column in self.columns())]
+        return tuple(dict.fromkeys(names))
 
     def columns(self, given: Collection[str] = ()) -> tuple[Column, ...]:
         """The columns of rollouts that the reward reads, and those that they are computed from.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.core.plan import CUT, F64, I64, Outcomes
+from budgeteer.rl.branch import branched
 from budgeteer.rl.reward import counted  # noqa: F401 (declares columns that any reward may name)
 from budgeteer.rl.reward.protocol import Columns
 
@@ -152,6 +153,7 @@ class Rollouts:
         values: dict[str, Any] = {**(given or {}), **self.more, **dict(zip(OF_SAMPLER, own, strict=True))}
         if self.entropy is not None:
             values["entropy"] = self.entropy
+        values["branched"] = branched(self) * 1
         rows = Columns(self.verified, self.length, self.group, self.cap, self.status)
         return rows.completed(needs, values)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from budgeteer.core.plan import F64, I64, Plan, right
 from budgeteer.core.steer import Steer
 from budgeteer.rl.asked import RoundRequests, continuing
-from budgeteer.rl.branch import numbered, requests_of
+from budgeteer.rl.branch import numbered
 from budgeteer.rl.recipe import Beginnings, View
 from budgeteer.rl.rollouts import Rollouts
 
@@ -216,20 +216,20 @@ class Step:
         )
 
     def _branches(self) -> Round | None:
-        """The round that asks for answers of the step's rollouts, cut; None without one, and after it."""
+        """The round that asks for answers of the step's rollouts, cut or compressed; None without one, and after it."""
         own, c, branch = self._control, self._control.config, self._control.recipe.branch
         if branch is None or self._branching or not self._parts or own.wording is None:
             return None
         traces = Rollouts.concatenate(self._parts)
         view = own.view(self._items, Plan(self._items.keys, self._total, 0.0))
-        (bridge,) = own.wording.write([branch.close])
-        asked = requests_of(traces.take(~traces.short), branch.cuts(view.max_tokens), branch.samples, bridge)
+        (written,) = own.wording.write([branch.text])
+        asked = branch.requests(traces.take(~traces.short), view.max_tokens, written)
         if not len(asked.of):
             return None
         self._branching = True
         units = np.bincount(asked.of, asked.units, minlength=len(self._items)).astype(np.int64)
-        view = own.view(self._items, Plan(self._items.keys, units, float(units.sum() * branch.answer)))
-        caps, seed = np.full(len(asked.of), branch.answer), (c.seed * 100_003 + own.progress.step) * 64 + 62
+        caps, seed = branch.caps(asked, view.max_tokens), (c.seed * 100_003 + own.progress.step) * 64 + 62
+        view = own.view(self._items, Plan(self._items.keys, units, float(asked.units @ caps)))
         self._round = Round(self._picked, view, caps, None, self._hard(), seed, own.temperature(), asked)
         return self._round
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from budgeteer.core.plan import F64, I64
 from budgeteer.core.steer import Snapshot, State, Steer
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
-from budgeteer.rl import checkpoint
+from budgeteer.rl import checkpoint, compress
 from budgeteer.rl.asked import Wording
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
-from budgeteer.rl.logprobs import MICRO, entropies, token_logprobs
+from budgeteer.rl.logprobs import MICRO, attention_of_last, entropies, of_heads, token_logprobs
 from budgeteer.rl.ratio import Tokens
 from budgeteer.rl.recipe import ENTROPY, SOLUTION, TEXT, Recipe, View
 from budgeteer.rl.rollouts import Rollouts, per_token
@@ -140,6 +141,10 @@ class Trainer:
         longest, positions = max(map(len, prompts)) + config.max_tokens, model.config.max_position_embeddings
         if recipe.variant and wording and wording.solutions and SOLUTION in recipe.variant.needs:
             longest += max(map(len, wording.write(["".join(steps) for steps in wording.solutions])))
+        self.probe: list[int] = []
+        if recipe.branch and compress.ATTENTION in recipe.branch.needs and wording:
+            self.probe = list(wording.write([recipe.branch.text])[0])
+            longest += len(self.probe)
         if longest > positions:
             raise InvalidInput(
                 f"the longest prompt with {config.max_tokens} tokens of a rollout makes {longest}; the model has "
@@ -152,7 +157,7 @@ class Trainer:
         self.dtype = DTYPES[config.dtype]
         self._half = self.dtype == torch.bfloat16
         self.prompts = [tuple(map(int, p)) for p in prompts]
-        self.decode, offers = decode, [ENTROPY, *([TEXT] if decode else [])]
+        self.decode, offers = decode, [ENTROPY, *([TEXT, compress.ATTENTION] if decode else [])]
         self.control = Control(
             recipe,
             config,
@@ -249,6 +254,9 @@ class Trainer:
                     compiled=None if self.dtype == torch.float32 else False,
                 )
             part = work.whole(part)
+            if work.asked is not None and work.asked.learnt:
+                with _phase(clock, "training"), half:
+                    part = of_heads(self.model, part, work.temperature, self.markers)
             if ENTROPY in self.recipe.needs:
                 with _phase(clock, "training"), half:
                     part = replace(part, entropy=entropies(self.model, part, work.temperature))
@@ -258,6 +266,10 @@ class Trainer:
                 if TEXT in self.recipe.needs:
                     assert self.decode is not None
                     part = replace(part, more={**part.more, TEXT: np.array([*self.decode(rows), ""], object)[:-1]})
+            if compress.ATTENTION in self.recipe.needs:
+                assert self.decode is not None
+                with _phase(clock, "training"), half:
+                    part = compress.read(part, self.decode, partial(attention_of_last, self.model), self.probe)
             step.add(part)
 
     def _update(self, update: Update) -> None:

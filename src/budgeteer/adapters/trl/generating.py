@@ -103,8 +103,15 @@ def _by_transformers(
 
 
 def context_of(trainer: Any) -> int | None:
-    """Most tokens of a request to vLLM, prompt and completion together; the engine may have been started with less than
-    the model has, and refuses longer ones. None = a server that does not say."""
+    """Most tokens of prompt and completion together; None = neither the model nor a server says."""
+    known = [getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)]
+    if trainer.use_vllm:
+        known.append(_context_of_vllm(trainer))
+    return min((n for n in known if n), default=None)
+
+
+def _context_of_vllm(trainer: Any) -> int | None:
+    """vLLM may have been started with less than the model has, and refuses longer requests; None = it does not say."""
     generation = trainer.vllm_generation
     if generation.mode == "colocate":
         return int(generation.llm.llm_engine.model_config.max_model_len)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from budgeteer.adapters.trl.generating import context_of
 from budgeteer.adapters.trl.refusals import refuse_prompts
 from budgeteer.adapters.trl.sampling import chunks
 from budgeteer.adapters.trl.sharded import whole
@@ -31,8 +32,7 @@ def completions(trainer: Any, prompts: Sequence[Any], keys: Sequence[str], seed:
         InvalidInput: a prompt leaves no room for a completion.
     """
     ids = [list(map(int, row)) for row in trainer._tokenize_prompts(list(prompts))[0]]
-    positions = getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)
-    refuse_prompts(ids, trainer.max_completion_length, positions, keys)
+    refuse_prompts(ids, trainer.max_completion_length, context_of(trainer), keys)
     process, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes
     first, last = len(ids) * process // processes, len(ids) * (process + 1) // processes
     size = trainer.args.per_device_train_batch_size * trainer.args.steps_per_generation

@@ -12,12 +12,13 @@ COLUMN = "solution"
 """Of the data set: a worked solution, a text of which each line is a step, or a list of the steps."""
 
 
-def hints_of(tokenizer: Any, rows: Any) -> Wording:
+def hints_of(tokenizer: Any, rows: Any, solved: bool = True) -> Wording:
     """How the steps of the solutions become tokens at the head of a completion: without any special ones.
 
     Args:
         tokenizer: of the model.
         rows: data set; without the column, the recipe is refused where it is prepared.
+        solved: whether to read the solutions.
 
     Raises:
         InvalidInput: a solution that is no list of texts, or has none.
@@ -30,7 +31,7 @@ def hints_of(tokenizer: Any, rows: Any) -> Wording:
     def ask(texts: Sequence[str]) -> list[list[int]]:
         raise AssertionError("recipes that change the texts of prompts are refused")
 
-    if COLUMN not in rows.column_names:
+    if not solved or COLUMN not in rows.column_names:
         return Wording([""] * len(rows), ask, write)
     solutions = []
     for i, given in enumerate(rows[COLUMN]):

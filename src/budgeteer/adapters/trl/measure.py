@@ -10,11 +10,12 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import pad
 
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.adapters.trl.sharded import whole
+from budgeteer.rl.rollouts import Role, Rollouts
 
 
 def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
-    """The rollouts with the entropy of each sampled token, by one more forward pass.
+    """The rollouts with the entropy of each token that the policy sampled, by one more forward pass.
 
     Args:
         trainer: TRL's; each of its processes computes a part of the rows.
@@ -24,23 +25,23 @@ def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
     width, device, size = part.tokens.shape[1], trainer.accelerator.device, trainer.args.per_device_train_batch_size
     mine = np.array_split(np.arange(len(part)), trainer.accelerator.num_processes)[trainer.accelerator.process_index]
     own = []
-    for first in range(0, len(mine), size):
-        some = mine[first : first + size]
-        prompts = [torch.tensor(part.prompts[g]) for g in part.group[some].tolist()]
-        before = pad(prompts, padding_value=trainer._tokenizer.pad_token_id, padding_side="left")
-        real = pad([torch.ones_like(ids) for ids in prompts], padding_value=0, padding_side="left")
-        within = torch.from_numpy(np.arange(width) < part.length[some, None]).long()
-        ids = torch.cat([before, torch.from_numpy(part.tokens[some])], 1).to(device)
-        mask = torch.cat([real, within], 1).to(device)
-        with torch.no_grad():
+    with torch.no_grad(), whole(trainer):
+        for first in range(0, len(mine), size):
+            some = mine[first : first + size]
+            prompts = [torch.tensor(part.prompts[g]) for g in part.group[some].tolist()]
+            before = pad(prompts, padding_value=trainer._tokenizer.pad_token_id, padding_side="left")
+            real = pad([torch.ones_like(ids) for ids in prompts], padding_value=0, padding_side="left")
+            within = torch.from_numpy(np.arange(width) < part.length[some, None]).long()
+            ids = torch.cat([before, torch.from_numpy(part.tokens[some])], 1).to(device)
+            mask = torch.cat([real, within], 1).to(device)
             logprob, entropy, _ = trainer._get_per_token_logps_and_entropies(
                 trainer.model, ids, mask, width, compute_entropy=True
             )
-        own += list(zip(logprob.float().cpu().numpy(), entropy.float().cpu().numpy(), strict=True))
-    pairs = gather_object(own)
+            own += list(zip(logprob.float().cpu().numpy(), entropy.float().cpu().numpy(), strict=True))
+    pairs, policy = gather_object(own), part.sampled | (part.role == Role.CARRIED)
     logprob, entropy = (np.stack([pair[i] for pair in pairs]) for i in (0, 1))
     return replace(
         part,
-        logprob=np.where(part.sampled, logprob, np.float32(np.nan)) if logprobs else part.logprob,
-        entropy=np.where(part.sampled, entropy, np.float32(np.nan)),
+        logprob=np.where(policy, logprob, np.float32(np.nan)) if logprobs else part.logprob,
+        entropy=np.where(policy, entropy, np.float32(np.nan)),
     )

@@ -17,6 +17,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import require_offered
 from budgeteer.models.hub import require_there
 from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.branch import Branch
 from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import ENTROPY, SOLUTION, Recipe, Schedules, View
@@ -95,7 +96,7 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer")
     if recipe.replay is not None:
         raise InvalidInput(f"{name} learns from rollouts of earlier steps again, which this trainer does not offer")
-    if recipe.branch is not None:
+    if isinstance(recipe.branch, Branch):
         raise InvalidInput(f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer")
     if recipe.variant is not None and SOLUTION not in recipe.variant.needs:
         raise InvalidInput(
@@ -145,8 +146,10 @@ def refuse_tools(recipe: Recipe, processes: int) -> None:
         raise InvalidInput(
             f"recipe {recipe.name!r} has a steer, which would see one turn of a rollout with tools; choose one without"
         )
-    if recipe.variant is not None:
-        raise InvalidInput(f"recipe {recipe.name!r} gives hints, which rollouts with tools do not go on from")
+    if recipe.variant is not None or recipe.branch is not None:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} gives hints or compressed traces, which rollouts with tools do not go on from"
+        )
     read = {column.name for column in recipe.columns()} & {"closed", "answered"}
     if read or ENTROPY in recipe.needs or recipe.memory.std == Std.SCORE:
         raise InvalidInput(

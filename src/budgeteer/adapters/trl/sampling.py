@@ -17,7 +17,7 @@ from budgeteer.adapters.transformers import Part, Steered
 from budgeteer.adapters.trl.slices import Slices, Told
 from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Need, Rows
-from budgeteer.engine.table import ENDS, Marks, Table, marks_of_text
+from budgeteer.engine.table import ENDS, Marks, marked, marks_of_text
 from budgeteer.models.inside import internals_of_text
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.step import Round
@@ -190,17 +190,9 @@ class Sampling:
     def marked(self, rows: list[Row]) -> list[Row]:
         """The rows with the lengths at which thinking and answer were complete; plain generation does not tell."""
         inside, marks = self.inside()
-        n, width = len(rows), max((len(row.tokens) for row in rows), default=1)
-        table = Table(n, max(width, 1), [marks], inside.pieces)
-        table.reset(np.arange(n), width + 1, 1.0)
-        length = np.array([len(row.tokens) for row in rows], np.int64)
-        padded = _padded([row.tokens for row in rows], 0, np.int64)
-        for t in range(width):
-            at = np.flatnonzero(length > t)
-            table.record(at, padded[at, t], np.zeros(len(at), np.float32), None, None)
-        return [
-            row._replace(closed=int(table.closed[i]), answered=int(table.answered[i])) for i, row in enumerate(rows)
-        ]
+        tokens, length = _padded([row.tokens for row in rows], 0, np.int64), [len(row.tokens) for row in rows]
+        closed, answered = marked(tokens, np.array(length, np.int64), marks, inside.pieces)
+        return [row._replace(closed=int(closed[i]), answered=int(answered[i])) for i, row in enumerate(rows)]
 
 
 def _part(work: Round, group: I64, rows: I64) -> Part:
@@ -255,22 +247,24 @@ def rollouts_of(rows: list[Row], work: Round, group: I64, prompts: Sequence[Sequ
 
 
 def hinted(rows: list[Row], work: Round, group: I64) -> list[Row]:
-    """The rows with the hints that they go on from at their heads: tokens that were read, not generated.
+    """The rows with what they go on from at their heads: hints, which were read and not generated, or tokens of other
+    rollouts that are trained on.
 
     Args:
         rows, work, group: as in :func:`rollouts_of`.
     """
     if work.asked is None:
         return rows
-    heads = [work.asked.heads[g].tolist() for g in group[[row.number for row in rows]].tolist()]
+    asked = group[[row.number for row in rows]].tolist()
+    heads, versions = ([of[g] for g in asked] for of in (work.asked.heads, work.asked.versions))
     return [
         row._replace(
-            tokens=[*head, *row.tokens],
+            tokens=[*head.tolist(), *row.tokens],
             logprob=None if row.logprob is None else [*[0.0] * len(head), *row.logprob],
             forced=[*[False] * len(head), *row.forced],
-            read=[*[True] * len(head), *row.given],
+            read=[*(when < 0 or not work.asked.learnt for when in version.tolist()), *row.given],
         )
-        for row, head in zip(rows, heads, strict=True)
+        for row, head, version in zip(rows, heads, versions, strict=True)
     ]
 
 

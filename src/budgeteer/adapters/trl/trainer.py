@@ -22,6 +22,7 @@ try:
 except ImportError as error:
     raise MissingExtra("trl", "trl") from error
 
+from budgeteer.adapters.trl.branching import attended, headed
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
 from budgeteer.adapters.trl.generating import context_of, generated
 from budgeteer.adapters.trl.hints import hints_of, with_solutions
@@ -47,6 +48,7 @@ from budgeteer.core.plan import CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.compress import ATTENTION
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
 from budgeteer.rl.history import Std
@@ -117,12 +119,12 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
                 f"{len(self._ids)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
                 "num_generations (with `budgeteer train`, lower --prompts)"
             )
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if self.use_vllm:
-            positions = min((n for n in (positions, context_of(self)) if n), default=None)
-        self._hints = None if chosen.variant is None else hints_of(self._tokenizer, self.train_dataset)
+        told, varied = chosen.variant or chosen.branch, chosen.variant is not None
+        self._hints = hints_of(self._tokenizer, self.train_dataset, varied) if told else None
+        self._probe = self._hints.write([chosen.branch.text])[0] if self._hints and chosen.branch else []
+        longest = self.max_completion_length + len(self._probe)
         keys = self._rows["key"] if "key" in self._rows.column_names else None
-        refuse_prompts(with_solutions(self._hints, self._ids), self.max_completion_length, positions, keys)
+        refuse_prompts(with_solutions(self._hints, self._ids), longest, context_of(self), keys)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
         close = (tags.close if tags else "") if close is None else close
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
@@ -150,7 +152,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         tokens: dict[str, Any] = {"budget": budget, "step_budget": step_budget, "bounded": True}
         asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
         columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
-        offers = [ENTROPY, TEXT]
+        offers = [ENTROPY, TEXT, ATTENTION]
         problems: list[Any] = [keys, self._ids]
         if self._hints is not None:
             problems.append(self._hints.solutions)
@@ -215,18 +217,20 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
         if not rows:
             return None
-        if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
+        read = {"closed", "answered"} & {column.name for column in self._recipe.columns()} or self._recipe.branch
+        if read and work.steer is None:
             rows = self._sampling.marked(rows)
         part = rollouts_of(rows, work, group, self._ids)
         logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
-            with whole(self):
-                part = measured(self, part, logprobs)
-        rows, picked = hinted(rows, work, group), work.picked[part.group].tolist()
+            part = measured(self, part, logprobs)
+        part, rows = headed(self, self._sampling, part, hinted(rows, work, group), work)
+        picked = work.picked[part.group].tolist()
         inputs, prompt_ids = [dict(self._rows[i]) for i in picked], [self._ids[i] for i in picked]
         ids = [row.tokens for row in rows]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
-        return self._scored(part, inputs, prompt_ids, rows, completions, drawn)
+        part = self._scored(part, inputs, prompt_ids, rows, completions, drawn)
+        return attended(self, part, self._probe) if ATTENTION in self._recipe.needs else part
 
     def _generated(self, work: Round, group: I64, prompts: list[list[int]]) -> list[Row]:
         """The rows of a round that were started, of all processes.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._seele import seele
     from budgeteer.rl.recipes._tempo_rl import tempo_rl
     from budgeteer.rl.recipes._tp_schedule import tp_schedule
+    from budgeteer.rl.recipes._traac import traac
     from budgeteer.rl.recipes._train_long_think_short import train_long_think_short
     from budgeteer.rl.recipes._uniform_answer_stop import uniform_answer_stop
     from budgeteer.rl.recipes._uniform_stop import uniform_stop
@@ -68,6 +69,7 @@ __all__ = [
     "seele",
     "tempo_rl",
     "tp_schedule",
+    "traac",
     "train_long_think_short",
     "uniform_answer_stop",
     "uniform_stop",
@@ -105,6 +107,7 @@ __getattr__ = lazy(
         "seele": "_seele",
         "tempo_rl": "_tempo_rl",
         "tp_schedule": "_tp_schedule",
+        "traac": "_traac",
         "train_long_think_short": "_train_long_think_short",
         "uniform_answer_stop": "_uniform_answer_stop",
         "uniform_stop": "_uniform_stop",

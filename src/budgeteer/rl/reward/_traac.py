@@ -1,33 +1,38 @@
-"""Right, tidy, and no longer than what prompts of this difficulty usually take (TRAAC, arXiv 2510.01581)."""
+"""No longer than what prompts of this difficulty usually take (TRAAC, arXiv 2510.01581)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, right
-from budgeteer.rl.reward.kit import band, pass_rate, sigmoid, weights
+from budgeteer.core.plan import F64, I64, right
+from budgeteer.rl.reward.kit import band, group_mean, sigmoid, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
-KEPT_LENGTH = declare(
+BRANCHED = declare(
     Column(
-        "kept_length",
-        "tokens that are left of the rollout after its trace was compressed",
-        "a trainer that compresses traces gives it; without one it is the length",
-        make=lambda rows: rows.length,
+        "branched",
+        "1 for a row that goes on from another rollout of the same step, such as one whose trace was compressed",
+        "a trainer whose recipe has a branch gives it; without one no row does, and it is 0",
+        whole=True,
+        most=1,
+        make=lambda rows: np.zeros(len(rows), np.int64),
     ),
     "rollouts",
 )
+EASY_FROM, MEDIUM_FROM = 0.8, 0.3
+"""Pass rates from which a prompt is easy, and medium, as in the paper's code."""
 WINDOW = 10
-"""Steps over which lengths are remembered."""
+"""Steps whose lengths count, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """Lengths of the last steps, oldest first.
+    """Lengths of right rows of the steps before this one, oldest first.
 
     Attributes:
         step: [m] number of the step, band: [m] difficulty, length: [m] tokens, of m rollouts.
@@ -40,18 +45,32 @@ class Recent:
     now: int
 
 
-def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness: float = 0.5) -> Reward:
-    """``correct * c + tidy * [answer complete] + length * (1 - sigmoid((n - usual) / (softness * usual)))``, the last
-    term for right rows only.
+def difficulty(correct: F64, group: I64, counts: NDArray[np.bool_] | None = None) -> I64:
+    """[n] difficulty of each row's prompt by its share of right rows, of those [n] that count."""
+    return band(group_mean(right(correct) * 1.0, group, counts), EASY_FROM, MEDIUM_FROM)
 
-    n is what is left of the rollout after compression (the column ``kept_length``; the length where nobody compresses).
-    Usual is the median over the rollouts of the last 10 steps of prompts of the same difficulty: easy from a pass rate
-    of 2/3 on, medium from 1/3 on, else hard. In the first step, and for a difficulty not seen lately, the rows of this
-    step stand in.
+
+def brevity(n: I64, known: F64, softness: float) -> F64:
+    """[m] how short lengths [m] are beside the known ones, in [0, 1]: the larger of a line and a sigmoid.
+
+    >>> brevity(np.array([10, 25, 30]), np.array([10.0, 20.0, 30.0]), 0.1).round(3).tolist()
+    [1.0, 0.25, 0.007]
+    """
+    low, high, usual = float(known.min()), float(known.max()), max(float(np.median(known)), 1.0)
+    line = np.clip((high - n) / max(high - low, 1e-6), 0.0, 1.0)
+    return np.maximum(line, sigmoid((usual - n) / (softness * usual)))
+
+
+def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness: float = 0.1) -> Reward:
+    """``correct * c + tidy * [answer complete] + length * s``, with s for right rows only: the larger of
+    ``(longest - n) / (longest - shortest)``, within 0 and 1, and ``sigmoid((usual - n) / (softness * usual))``.
+
+    n is the row's length; shortest, longest and usual (the median) are of the right rows of this step and the nine
+    before it, of prompts of the same difficulty: easy from a pass rate of 0.8 on, medium from 0.3 on, else hard. Rows
+    that go on from a compressed trace (recipe ``traac``) have the length that is left; they do not count in the rate.
 
     Helps to shorten without asking hard prompts for the length of easy ones. The weight 4 makes the other terms small
-    beside being right. The exact sigmoid could not be seen; this is a form of it. The paper removes the least attended
-    steps of each trace before it scores it, for which this package has no part.
+    beside being right. The length term and the rates are those of the paper's code, where the format is two terms.
 
     Args:
         correct, tidy, length: weights, 0 or more.
@@ -60,7 +79,7 @@ def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness
     Raises:
         InvalidInput: a value outside these.
 
-    >>> rows = Columns([1, 0], [20, 20], [0, 1], [99] * 2, [1] * 2, kept_length=[20, 20], answered=[20, -1])
+    >>> rows = Columns([1, 0], [20, 20], [0, 1], [99] * 2, [1] * 2, branched=[0, 0], answered=[20, -1])
     >>> traac().score(traac().init(), rows).tolist()
     [5.5, 0.0]
     """
@@ -70,14 +89,15 @@ def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness
             "and a softness above 0"
         )
 
+    def levels(rows: Columns) -> I64:
+        return difficulty(rows.correct, rows.group, rows.column(BRANCHED, "traac") == 0)
+
     def terms(state: Recent, rows: Columns) -> dict[str, F64]:
-        level, n = band(pass_rate(rows)), rows.column(KEPT_LENGTH, "traac")
-        usual = np.ones(len(rows))
-        for number in range(3):
-            known, own = state.length[state.band == number], level == number
-            if own.any():
-                usual[own] = max(float(np.median(known if len(known) else n[own])), 1.0)
-        short = np.where(right(rows.correct), 1 - sigmoid((n - usual) / (softness * usual)), 0.0)
+        level, good, short = levels(rows), right(rows.correct), np.zeros(len(rows))
+        for number in np.unique(level[good]).tolist():
+            own = good & (level == number)
+            known = np.concatenate([state.length[state.band == number], rows.length[own]])
+            short[own] = brevity(rows.length[own], known, softness)
         complete = rows.column("answered", "traac") >= 0
         return {
             "correct": np.asarray(correct * rows.correct, np.float64),
@@ -86,12 +106,12 @@ def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness
         }
 
     def observe(state: Recent, rows: Columns) -> Recent:
-        now = state.now + 1
-        kept = state.step > now - WINDOW
-        new = (np.full(len(rows), now), band(pass_rate(rows)), rows.column(KEPT_LENGTH, "traac"))
+        now, good = state.now + 1, right(rows.correct)
+        kept = state.step > now - (WINDOW - 1)
+        new = (np.full(int(good.sum()), now), levels(rows)[good], rows.length[good])
         old = (state.step, state.band, state.length)
         step, level, n = (np.concatenate([a[kept], b]).astype(np.float64) for a, b in zip(old, new, strict=True))
         return Recent(step, level, n, now)
 
     empty = Recent(np.zeros(0), np.zeros(0), np.zeros(0), 0)
-    return of_terms(terms, lambda: empty, observe, needs=(KEPT_LENGTH, "answered"))
+    return of_terms(terms, lambda: empty, observe, needs=(BRANCHED, "answered"))

@@ -72,13 +72,13 @@ def pass_rate(rows: Columns) -> F64:
     return group_mean(right(rows.correct) * 1.0, rows.group)
 
 
-def band(rate: F64) -> I64:
-    """[n] EASY from a pass rate of 2/3 on, MEDIUM from 1/3 on, else HARD; rounding does not count.
+def band(rate: F64, easy: float = 2 / 3, medium: float = 1 / 3) -> I64:
+    """[n] EASY from a pass rate of ``easy`` on, MEDIUM from ``medium`` on, else HARD; rounding does not count.
 
     >>> band(np.array([2 / 3, 0.5, 1 / 3, 0.3])).tolist()
     [0, 1, 1, 2]
     """
-    return np.where(rate >= 2 / 3 - 1e-9, EASY, np.where(rate >= 1 / 3 - 1e-9, MEDIUM, HARD))
+    return np.where(rate >= easy - 1e-9, EASY, np.where(rate >= medium - 1e-9, MEDIUM, HARD))
 
 
 def near_cap(rows: Columns, share: float) -> F64:
