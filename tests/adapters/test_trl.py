@@ -10,8 +10,10 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from trl import GRPOTrainer  # noqa: E402
 from budgeteer.adapters.trl import BudgetedGRPOTrainer  # noqa: E402
 from budgeteer.adapters.trl.order import Taken, trl_order  # noqa: E402
 from budgeteer.adapters.trl.scores import require_scores  # noqa: E402
+from budgeteer.adapters.trl.sharded import refuse_shards  # noqa: E402
 from budgeteer.adapters.trl.update import trl_advantages, weighted  # noqa: E402
 from budgeteer.core.allocator import stateless  # noqa: E402
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded, CheckpointError, InvalidInput  # noqa: E402
@@ -432,6 +435,19 @@ def test_what_accelerate_launch_asks_for_is_refused_too(folder, tmp_path, monkey
     monkeypatch.setenv(flag, "true")
     with pytest.raises(InvalidInput, match=message):
         BudgetedGRPOTrainer(str(folder), [letters, odd], args, DATA)
+
+
+@pytest.mark.parametrize(
+    ("version", "vllm", "message"),
+    [(1, False, "this trainer knows version 2: --fsdp_version 2"), (2, True, "FSDP with use_vllm"), (2, False, None)],
+)
+def test_of_fsdp_version_2_without_vllm_is_taken(version, vllm, message) -> None:
+    plugin = SimpleNamespace(fsdp_version=version)
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    args = SimpleNamespace(fsdp=True)
+    made = SimpleNamespace(args=args, is_fsdp_enabled=True, accelerator=accelerator, use_vllm=vllm)
+    with pytest.raises(InvalidInput, match=message) if message else nullcontext():
+        refuse_shards(made)
 
 
 def test_an_infinite_reward_and_one_that_raises(folder, tmp_path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+from typing import Any
 
 import torch
 from accelerate.state import PartialState
@@ -26,13 +27,14 @@ def main() -> None:
     """Run the module."""
     made = PartialState.__init__
 
-    def sharding(self, *args, **kwargs) -> None:
+    def sharding(self: Any, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
         if self.distributed_type == DistributedType.MULTI_CPU:
             PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
-    PartialState.__init__ = sharding
-    PartialState.wait_for_everyone = lambda self: torch.distributed.barrier()  # accelerate's names the GPU
+    state: Any = PartialState
+    state.__init__ = sharding
+    state.wait_for_everyone = lambda self: torch.distributed.barrier()  # accelerate's names the GPU
     os.environ.update(ENVIRONMENT)
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

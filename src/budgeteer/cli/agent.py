@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     workers.add_argument("--environments", type=int, required=True, metavar="N", help="trajectories at once")
     workers.add_argument(
-        "--batch", type=int, default=1, metavar="TASKS", help="of a step of the trainer, with all their trajectories"
+        "--batch",
+        type=int,
+        default=1,
+        metavar="TASKS",
+        help="of a step of the trainer, each with all its trajectories (default %(default)s)",
     )
     workers.add_argument("--train-seconds", type=float, required=True, metavar="SECONDS", help="of a step")
 

@@ -77,7 +77,7 @@ def gathered(trainer: Any) -> Any:
     if not trainer.accelerator.is_main_process:
         return None
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(trainer.model.config)
+        model: Any = AutoModelForCausalLM.from_config(trainer.model.config)  # type: ignore[no-untyped-call, unused-ignore]
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
     model.generation_config = trainer.model.generation_config
