@@ -950,6 +950,8 @@ METHODS: tuple[Method, ...] = (
     Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),
     Method("adacot", "tuning", _TU("adacot"), "a label whether a question needs thinking, and such an answer", ADACOT),
     Method("adactrl", "tuning", _TU("adactrl"), "a tag of difficulty and a trace of its length", ADACTRL),
+    Method("adaptive-deep", "tuning", _TU("adaptive_deep"), "long and short, asked for and not", ADAPTIVE_DEEP),
+    Method("ares", "tuning", _TU("ares"), "a trace of the length that its difficulty is worth", ARES),
     Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
     Method("hunyuan-turbos", "tuning", _TU("hunyuan_turbos"), "short where that is right, else on from it", TURBOS),
     Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),
