@@ -807,6 +807,7 @@ METHODS: tuple[Method, ...] = (
     # stream
     Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
     Method("mopps", "stream", _ST("mopps"), "prompts that a posterior draw says are half solved", MOPPS),
+    Method("tiers", "stream", _ST("tiers"), "from easy to hard prompts over the run", RMT),
     # carry
     Method("partial-rollouts", "carry", _CA("partial_rollouts"), "rows cut by a step's budget go on", RING),
     # variant
