@@ -86,7 +86,7 @@ def chances(done: float, first: F64, last: F64, begin: float, end: float) -> F64
     [0.5, 0.0, 0.5]
     """
     moved = min(max((done - begin) / max(end - begin, 1e-12), 0.0), 1.0)
-    return np.maximum((1 - moved) * first + moved * last, 0.0)
+    return np.asarray(np.maximum((1 - moved) * first + moved * last, 0.0), np.float64)
 
 
 def tier_of(entropy: F64, easy: float = 1 / 3, hard: float = 2 / 3) -> tuple[str, ...]:
