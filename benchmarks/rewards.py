@@ -173,7 +173,9 @@ def shuffled(variant: Variant) -> Variant:
 def recipe_of(name: str, stop: bool, knows: bool = False) -> Recipe:
     """The recipe of an arm; a policy that knows AdaCtrl's tags writes them itself."""
     plain = plain_name(name)
-    recipe = recipes.get(plain if name.endswith(COMPRESSED) else "uniform-answer-stop" if stop else "grpo")
+    recipe = recipes.get("uniform-answer-stop" if stop else "grpo")
+    if name.endswith(COMPRESSED):
+        return replace(recipes.get(plain), name=name, steer=recipe.steer)
     if plain in (NONE, START):
         return recipe
     # alone, repetition has no term for being right

@@ -18,33 +18,46 @@ from budgeteer.rl.branch import TRACE, branched  # noqa: E402
 from budgeteer.rl.control import Control  # noqa: E402
 from budgeteer.rl.rollouts import Role  # noqa: E402
 from helpers.trl_tiny import DATA, config, tiny, trained  # noqa: E402
+from helpers.vllm_fake import Client, installed  # noqa: E402
 
 
-def test_compressed_traces_are_rows_of_their_own(tmp_path, monkeypatch) -> None:
-    """A thinking ends at a token with an e; each token with a letter begins a step, and one step is left out."""
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A model of whose thinking each token with a letter begins a step, and one step is left out."""
     torch.set_num_threads(1)
-    folder = tiny(tmp_path / "tiny")
     monkeypatch.setattr(compress, "_CONTROL", re.compile(r"\S+"))
 
     def one(scores, rate):
         return np.arange(len(scores)) == int(np.argmin(scores)) if len(scores) > 1 else np.zeros(len(scores), bool)
 
     monkeypatch.setattr(compress, "evicted", one)
-    batches, seen = [], []
-    theirs, learn = BudgetedGRPOTrainer._generate_and_score_completions, Control.learn
+    return tiny(tmp_path / "tiny")
+
+
+def most(completion_ids, **columns):
+    """Three of four completions are right."""
+    return [float(sum(ids) % 4 > 0) for ids in completion_ids]
+
+
+def learnt(monkeypatch) -> list:
+    """The rollouts of each step, once there are some."""
+    seen, learn = [], Control.learn
+    monkeypatch.setattr(
+        Control, "learn", lambda self, rows, view, lost=0: (seen.append(rows), learn(self, rows, view, lost))[1]
+    )
+    return seen
+
+
+def test_compressed_traces_are_rows_of_their_own(folder, tmp_path, monkeypatch) -> None:
+    """A thinking ends at a token with an e."""
+    batches, seen, theirs = [], learnt(monkeypatch), BudgetedGRPOTrainer._generate_and_score_completions
     monkeypatch.setattr(
         BudgetedGRPOTrainer, "_generate_and_score_completions",
         lambda self, inputs: batches.append(theirs(self, inputs)) or batches[-1],
     )  # fmt: skip
-    monkeypatch.setattr(
-        Control, "learn", lambda self, rows, view, lost=0: (seen.append(rows), learn(self, rows, view, lost))[1]
-    )
-
-    def odd(completion_ids, **columns):
-        return [float(sum(ids) % 4 > 0) for ids in completion_ids]
 
     made = trained(
-        folder, config(tmp_path, max_steps=1), recipe="traac", close="e", reward_funcs=[odd], train_dataset=DATA,
+        folder, config(tmp_path, max_steps=1), recipe="traac", close="e", reward_funcs=[most], train_dataset=DATA,
         budget=900,
     )  # fmt: skip
     (rows,), (batch,) = seen, batches
@@ -77,7 +90,7 @@ def test_compressed_traces_are_rows_of_their_own(tmp_path, monkeypatch) -> None:
             j for j, row in enumerate(batch["completion_ids"].tolist())
             if row[: len(ids)] == ids and batch["completion_mask"][j].sum() == len(ids)
         ]  # fmt: skip
-        if rows.group[i] in {0, 1} and found:
+        if found:
             mask = batch.get("tool_mask")
             assert mask is None or mask[found[0], : len(ids)].all()
     kept = {
@@ -86,3 +99,17 @@ def test_compressed_traces_are_rows_of_their_own(tmp_path, monkeypatch) -> None:
     }
     assert {tuple(rows.tokens[i, : rows.length[i]].tolist()) for i in np.flatnonzero(again)} & kept
     assert all(np.isfinite(row.get("loss", 0.0)) for row in made.state.log_history)
+
+
+def test_heads_have_the_probabilities_of_the_model_where_vllm_generates(folder, tmp_path, monkeypatch) -> None:
+    """TRL compares what the engine said of each token with the model: a head that nobody measured would stand out."""
+    installed(monkeypatch, folder)
+    seen = learnt(monkeypatch)
+    args = config(tmp_path, max_steps=1, use_vllm=True, vllm_mode="server")
+    made = trained(folder, args, recipe="traac", close="e", reward_funcs=[most], train_dataset=DATA, budget=900)
+    (client,), (rows,) = Client.made, seen
+    assert (rows.role == Role.CARRIED).any()
+    progress = made.spending.progress
+    assert progress.used == client.engine.given <= 900
+    (row,) = [row for row in made.state.log_history if "sampling/sampling_logp_difference/max" in row]
+    assert row["sampling/sampling_logp_difference/max"] < 1e-4

@@ -134,7 +134,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         dataclasses.replace(recipes.get("hbpo"), replay=recent())
     with pytest.raises(InvalidInput, match="no variant, carry or replay"):
         dataclasses.replace(recipes.get("brpo"), carry=partial_rollouts())
-    with pytest.raises(InvalidInput, match="closes the thinking of its rollouts with a text"):
+    with pytest.raises(InvalidInput, match="ends the thinking of its rollouts with a text"):
         Control(recipes.get("brpo"), TrainConfig(), [(1, 2)], ["a"])
 
 

@@ -226,7 +226,7 @@ def test_a_step_with_its_round_of_compressed_traces() -> None:
     assert branched(rollouts).sum() == k
     update = control.learn(rollouts, view)
     control.done(view, update)
-    assert control.progress.used == 6 * n + k
+    assert control.progress.used == 6 * n + k == control.progress.trained
     assert control.history.rollouts.sum() == n
     assert control.reward_state.length.tolist() == [6.0] * n + [3.0] * (k // 2)  # lengths of right rows, branches too
     assert set(control.reward_state.band.tolist()) == {0.0}
@@ -264,6 +264,8 @@ def test_a_trainer_compresses_by_itself_and_its_bill_holds() -> None:
             assert branch.closed[i] == head
             assert branch.length[i] <= branch.cap[i] <= 20
     assert progress.used == sum(rows.used for rows in seen) <= 4000
+    assert all(rows.billed.sum() == rows.used for rows in seen)  # a head is on the bill of its trace alone
+    assert progress.trained + progress.wasted <= progress.used
 
 
 def test_a_trainer_without_texts_refuses_it() -> None:

@@ -230,6 +230,10 @@ def test_ares_by_hand() -> None:
     np.testing.assert_allclose(after.target, [0.1 * 2, 2, 2])  # mean hesitations 2
     np.testing.assert_allclose(after.strength, [0.5 + 0.05 * 2, 0.5, 0.5])
     assert after.threshold == pytest.approx(0.99 * 0.5 + 0.01 * (1 + 0 + 1 + 1) / 4)
+    # hard, target 2, mean hesitations (4 + 0 + 1 + 3 + 4) / 5 = 2.4: more than wanted, so that the bonus shrinks
+    np.testing.assert_allclose(ares(2).observe(state, hard).strength, [0.5, 0.5, 0.5 - 0.05 * 0.4])
+    few = rows_of([0, 0, 0, 1], [8] * 4, entropy=A([low * 4] * 4))  # none: it grows
+    np.testing.assert_allclose(ares(2).observe(state, few).strength, [0.5, 0.5, 0.5 + 0.05 * 2])
 
 
 def test_overlong_is_as_it_was() -> None:
@@ -365,7 +369,7 @@ def test_the_trainer_gives_texts_and_entropies() -> None:
         assert np.all((entropy[:length] > 0) & (entropy[:length] < math.log(64)))
         assert np.all(np.isnan(entropy[length:]))
     with pytest.raises(InvalidInput, match=r"'text' .*; give the trainer decode="):
-        build(recipe)
+        build(recipe, decode=None)
 
 
 def test_states_of_rewards_are_in_the_checkpoint(tmp_path) -> None:

@@ -25,7 +25,8 @@ from budgeteer.rl.recipe import ENTROPY, Beginnings, Importance, View
 from budgeteer.rl.reward import overlong, triangular
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.schedule import rex, staircase
-from budgeteer.rl.stream import domain_ratio
+from budgeteer.rl.stream import domain_ratio, tiers
+from budgeteer.rl.stream._tiers import Steps as tier_steps
 from budgeteer.steer import answered
 from helpers.rollouts import rows_of
 
@@ -142,6 +143,26 @@ def test_a_domain_comes_in_epochs() -> None:
         came += [i for i in picked.tolist() if i < 3]
         state = stream.observe(state, keys, picked, outcome([keys[i] for i in picked], [ENDED] * 2))
     assert sorted(came[:3]) == sorted(came[3:6]) == [0, 1, 2]
+
+
+def test_tiers_go_from_easy_to_hard_by_hand() -> None:
+    keys = tuple(f"{name}:{i}" for name in ("easy", "hard", "other") for i in range(40))
+    stream = tiers(100, easy=0.5, hard=0.0, late_easy=0.0, late_hard=1.0)
+
+    def shares(done: int) -> list[float]:
+        picked = np.concatenate([stream.pick(tier_steps(done), keys, 20, seed) for seed in range(40)])
+        return [float(np.mean(picked // 40 == tier)) for tier in range(3)]
+
+    assert shares(0)[1] == 0
+    np.testing.assert_allclose(shares(30), [0.5, 0, 0.5], atol=0.06)  # a key of no tier is medium
+    np.testing.assert_allclose(shares(50), [0.25, 0.5, 0.25], atol=0.06)  # half of the way from 0.3 to 0.7
+    assert shares(70) == [0, 1, 0] == shares(500)
+    everything = stream.pick(tier_steps(99), keys, 120, 0)
+    assert sorted(everything.tolist()) == list(range(120))  # hard ones first, then what is left
+    assert set(everything[:40].tolist()) == set(range(40, 80))
+    for bad in ({"steps": 0}, {"easy": 0.7, "hard": 0.4}, {"begin": 0.8}, {"late_hard": -0.1}, {"easy": math.nan}):
+        with pytest.raises(InvalidInput, match="1 at most together"):
+            tiers(**bad)
 
 
 # -- schedules and the reward that goes with one ----------------------------------------------------------------------

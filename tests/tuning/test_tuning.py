@@ -14,7 +14,18 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import THINK, Chat, Message
 from budgeteer.models.model import PREFILL
 from budgeteer.solve import Budgeted, Question, Style, Task
-from budgeteer.tuning import Built, adacot, adactrl, adar1, hunyuan_turbos, refuse_example, self_braking, thinkdial
+from budgeteer.tuning import (
+    Built,
+    adacot,
+    adactrl,
+    adaptive_deep,
+    adar1,
+    ares,
+    hunyuan_turbos,
+    refuse_example,
+    self_braking,
+    thinkdial,
+)
 from budgeteer.tuning._adar1 import chosen, of_groups, within
 from budgeteer.tuning._self_braking import BRAKE, Braked, braked, elected, marked, overthinking
 from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
@@ -406,9 +417,55 @@ def test_hunyuan_turbos_gives_up_after_its_tries_and_needs_a_word_of_doubt() -> 
             built(hunyuan_turbos(), lambda prompt, rng: "4.")
 
 
+# -- Adaptive Deep Reasoning, ARES -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_adaptive_deep_has_both_kinds_with_and_without_what_asks_for_them(chat) -> None:
+    def write(prompt, rng):
+        return "4." if short(prompt) or prompt.endswith(END) else f"{OPEN}{'so ' * rng.randint(2, 5)}{END}4."
+
+    made, model = built(adaptive_deep(3, long="at length: ", short="at once: "), write, chat=chat)
+    assert [(e["kind"], e["asked"]) for e in made.examples] == [("short", 1), ("short", 0), ("long", 1), ("long", 0)]
+    said = [text(e, "prompt") for e in made.examples]
+    assert said == ["at once: 2+2?", "2+2?", "at length: 2+2?", "2+2?"]
+    texts = [text(e) for e in made.examples]
+    assert texts[0] == texts[1] == f"{OPEN if chat else ''}{END}4."
+    assert texts[2] == texts[3]
+    assert "so " in texts[2]
+    assert [request.n for request in model.requests] == [3, 3]
+    assert all("at " not in str(request.prompt) for request in model.requests)  # nobody is asked so
+
+
+def test_adaptive_deep_leaves_out_a_kind_that_is_never_right() -> None:
+    made, _ = built(adaptive_deep(2), lambda prompt, rng: "5." if short(prompt) else f"{OPEN}a{END}4.")
+    assert [e["kind"] for e in made.examples] == ["long", "long"]
+    made, _ = built(adaptive_deep(2), lambda prompt, rng: "5.")
+    assert made == Built((), "5")
+
+
+def test_ares_takes_the_right_trace_nearest_to_what_the_difficulty_is_worth() -> None:
+    def of(rights, lengths, **options):
+        said = iter([f"{OPEN}{'a' * n}{END}{4 if good else 5}." for good, n in zip(rights, lengths, strict=True)])
+        made, _ = built(ares(len(rights), **options), lambda prompt, rng: next(said))
+        return made
+
+    bare = len(f"{OPEN}{END}4.")  # a token a letter
+    # always solved: 20 tokens are wanted; half solved: (20 + 100) / 2 = 60
+    easy = of([1, 1, 1, 1], [90, 22 - bare, 30, 60], short=20, long=100).examples
+    assert (easy[0]["rate"], easy[0]["target"], len(text(easy[0]))) == (1.0, 20.0, 22)
+    half = of([1, 0, 1, 0], [9, 60 - bare, 70 - bare, 5], short=20, long=100).examples
+    assert (half[0]["rate"], half[0]["target"], len(text(half[0]))) == (0.5, 60.0, 70)
+    # as near: the shorter one
+    assert len(text(of([1, 0, 1, 0], [70 - bare, 1, 50 - bare, 1], short=20, long=100).examples[0])) == 50
+    assert of([0, 0], [3, 3]) == Built((), "5")
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: adaptive_deep(0), lambda: adaptive_deep(long="x", short="x"), lambda: ares(0), lambda: ares(short=0),
+        lambda: ares(short=9, long=8),
         lambda: adar1(0), lambda: adar1(group_pairs=-1), lambda: adacot(enough=0), lambda: adacot(0),
         lambda: adactrl(0), lambda: adactrl(easy=1), lambda: adactrl(max_tokens=0),
         lambda: thinkdial(0), lambda: thinkdial(text="no word"), lambda: self_braking(threshold=1),

@@ -807,6 +807,7 @@ METHODS: tuple[Method, ...] = (
     # stream
     Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
     Method("mopps", "stream", _ST("mopps"), "prompts that a posterior draw says are half solved", MOPPS),
+    Method("tiers", "stream", _ST("tiers"), "from easy to hard prompts over the run", RMT),
     # carry
     Method("partial-rollouts", "carry", _CA("partial_rollouts"), "rows cut by a step's budget go on", RING),
     # variant
@@ -950,6 +951,8 @@ METHODS: tuple[Method, ...] = (
     Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),
     Method("adacot", "tuning", _TU("adacot"), "a label whether a question needs thinking, and such an answer", ADACOT),
     Method("adactrl", "tuning", _TU("adactrl"), "a tag of difficulty and a trace of its length", ADACTRL),
+    Method("adaptive-deep", "tuning", _TU("adaptive_deep"), "long and short, asked for and not", ADAPTIVE_DEEP),
+    Method("ares", "tuning", _TU("ares"), "a trace of the length that its difficulty is worth", ARES),
     Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
     Method("hunyuan-turbos", "tuning", _TU("hunyuan_turbos"), "short where that is right, else on from it", TURBOS),
     Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),

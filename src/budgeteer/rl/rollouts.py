@@ -102,15 +102,17 @@ class Rollouts:
 
     @property
     def billed(self) -> I64:
-        """[n] tokens of each row that are on the bill of this step or an earlier one: all but hints."""
-        hints: I64 = np.equal(self.role, Role.HINT).sum(1)
-        return self.length - hints
+        """[n] tokens of each row that are on the bill of this step or an earlier one as its own: all but hints, and but
+        the tokens of its trace where the row is a branch."""
+        of_trace = np.equal(self.role, Role.CARRIED) & branched(self)[:, None]
+        others: I64 = (np.equal(self.role, Role.HINT) | of_trace).sum(1)
+        return self.length - others
 
     @property
     def paid(self) -> I64:
         """[n] tokens of each row on this step's bill: neither hints nor what earlier steps sampled."""
-        carried: I64 = np.equal(self.role, Role.CARRIED).sum(1)
-        return self.billed - carried
+        made: I64 = (np.equal(self.role, Role.SAMPLED) | np.equal(self.role, Role.FORCED)).sum(1)
+        return made
 
     @property
     def used(self) -> int:

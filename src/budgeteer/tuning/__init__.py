@@ -10,7 +10,9 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.tuning._adacot import adacot
     from budgeteer.tuning._adactrl import adactrl
+    from budgeteer.tuning._adaptive_deep import adaptive_deep
     from budgeteer.tuning._adar1 import adar1
+    from budgeteer.tuning._ares import ares
     from budgeteer.tuning._hunyuan_turbos import hunyuan_turbos
     from budgeteer.tuning._self_braking import self_braking
     from budgeteer.tuning._thinkdial import thinkdial
@@ -21,7 +23,9 @@ __all__ = [
     "Built",
     "adacot",
     "adactrl",
+    "adaptive_deep",
     "adar1",
+    "ares",
     "as_strategy",
     "hunyuan_turbos",
     "refuse_example",
@@ -36,7 +40,9 @@ __getattr__ = lazy(
         "Built": "protocol",
         "adacot": "_adacot",
         "adactrl": "_adactrl",
+        "adaptive_deep": "_adaptive_deep",
         "adar1": "_adar1",
+        "ares": "_ares",
         "as_strategy": "protocol",
         "hunyuan_turbos": "_hunyuan_turbos",
         "refuse_example": "protocol",

@@ -21,9 +21,11 @@ def traac(easy: float = 0.75, medium: float = 0.5, hard: float = 0.25) -> Recipe
     rate of 0.8, medium from 0.3, else hard. The policy writes one answer behind what is left, and the whole is one more
     rollout of the prompt, thinking included, at the probabilities that the policy gives it. Reward ``traac``.
 
-    Helps where traces have steps that the answer does not rest on. Costs one more reading of each right rollout, and
-    the tokens of one more answer of each that is compressed. The paper's code draws as many rows as before from both
-    kinds; here all train. It measures attention without the question, and words count within others; here neither.
+    Helps where traces have steps that the answer does not rest on, and attention tells which. What is left of a trace
+    is text that the policy would hardly have written: on the small reasoner the recipe takes the tokens of
+    ``grpo:reward=traac`` and has fewer right answers. Costs one more reading of each right rollout, and the tokens of
+    one more answer of each that is compressed. The paper's code draws as many rows as before from both kinds; here all
+    train. It measures attention without the question, and finds words within others; here neither.
 
     Args:
         easy, medium, hard: largest share of the steps that is left out; each in [0, 1]. The defaults are of the code;

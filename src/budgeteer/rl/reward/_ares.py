@@ -17,6 +17,8 @@ SLACK, BEND, SOFT, CAP, GAIN = (
 )
 """For easy, medium and hard prompts: tolerance as a share of the target, bend of the penalty, softness of the bonus,
 scale of the cap, share of it for wrong rows."""
+TURN = np.array((1.0, 1.0, -1.0))
+"""For the same: whether the cap grows with too many hesitations, or with too few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9) -> Reward:
     h(x) = x^2 / 2k up to k, then x - k / 2: a right row loses h(d - m) on an easy prompt, h(abs(d) - m) on a medium
     one, and half of h(-d - m) on a hard one, each over (m + k), times the cap and the cap at most; a right row of a
     hard prompt with d >= -m gets sigmoid((d + m) / softness) of the cap, and a wrong row tanh((d - m) / 2 softness) of
-    its share, where d > m. The cap of a band moves by 0.05 (mean N - T) a step, within 0 and 2.
+    its share, where d > m. The cap of a band moves by 0.05 (mean N - T) a step, within 0 and 2; that of hard prompts by
+    0.05 (T - mean N), so that too few hesitations there make the term larger.
 
     From the paper's code (its text has another sign), with two differences: a target is the moving mean of its band's
     hesitations instead of the step's own mean, which it would equal by definition; and wrong rows without additional
@@ -107,7 +110,7 @@ def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9) -> Reward:
         threshold, count = counted(state, rows)
         old, own = targets(state, band(pass_rate(rows)), count)
         moved = np.where(np.isnan(own), old, keep * old + (1 - keep) * own)
-        change = np.nan_to_num(0.05 * (own - old))
+        change = np.nan_to_num(TURN * 0.05 * (own - old))
         threshold = 0.99 * threshold + 0.01 * _threshold(rows)
         return Hesitations(threshold, moved, np.clip(state.strength + change, 0.0, 2.0))
 

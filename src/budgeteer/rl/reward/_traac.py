@@ -58,7 +58,8 @@ def brevity(n: I64, known: F64, softness: float) -> F64:
     """
     low, high, usual = float(known.min()), float(known.max()), max(float(np.median(known)), 1.0)
     line = np.clip((high - n) / max(high - low, 1e-6), 0.0, 1.0)
-    return np.maximum(line, sigmoid((usual - n) / (softness * usual)))
+    smooth = sigmoid(np.asarray((usual - n) / (softness * usual), np.float64))
+    return np.asarray(np.maximum(line, smooth), np.float64)
 
 
 def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness: float = 0.1) -> Reward:

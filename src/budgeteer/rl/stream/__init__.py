@@ -10,10 +10,12 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.rl.stream._domain_ratio import domain_ratio
     from budgeteer.rl.stream._mopps import mopps
+    from budgeteer.rl.stream._tiers import tiers
 
 __all__ = [
     "domain_ratio",
     "mopps",
+    "tiers",
 ]
 
 __getattr__ = lazy(
@@ -21,5 +23,6 @@ __getattr__ = lazy(
     {
         "domain_ratio": "_domain_ratio",
         "mopps": "_mopps",
+        "tiers": "_tiers",
     },
 )
