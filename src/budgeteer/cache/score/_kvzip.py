@@ -36,8 +36,8 @@ def kvzip(sinks: int = 4) -> Score:
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
     kv_heads = cells.keys.shape[1]
-    for block in blocks(cells):
-        memory = memory.maximum(of_groups(block, kv_heads).amax(dim=(2, 3))[..., None])
+    for most in blocks(cells, lambda block: of_groups(block, kv_heads).amax(dim=(2, 3))):
+        memory = memory.maximum(most[..., None])
     return memory
 
 
