@@ -86,7 +86,7 @@ class Rows:
         if path.exists():
             for line in path.read_bytes().split(b"\n")[:-1]:  # the last one was cut, or is empty
                 row = json.loads(line)
-                row |= {"parts": tuple(row.get("parts", ())), "heads": ()}
+                row |= {"parts": tuple(row.get("parts", ())), "heads": (), "places": ()}
                 self._hold(tuple(row.pop("text")), Answered(**row))
 
     def _hold(self, text: tuple[Any, ...], answer: Answered) -> None:
@@ -99,8 +99,8 @@ class Rows:
         self.path.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
     def add(self, text: tuple[Any, ...], answer: Answered) -> None:
-        """Keep an answer, on disk first, without what each head held."""
-        answer = replace(answer, heads=())
+        """Keep an answer, on disk first, without what was held where."""
+        answer = replace(answer, heads=(), places=())
         if (text, answer.known, answer.method, answer.budget) in self.answers:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -128,7 +128,7 @@ def answer(name: str, spec: str, length: int, args: argparse.Namespace) -> list[
     """All answers of a model, those that are missing computed now; methods that it cannot have are left out."""
     cache_eval.check(args.methods, args.budgets, length)
     model, encode = cache_eval.opened(spec)
-    possible = cache_eval.possible(model, args.methods)
+    possible = cache_eval.possible(model, args.methods, length)
     wanted = texts(length, args, lambda text: len(encode(text, True)))
     rows = Rows(args.folder / f"{name}.jsonl")
     rows.cut()
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers = stored(name, length, args) if args.stored else answer(name, spec or name, length, args)
         rows = cache_eval.table(answers)
         for row in rows:
-            del row["heads"]  # of which the answers have none
+            del row["heads"], row["places"]  # of which the answers have none
         found[name] = {"length": length, "rows": rows}
         sys.stdout.write(printed(name, rows) + "\n")
     out = args.out or (None if args.quick else OUT)

@@ -56,6 +56,7 @@ PRESSES = ("SnapKV", "AdaKV of SnapKV", "Knorm")
 """Those of kvpress that are decoded with in the first table."""
 PACKED = ('recent:every=0,rest="quantise:bits=4,full=0"', "recent:every=0,rest=rotate-kv")
 FULL = "full cache"
+TABLES = ("variants", "methods")
 
 
 def presses(gone: float) -> dict[str, Any]:
@@ -197,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=float, default=0.25, help="share of the cache (default %(default)s)")
     parser.add_argument("--few", type=int, default=3, help="layers of the model for all methods (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="readings of its prompt (default %(default)s)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="others of the file are kept")
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
@@ -207,7 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = machine()
     out = args.out or (None if args.quick else OUT)
     asked = ("tokens", "layers", "steps", "keep", "few", "rounds")
+    kept = json.loads(out.read_text(encoding="utf-8")) if out is not None and out.exists() else {}
     results = {
+        **{table: kept[table] for table in TABLES if table in kept and table not in args.tables},
         "quick": args.quick,
         "machine": before,
         "versions": installed(("torch", "transformers", "numba", "kvpress")),
@@ -219,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "variants": (args.layers, METHODS, PRESSES, 1),
         "methods": (args.few, every, list(presses(0.5)), args.rounds),
     }
-    for table, (layers, methods, theirs, rounds) in tables.items():
+    for table in args.tables:
+        layers, methods, theirs, rounds = tables[table]
         results[table] = measure(built(layers), args.tokens, args.steps, args.keep, methods, theirs, rounds)
         sys.stdout.write(printed(results[table]) + "\n")
         if out is not None:

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import numpy as np
 import torch
 
-from budgeteer.cache import Cells, Groups
+from budgeteer.cache import Cells, Groups, kit
 from budgeteer.cache.score import (
     defensive,
     ems,
@@ -59,6 +59,34 @@ def read(cells: Cells, row: int, head: int, query: int) -> list[float]:
         return [0.0] * TOKENS
     raised = [math.exp(logit - max(logits)) for logit in logits]
     return [each / sum(raised) for each in raised]
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_attention_in_blocks_is_that_of_each_query(monkeypatch, window: int | None) -> None:
+    """Blocks of 5 queries, which see the first entries only; heads whose entries are of other slots."""
+    monkeypatch.setattr(kit, "BLOCK", 5)
+    cells = replace(made(padded=3), window=window)
+    slots = cells.slots.clone()
+    slots[1, 0, :4], slots[0, 1, 2] = torch.tensor([0, 2, 2, 3]), 1  # two entries of one slot
+    cells = replace(cells, slots=slots)
+    sums = sum(kit.blocks(cells, lambda block: block.sum(2)))
+    whole, queries, keys, where = kit.attention(cells), cells.queries.tolist(), cells.keys.tolist(), slots.tolist()
+    assert whole.shape == (ROWS, HEADS, TOKENS, TOKENS)
+    for row in range(ROWS):
+        for head in range(HEADS):
+            kv_head, wanted = head // GROUP, [0.0] * TOKENS
+            for query in range(TOKENS):
+                raised = [0.0] * TOKENS
+                for i in range(TOKENS):
+                    age = query - where[row][kv_head][i]
+                    there = cells.valid[row, kv_head, i] and cells.query_valid[row, query]
+                    if there and age >= 0 and (window is None or age < window):
+                        pairs = zip(queries[row][head][query], keys[row][kv_head][i], strict=True)
+                        raised[i] = math.exp(cells.scaling * sum(a * b for a, b in pairs))
+                of = [each / (sum(raised) or 1.0) for each in raised]
+                assert whole[row, head, query].tolist() == pytest.approx(of, abs=1e-5)
+                wanted = [a + b for a, b in zip(wanted, of, strict=True)]
+            assert sums[row, head].tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 def neighbours(values: list[float], kernel: int) -> list[float]:

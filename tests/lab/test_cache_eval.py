@@ -20,6 +20,7 @@ from budgeteer.cache import BudgetedCache
 from budgeteer.cache.prefill import Prefill
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import cache_eval
+from budgeteer.lab.cache_places import places
 from budgeteer.lab.needles import Sample
 from helpers import theirs
 
@@ -65,7 +66,8 @@ def test_a_cache_filled_from_a_prefill_is_the_one_that_read_it(model, method: st
 @pytest.mark.parametrize("known", [True, False])
 def test_right_is_what_greedy_decoding_writes(model, known: bool) -> None:
     """The answer is taken from a run of generate with the same cache, and then spoiled in its last token."""
-    context, question, methods = "a text of some words, " * 4, " and so", ["h2o", "snapkv:window=4"]
+    methods = ["h2o", "snapkv:window=4", "prompt-distill"]
+    context, question = "a text of some words, " * 4, " and so"
     for method in methods:
         cache = BudgetedCache(model, "40%", method)
         head, tail = encode(context, True), encode(question, False)
@@ -128,9 +130,51 @@ def test_the_table_by_hand() -> None:
         0.0,
     )
     assert (h2o["right"]["mean"], h2o["tasks"]) == (1 / 3, {"single": 0.5, "multikey": 0.0})
+    assert (h2o["end"], h2o["prompt"], h2o["token"]) == (None, None, None)
+    timed = [replace(each, end=e, prompt=p, token=t) for each, e, p, t in zip(
+        answered[1::2], (0.25, 0.5, 0.6), (1.0, 1.5, 9.0), (None, 0.5, 0.7), strict=True
+    )]  # fmt: skip
+    h2o_timed = cache_eval.table([*answered[::2], *timed])[1]
+    assert (h2o_timed["end"], h2o_timed["prompt"], h2o_timed["token"]) == (0.45, 1.5, 0.6)
     # differences 0.1, 1.1, 0.1: mean 13 / 30, s = 1 / sqrt(3), t of 2 degrees 4.303: +- 1.434
     assert h2o["lost"]["mean"] == pytest.approx(13 / 30)
     assert h2o["lost"]["high"] == pytest.approx(13 / 30 + 4.3027 / 3, abs=1e-3)
+
+
+def test_a_long_answer_is_generated_and_what_its_end_holds_is_said(model) -> None:
+    """73 tokens of a prompt, one more of the question, and 39 of the answer: its last one is not read."""
+    sample = Sample("generation", "some words " * 6, " and so", "x" * 40)
+    methods = ["h2o", "snapkv:window=4"]
+    full, cut, grown = cache_eval.evaluate(model, encode, [sample], methods, ["25%"], known=[True])
+    assert (full.end, cut.end, grown.end) == (1.0, 113 // 4 / 113, (73 // 4 + 1 + 39) / 113)
+    assert (cut.kept, grown.kept) == (18 / 73, 18 / 73)
+    short = sample._replace(answer="x" * 5)
+    full, cut, grown = cache_eval.evaluate(model, encode, [short], methods, ["25%"], known=[False])
+    assert (full.end, cut.end, grown.end) == (1.0, 78 // 4 / 78, None)  # which was read at once
+    assert (full.prompt, full.token, grown.token) == (1.0, 1.0, None)
+    assert cut.token > 0 < grown.prompt
+
+
+def test_where_entries_are_held_is_counted_by_parts(model) -> None:
+    """50 tokens in 4 parts, whose first slots are 0, 13, 25 and 38; the first 4 and the newest 16 are kept."""
+    cache = BudgetedCache(model, "cache:20", "streaming-llm")
+    assert places(Prefill(model, torch.arange(3, 53)[None]).into(cache), 4) == [[4 / 13, 0.0, 4 / 13, 1.0]] * 3
+    cut = Prefill(model, torch.arange(3, 53)[None]).into(
+        BudgetedCache(model, "cache:20", "snapkv:window=4,split=layers")
+    )
+    for layer, shares in enumerate(places(cut, 4)):
+        slots = [head[head >= 0].tolist() for head in cut.layers[layer].storage.slots(50)[0]]
+        by_hand = [sum(slot * 4 // 50 == part for head in slots for slot in head) for part in range(4)]
+        assert shares == pytest.approx([n / (2 * size) for n, size in zip(by_hand, (13, 12, 13, 12), strict=True)])
+
+
+def test_a_second_reading_is_charged_to_every_cache_that_uses_it(model) -> None:
+    read = Prefill(model, torch.arange(3, 60)[None])
+    saved = []
+    for budget, method in (("50%", "kvzip"), ("25%", "kvzip:split=uniform"), ("25%", "snapkv:window=4")):
+        read.into(BudgetedCache(model, budget, method))
+        saved.append(read.saved > 0)
+    assert saved == [False, True, False]
 
 
 def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
@@ -143,6 +187,9 @@ def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
         (["--budgets", "256,cache:256"], "256, cache:256: one stands twice"),
         (["--tasks", "single,single", "--methods", "h2o"], "single, single: one stands twice"),
         (["--samples", "1"], "2 samples or more"),
+        (["--tasks", "single,qa", "--methods", "h2o"], "give both or none"),
+        (["--qa", "rows.jsonl", "--methods", "h2o"], "give both or none"),
+        (["--qa", "none.jsonl", "--tasks", "qa", "--methods", "h2o"], "cannot read none.jsonl"),
         (["--budgets", "5/day"], "a cache has no budget of"),
     ):
         assert cli.main(["cache", "eval", "nobody", *arguments]) == 2
@@ -235,6 +282,9 @@ def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path
     assert all(row["heads"] == [[1.0, 1.0]] * 3 for row in rows if row["method"] == "full")
     cut = next(row for row in rows if row["method"] == "knorm:split=ada-kv" and row["budget"] == "50%")
     assert sum(map(sum, cut["heads"])) / 6 == pytest.approx(cut["kept"], abs=2e-4)
+    assert len(cut["places"]) == 3
+    assert sum(map(sum, cut["places"])) / 60 == pytest.approx(cut["kept"], abs=0.01)  # parts are nearly equal
+    assert "knorm:split=ada-kv at cache:200, question known: by place</h3>" in page.read_text()
     assert [(row["method"], row["budget"], row["known"]) for row in rows][:2] == [
         ("full", "100%", True), ("h2o", "50%", True),
     ]  # fmt: skip

@@ -165,7 +165,7 @@ def test_files_come_back_and_what_does_not_fit_is_refused(tmp_path) -> None:
         train_gates("kvzap", model, texts(4), Training())
 
 
-def test_the_command_trains_what_a_cache_can_use(tmp_path, capsys) -> None:
+def test_the_command_trains_what_a_cache_can_use(tmp_path, capsys, monkeypatch) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     letters = tokenizers.Tokenizer(tokenizers.models.BPE({chr(i): i - 32 for i in range(32, 96)}, []))
     transformers.PreTrainedTokenizerFast(tokenizer_object=letters, unk_token=" ").save_pretrained(tmp_path / "model")
@@ -183,7 +183,9 @@ def test_the_command_trains_what_a_cache_can_use(tmp_path, capsys) -> None:
     assert cache.account().share == 0.5
     assert cli.main([*asked, "--length", "200"]) == 2
     assert "give 5 or more, by a longer file" in capsys.readouterr().err
-    assert cli.main([*asked, "--length", "300"]) == 2  # of 512 positions
+    with monkeypatch.context() as without:
+        without.setattr("budgeteer.lab.cache_eval.load_model", None)  # before it is loaded
+        assert cli.main([*asked, "--length", "300"]) == 2  # of 512 positions
     assert "which is read twice, takes 600 tokens, and the model reads 512 at most" in capsys.readouterr().err
     (tmp_path / "model" / "gates" / "kvzap.safetensors").unlink()
     (tmp_path / "model" / "gates").rmdir()

@@ -106,7 +106,7 @@ def test_the_choice_is_made_on_the_first_half_and_judged_on_the_other(monkeypatc
 
 def test_the_command(tmp_path, capsys, monkeypatch) -> None:
     made = llama()
-    monkeypatch.setattr("budgeteer.lab.cache_eval.opened", lambda spec, device: (made, encode))
+    monkeypatch.setattr("budgeteer.lab.cache_eval.opened", lambda spec, device, **asked: (made, encode))
     command = ["cache", "parallel", "thinker", "--documents", "2", "--length", "60", "--samples", "4"]
     assert cli.main([*command, "--out", str(tmp_path / "out.json")]) == 0
     said = capsys.readouterr().out

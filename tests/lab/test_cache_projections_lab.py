@@ -132,7 +132,7 @@ def test_the_command_writes_what_a_cache_takes(tmp_path, capsys, monkeypatch) ->
     made = llama(num_hidden_layers=1)
     monkeypatch.setattr(
         "budgeteer.lab.cache_eval.opened",
-        lambda spec, device: (made, lambda text, first: [3 + ord(c) % 60 for c in text]),
+        lambda spec, device, **asked: (made, lambda text, first: [3 + ord(c) % 60 for c in text]),
     )
     (tmp_path / "texts").write_text("to be held in fewer numbers " * 12)
     out = tmp_path / "made"

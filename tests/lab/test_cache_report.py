@@ -22,7 +22,21 @@ def rows(methods: dict[str, float]) -> list[dict[str, Any]]:
     def answers(method: str, budget: str, lost: float, size: int, heads: list[list[float]]) -> list[Answered]:
         right = [lost < 1, lost < 0.1]
         return [
-            Answered("single", method, budget, True, r, -1 - lost - i / 10, size / 400, size, size, heads=heads)
+            Answered(
+                "single",
+                method,
+                budget,
+                True,
+                r,
+                -1 - lost - i / 10,
+                size / 400,
+                size,
+                3 * size,
+                heads=heads,
+                prompt=1.0 + i,
+                token=size / 400,
+                places=[[0.5, 0.0], [0.25, 0.25]] if method != "full" else [[1.0, 1.0]] * 2,
+            )
             for i, r in enumerate(right)
         ]
 
@@ -39,7 +53,14 @@ def test_a_point_for_each_budget_and_a_map_where_heads_differ() -> None:
     assert "a &lt;b&gt; model, 2 texts" in page
     assert "The full cache: 100% right with 400 bytes." in page
     assert "<i>" not in page
-    assert page.count("<figure") == 3  # two charts, one map
+    assert page.count("<figure") == 5  # two charts, one map of heads, one of places a method
+    tips = re.findall(r"part of the text ([0-9%]+ to [0-9%]+): ([0-9.]+%) of the entries are held in layer (\d)", page)
+    assert tips[:3] == [("0% to 50%", "50%", "0"), ("0% to 50%", "25%", "1"), ("50% to 100%", "25%", "1")]
+    assert page.index("<i>:split=layers at 25%, question known: by place".replace("<i>", "&lt;i&gt;")) < page.index(
+        "random at 25%, question known: by place"
+    )
+    cells = re.findall(r"<td[^>]*><span>([^<]*)</span>", page[page.index("&lt;i&gt;:split=layers</th>") :])
+    assert cells[:7] == ["50%", "50%", "", "200", "600", "1.50", "0.50"]  # budget, kept, end, bytes, peak, times
     tips = re.findall(r"key-value head (\d): ([0-9.]+%) of the entries are held in layer (\d)</title>", page)
     assert tips == [("0", "50%", "0"), ("0", "36%", "1"), ("1", "14%", "1")]
     assert "at 25%, question known</h3>" in page
@@ -56,7 +77,7 @@ def test_no_more_methods_are_drawn_than_can_be_told_apart() -> None:
     legend = page[page.index("legend") : page.index("</ul>")]
     assert "method7" in legend
     assert "method8" not in legend
-    assert page.count("method9") == 2  # in the table, once a budget
+    assert page[: page.index("Which parts of the text")].count("method9") == 2  # in the table, once a budget
     assert "What each head kept" not in page
 
 

@@ -82,10 +82,17 @@ def _episodes(sample: Sample) -> str:
     return number
 
 
+def _generation(sample: Sample) -> str:
+    assert sample.question == "The same numbers again, in the same order:"
+    numbers = re.search(r"^Numbers: (.*)\.\n$", sample.context)[1]
+    assert len(set(numbers.split(", "))) == numbers.count(",") + 1 > 4
+    return numbers
+
+
 READERS = {
     "single": _single, "multikey": _single, "variables": _variables, "multivalue": _multivalue,
     "multiquery": _multiquery, "common": _common, "frequent": _frequent, "instructions": _instructions,
-    "episodes": _episodes,
+    "episodes": _episodes, "generation": _generation,
 }  # fmt: skip
 
 
@@ -97,10 +104,11 @@ def test_a_reader_finds_the_answer_and_texts_are_as_long_as_asked(task: str) -> 
     places = []
     for sample in made:
         assert sample.task == task
-        assert 0.9 * 150 <= words(sample.context + sample.question) <= 150
+        written = sample.answer if task == "generation" else ""  # as long as the text
+        assert 0.9 * 150 <= words(sample.context + sample.question + written) <= 150
         assert sample.answer == " " + READERS[task](sample)
         places.append(sample.context.index(sample.answer.split(",")[0].strip()) / len(sample.context))
-    if task not in ("common", "frequent", "instructions"):  # whose answers are everywhere, or at the beginning
+    if task not in ("common", "frequent", "instructions", "generation"):  # whose answers are everywhere, or begin
         assert min(places) < 0.25 < 0.4 < max(places)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from budgeteer.cache.protocol import Cells
 from budgeteer.core.errors import MissingExtra
@@ -28,31 +28,55 @@ def attention(cells: Cells, start: int = 0, stop: int | None = None) -> Tensor:
     Returns:
         [B, H, queries, n] float32; rows sum to 1, to less with a learnt logit, or to 0 for padding.
     """
-    queries = cells.queries[:, :, start:stop].float()
+    return _behind(_read(cells, start, stop), cells)
+
+
+def blocks(cells: Cells, of: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """A function of the :func:`attention` of all observed queries, a block of them at a time.
+
+    Args:
+        cells: of a layer.
+        of: ``(attention [B, H, queries, m]) -> [..., m]``, 0 for entries that are not read. The first m entries are
+            those that the block can see.
+
+    Yields:
+        [..., n] of each block.
+    """
+    for start in range(0, cells.queries.shape[2], BLOCK):
+        yield _behind(of(_read(cells, start, start + BLOCK)), cells)
+
+
+def _behind(read: Tensor, cells: Cells) -> Tensor:
+    """[..., n] of [..., m]: zeros for the entries behind the first m."""
+    more = cells.keys.shape[2] - read.shape[-1]
+    return functional.pad(read, (0, more)) if more else read
+
+
+def _read(cells: Cells, start: int, stop: int | None) -> Tensor:
+    """[B, H, queries, m]: :func:`attention` over the entries that are no newer than all of these queries."""
     slots, known = cells.query_slots[start:stop], cells.query_valid[:, start:stop]
+    old = (cells.slots <= slots[-1]).flatten(0, 1).any(0).nonzero()
+    most = int(old[-1]) + 1 if len(old) else 0
+    where, keys = cells.slots[:, :, None, :most], cells.keys[:, :, :most].float()
+    queries = cells.queries[:, :, start:stop].float() * cells.scaling
     rows, heads, asked, width = queries.shape
-    kv_heads = cells.keys.shape[1]
-    grouped = queries.reshape(rows, kv_heads, heads // kv_heads, asked, width)
-    logits = (grouped @ cells.keys.float().transpose(-1, -2)[:, :, None]) * cells.scaling
+    kv_heads = keys.shape[1]
+    logits = queries.reshape(rows, kv_heads, -1, width) @ keys.transpose(-1, -2)
+    logits = logits.reshape(rows, kv_heads, heads // kv_heads, asked, most)
     if cells.softcap is not None:
         logits = cells.softcap * torch.tanh(logits / cells.softcap)
-    age = slots[:, None] - cells.slots[:, :, None, :]
-    seen = (age >= 0) & cells.valid[:, :, None, :]
+    seen = (where <= slots[:, None]) & cells.valid[:, :, None, :most]
     if cells.window is not None:
-        seen &= age < cells.window
-    logits = logits.masked_fill(~seen[:, :, None], float("-inf"))
+        seen &= where > slots[:, None] - cells.window
+    logits = logits.masked_fill_(~seen[:, :, None], float("-inf"))
     if cells.sink is not None:
         sink = cells.sink.to(queries).reshape(1, kv_heads, -1, 1, 1)
         logits = torch.cat([logits, sink.expand(*logits.shape[:-1], 1)], dim=-1)
-    read = torch.softmax(logits, dim=-1)[..., : cells.keys.shape[2]]
-    read = torch.where(known[:, None, None, :, None], read, 0.0).nan_to_num(0.0)
-    return read.reshape(rows, heads, asked, -1)
-
-
-def blocks(cells: Cells) -> Iterator[Tensor]:
-    """:func:`attention` of all observed queries, a block of them at a time."""
-    for start in range(0, cells.queries.shape[2], BLOCK):
-        yield attention(cells, start, start + BLOCK)
+    read = torch.softmax(logits, dim=-1)[..., :most]
+    reads = seen.any(-1) & known[:, None]
+    if not bool(reads.all()):  # the softmax over nothing is no number
+        read = read.masked_fill(~reads[:, :, None, :, None], 0.0)
+    return read.reshape(rows, heads, asked, most)
 
 
 def observers(cells: Cells) -> Tensor:

@@ -97,11 +97,13 @@ def projections_of(given: str | Projections) -> Projections:
             f"{NAME} needs projections that were trained on the model: give projections=FILE (budgeteer cache train)"
         )
     path = Path(given)
-    return _read(path / GATES / f"{NAME}.safetensors" if path.is_dir() else path)
+    path = path / GATES / f"{NAME}.safetensors" if path.is_dir() else path
+    return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @lru_cache(8)
-def _read(path: Path) -> Projections:
+def _read(path: Path, changed: int) -> Projections:
+    """The projections of a file, read anew when it has ``changed``."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -30,7 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the cache (default %(default)s)".replace("%,", "%%,"),
     )
     evaluated.add_argument(
-        "--tasks", default="single,multikey,variables", metavar="TASK,...", help="what is hidden (default %(default)s)"
+        "--tasks",
+        default="single,multikey,variables",
+        metavar="TASK,...",
+        help="what is asked for: single, multikey, multivalue, multiquery, variables, common, frequent, instructions, "
+        "episodes, generation, or qa (default %(default)s)",
+    )
+    evaluated.add_argument(
+        "--qa",
+        metavar="FILE",
+        help="task qa: rows with question, answers and paragraphs, and gold where an answer stands in none of them",
     )
     evaluated.add_argument(
         "--length", type=int, default=512, metavar="N", help="tokens of a text (default %(default)s)"
@@ -120,7 +129,8 @@ def _parallel(args: argparse.Namespace) -> int:
 
     if args.samples < 4:
         raise InvalidInput(f"--samples is {args.samples}; give 4 questions or more, half of them to choose with")
-    model, encode = opened(args.model, args.device)
+    what = f"--length {args.length} for {args.documents} documents"
+    model, encode = opened(args.model, args.device, tokens=args.length * args.documents, what=what)
     asked = questions(encode, args.samples, args.documents, args.length, seed=args.seed)
     found = compare(model, encode(PREFIX, True), asked)
     said = [
@@ -151,7 +161,7 @@ def _train(args: argparse.Namespace) -> int:
     from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
     from budgeteer.lab.cache_gates import Training, texts_of, train_gates
-    from budgeteer.lab.cache_losses import losses
+    from budgeteer.lab.cache_losses import losses, require_losses
     from budgeteer.lab.cache_projections import Fitting, train_projections
 
     budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
@@ -162,12 +172,13 @@ def _train(args: argparse.Namespace) -> int:
     path = args.out or folder / GATES / f"{args.kind}.{'json' if args.kind == 'knapsack' else 'safetensors'}"
     _outputs.require("--out", path, _outputs.FILE)
     replays = selection(args.method).score.replays
+    if args.kind == "knapsack":
+        require_losses(args.method)
     if not args.texts.is_file():
         raise InvalidInput(f"cannot read {args.texts}: it is no file; give a file of UTF-8 text")
     twice = args.kind == "kvzap" or (args.kind == "knapsack" and replays)
-    model, encode = cache_eval.opened(args.model, args.device)
     what = f"a text of {args.length} tokens{', which is read twice,' if twice else ''}"
-    cache_eval.require_positions(model, args.length * (1 + twice), what)
+    model, encode = cache_eval.opened(args.model, args.device, tokens=args.length * (1 + twice), what=what)
     texts = texts_of(args.texts, encode, args.length, args.limit)
     if args.kind == "knapsack":
         measured = losses(model, texts, args.method)
@@ -312,25 +323,37 @@ def _evaluate(args: argparse.Namespace) -> int:
     from budgeteer.core.files import write_text
     from budgeteer.lab import cache_eval
     from budgeteer.lab.needles import TASKS, samples
+    from budgeteer.lab.paragraphs import TASK, read_questions, samples_of
 
     if args.samples < 2:
         raise InvalidInput(f"--samples is {args.samples}; give 2 samples or more, for an interval")
     budgets = [budget.strip() for budget in args.budgets.split(",")]
     tasks = [task.strip() for task in args.tasks.split(",")]
-    if unknown := [task for task in tasks if task not in TASKS]:
-        raise UnknownName("task of a cache", unknown[0], TASKS)
+    if unknown := [task for task in tasks if task not in (*TASKS, TASK)]:
+        raise UnknownName("task of a cache", unknown[0], (*TASKS, TASK))
     cache_eval.require_once(tasks, tasks)
+    if (TASK in tasks) != (args.qa is not None):
+        raise InvalidInput(f"task {TASK} and --qa FILE, whose questions it asks, go together; give both or none")
+    questions = read_questions(args.qa) if args.qa else []
+    if args.qa and len(questions) < args.samples:
+        raise InvalidInput(f"{args.qa} has {len(questions)} questions; give --samples {len(questions)} or more rows")
     given = args.methods or [name for name, method in registry.of("score").items() if not method.arguments]
     methods = [selection(method).name for method in given]
     cache_eval.check(methods, budgets, args.length)
-    model, encode = cache_eval.opened(args.model, args.device)
-    cache_eval.require_positions(model, args.length, f"--length {args.length}")
-    args.methods = methods if args.methods else cache_eval.possible(model, methods)
-    made = [
-        sample
-        for task in tasks
-        for sample in samples(task, args.samples, args.length, lambda text: len(encode(text, True)), seed=args.seed)
-    ]
+    twice = bool(args.methods) and any(selection(method).score.replays for method in methods)
+    what = f"--length {args.length}{', for a method that reads twice,' if twice else ''}"
+    model, encode = cache_eval.opened(args.model, args.device, tokens=args.length * (1 + twice), what=what)
+    args.methods = methods if args.methods else cache_eval.possible(model, methods, args.length)
+
+    def size(text: str) -> int:
+        return len(encode(text, True))
+
+    made = []
+    for task in tasks:
+        if task == TASK:
+            made += samples_of(questions, args.samples, args.length, size, seed=args.seed)
+        else:
+            made += samples(task, args.samples, args.length, size, seed=args.seed)
     known = {"known": (True,), "unknown": (False,), "both": (True, False)}[args.question]
     answered, arms = [], (1 + len(args.methods) * len(budgets)) * len(known)
     for each in cache_eval.evaluate(model, encode, made, args.methods, budgets, known=known, seed=args.seed):
@@ -354,14 +377,18 @@ def _printed(rows: list[dict[str, Any]], tasks: list[str], known: bool) -> str:
     title = "question known when the choice is made" if known else "question asked after the choice"
     width = max(len(row["method"]) for row in rows)
     lines = [
-        f"\n{title}, {rows[0]['samples']} texts",
-        f"{'method':{width}}  budget    kept     bytes  right   95 % interval  log p lost  95 % interval    "
-        + "  ".join(tasks),
+        f"\n{title}, {rows[0]['samples']} texts; times over those of the full cache",
+        f"{'method':{width}}  budget    kept  at end      bytes       peak  prompt  token  right   95 % interval  "
+        "log p lost  95 % interval    " + "  ".join(tasks),
     ]
     for row in rows:
         right, lost = row["right"], row["lost"]
+        end, token = (
+            "" if row[name] is None else format(row[name], how) for name, how in (("end", ".1%"), ("token", ".2f"))
+        )
         said = [
-            f"{row['method']:{width}}  {row['budget']:>6}  {row['kept']:6.1%}  {row['bytes']:8,}  ",
+            f"{row['method']:{width}}  {row['budget']:>6}  {row['kept']:6.1%}  {end:>6}  {row['bytes']:9,}  ",
+            f"{row['peak']:9,}  {row['prompt']:6.2f}  {token:>5}  ",
             f"{right['mean']:5.0%}  [{right['low']:5.0%}, {right['high']:4.0%}]  {lost['mean']:10.2f}  ",
             f"[{lost['low']:5.2f}, {lost['high']:5.2f}]  ",
             "  ".join(f"{row['tasks'][task]:{len(task)}.0%}" for task in tasks),

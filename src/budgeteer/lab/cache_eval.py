@@ -8,10 +8,13 @@ context, and the question comes later, as the next turn does.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +24,18 @@ from budgeteer.cache import BudgetedCache, selection
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.size import parsed
 from budgeteer.core.errors import InvalidInput
+from budgeteer.lab.cache_places import places
 from budgeteer.lab.cache_report import FULL
 from budgeteer.lab.needles import Sample
 from budgeteer.lab.stats import mean_ci, paired, wilson
 from budgeteer.models.inside import argument_of
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
+from budgeteer.models.thinker import thinker
 from budgeteer.rl.trainer import choose_device
+
+LONG = 32
+"""Tokens of an answer above which it is read one after the other, as it would be generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,10 @@ class Answered:
         cold: bytes in cold memory, beside ``bytes``. Where entries are retrieved, all of these are of the answer's end.
         parts: whether each part of the answer is right, commas apart, given those before it; none = it is one part.
         heads: for each layer and head, entries that were held when the answer began, of those of a full cache.
+        end: entries that were held at the answer's end, of those of a full cache; None where it was read at once.
+        prompt: time of reading the prompt and choosing, over that with the full cache.
+        token: time of a token behind the prompt, over that with the full cache; None where all came at once.
+        places: for each layer and part of the text, entries that were held, as :func:`.cache_places.places` has them.
     """
 
     task: str
@@ -59,6 +71,10 @@ class Answered:
     cold: int = 0
     parts: tuple[bool, ...] = ()
     heads: Sequence[Sequence[float]] = ()
+    end: float | None = None
+    prompt: float | None = None
+    token: float | None = None
+    places: Sequence[Sequence[float]] = ()
 
     @property
     def found(self) -> float:
@@ -101,15 +117,21 @@ def require_once(names: Sequence[str], meant: Sequence[Hashable]) -> None:
         raise InvalidInput(f"{', '.join(names)}: one stands twice; name each once")
 
 
-def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], list[int]]]:
+def opened(
+    spec: str, device: str = "cpu", *, tokens: int = 0, what: str = ""
+) -> tuple[Any, Callable[[str, bool], list[int]]]:
     """A model in transformers, and what turns a text into tokens; True = the text begins the sequence.
 
     Args:
         spec: ``smollm2``, ``thinker`` or ``hf:FOLDER``.
         device: such as ``cuda``; ``auto`` = CUDA when there is one.
+        tokens: that it is to read one behind the other, at most.
+        what: these are, for the error.
 
     Raises:
-        InvalidInput: another kind of model, whose cache is out of reach, or no such device here.
+        InvalidInput: another kind of model, whose cache is out of reach, no such device here, or more tokens than the
+            model was made for, of which it says nothing that means something; from its configuration, before it is
+            loaded, where that is in a folder.
     """
     if spec == "smollm2":  # by this name load_model takes llama.cpp, whose cache is its own
         spec = f"hf:{smollm2()}"
@@ -118,7 +140,9 @@ def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], l
             f"{spec!r} does not run in transformers, so that its cache is out of reach; "
             "give smollm2, thinker or hf:FOLDER"
         )
+    _require_positions(_configuration(spec), tokens, what)
     loaded: Any = load_model(spec, device=str(choose_device(device)))
+    _require_positions(loaded.model.config, tokens, what)
 
     def encode(text: str, first: bool) -> list[int]:
         # a text may be longer than the model reads: what is long here is cut into texts
@@ -128,33 +152,44 @@ def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], l
     return loaded.model, encode
 
 
-def require_positions(model: Any, tokens: int, what: str) -> None:
-    """Refuse texts that are longer than a model was made for, since what it says of them means nothing.
+def _configuration(spec: str) -> Any:
+    """Of a model in a folder; None where it cannot be read, which loading the model then says."""
+    from transformers import AutoConfig
 
-    Args:
-        model: of transformers.
-        tokens: one behind the other, at most.
-        what: they are, for the error.
+    folder = thinker() if spec == "thinker" else Path(spec.removeprefix("hf:"))
+    try:
+        return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
-    Raises:
-        InvalidInput: they are too many.
-    """
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+def _positions(config: Any) -> int | None:
+    """How many tokens a model was made for."""
+    found: int | None = config and getattr(config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def _require_positions(config: Any, tokens: int, what: str) -> None:
+    most = _positions(config)
     if most is not None and tokens > most:
         raise InvalidInput(
             f"{what} takes {tokens:,} tokens, and the model reads {most:,} at most; give a smaller --length"
         )
 
 
-def possible(model: Any, methods: Sequence[str]) -> list[str]:
-    """The methods that a model can have: not all read a prompt twice, or show how they rotate their queries."""
-    found = []
+def possible(model: Any, methods: Sequence[str], length: int = 0) -> list[str]:
+    """The methods that a model can have.
+
+    Not all models show how they rotate their queries, let a prompt of ``length`` tokens be read twice, or can do so.
+    """
+    found, most = [], _positions(model.config)
     for method in methods:
         try:
-            BudgetedCache(model, "100%", method)
+            cache = BudgetedCache(model, "100%", method)
         except InvalidInput:
             continue
-        found.append(method)
+        if most is None or not cache.selected.score.replays or 2 * length <= most:
+            found.append(method)
     return found
 
 
@@ -194,28 +229,46 @@ def evaluate(
         answer = [token for piece in pieces for token in piece]
         for knows in known:
             prompt, rest = ([*context, *question[:-1]], question[-1:]) if knows else (context, question)
+            began = _now(device)
             read = Prefill(model, torch.tensor([prompt], device=device))
+            reading = _now(device) - began
+            full: tuple[float, float | None] | None = None
             for name, budget, method in arms:
                 cache = BudgetedCache(model, budget, method, seed=seed)
+                began = _now(device)
                 read.into(cache)
-                held, heads = cache.account(), cache.heads()
-                logprobs, first = _answer(model, cache, rest, answer, device)
+                whole = 0.0 if cache.selected.score.depth is not None else reading  # else it was read anew
+                chosen = whole + _now(device) - began + read.saved
+                held, heads, where = cache.account(), cache.heads(), places(cache)
+                said = _answer(model, cache, rest, answer, device)
                 if cache.selected.rest.renew is not None:
-                    held, heads = cache.account(), cache.heads()
+                    held, heads, where = cache.account(), cache.heads(), places(cache)
+                full = full or (chosen, said.token)
                 yield Answered(
                     sample.task,
                     name,
                     budget,
                     knows,
-                    all(first),
-                    logprobs / len(answer),
+                    all(said.first),
+                    said.logprob / len(answer),
                     held.share,
                     held.bytes,
                     held.peak_bytes,
                     held.cold_bytes,
-                    _parts(pieces, first),
+                    _parts(pieces, said.first),
                     heads,
+                    said.end,
+                    chosen / full[0],
+                    said.token / full[1] if said.token and full[1] else None,
+                    where,
                 )
+
+
+def _now(device: torch.device) -> float:
+    """Seconds of a clock, when the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _check_bytes(model: Any, methods: Sequence[str], budgets: Sequence[str], lengths: Collection[int]) -> None:
@@ -242,20 +295,43 @@ def _parts(pieces: list[list[int]], first: list[bool]) -> tuple[bool, ...]:
     return tuple(all(first[start:stop]) for start, stop in list(pairwise(ends))[::2]) if len(pieces) > 1 else ()
 
 
-def _answer(
-    model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: Any
-) -> tuple[float, list[bool]]:
-    """Sum of the log-probabilities of an answer, and whether each token is the first choice."""
+class _Said(NamedTuple):
+    """How a model likes an answer.
+
+    Attributes:
+        logprob: sum of its log-probabilities.
+        first: whether each token is the first choice.
+        token: median seconds of the calls of one token; None where there was none.
+        end: entries that are held behind it, of those of a full cache; None where it was read at once.
+    """
+
+    logprob: float
+    first: list[bool]
+    token: float | None
+    end: float | None
+
+
+def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: torch.device) -> _Said:
+    """Read what comes before an answer, and the answer itself.
+
+    A short one is read at once, where that gives the same as one token after the other does.
+    """
+    score = cache.selected.score
+    apart = score.every or score.depth is not None or cache.selected.rest.renew is not None or len(answer) > LONG
+    given = [rest, *([[token] for token in answer[:-1]] if apart else [answer[:-1]] if len(answer) > 1 else [])]
+    logits, seconds = [], []
     with torch.no_grad():
-        logits = [_read(model, cache, rest, device)[-1:]]
-        if len(answer) > 1:
-            chosen = cache.selected
-            steps = chosen.score.every or chosen.rest.renew is not None  # what a token reads depends on the one before
-            pieces = [[token] for token in answer[:-1]] if steps else [answer[:-1]]
-            logits += [_read(model, cache, piece, device) for piece in pieces]
+        for ids in given:
+            began = _now(device)
+            logits.append(_read(model, cache, ids, device)[-1 if ids is rest else 0 :])
+            if len(ids) == 1:
+                seconds.append(_now(device) - began)
     rows, wanted = torch.cat(logits).float(), torch.tensor(answer, device=device)
     logprobs = rows.log_softmax(-1).gather(1, wanted[:, None])
-    return float(logprobs.sum()), (rows.argmax(-1) == wanted).tolist()
+    first: list[bool] = (rows.argmax(-1) == wanted).tolist()
+    return _Said(
+        float(logprobs.sum()), first, median(seconds) if seconds else None, cache.account().share if apart else None
+    )
 
 
 def _read(model: Any, cache: BudgetedCache, ids: list[int], device: Any) -> Tensor:
@@ -269,7 +345,8 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
 
     ``tasks`` has the mean share of the parts of an answer that are right, by task. ``right`` is over all samples with
     Wilson's 95 % interval, ``lost`` the mean difference of log-probabilities to the full cache on the same samples,
-    nats a token, with a paired t interval. ``heads`` is the mean over the samples.
+    nats a token, with a paired t interval. ``heads``, ``places`` and ``end`` are means over the samples,
+    ``prompt`` and ``token`` medians, None where nothing was measured.
     """
     rows = []
     tasks = list(dict.fromkeys(each.task for each in answered))
@@ -291,7 +368,11 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
                 "bytes": round(mean_ci([each.bytes for each in mine]).mean),
                 "peak": round(mean_ci([each.peak for each in mine]).mean),
                 "cold": round(mean_ci([each.cold for each in mine]).mean),
+                "end": _of([each.end for each in mine], mean),
+                "prompt": _of([each.prompt for each in mine], median),
+                "token": _of([each.token for each in mine], median),
                 "heads": np.mean([each.heads for each in mine], axis=0).round(4).tolist(),
+                "places": np.mean([each.places for each in mine], axis=0).round(4).tolist(),
             }
         )
     return rows
@@ -299,3 +380,9 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
 
 def _interval(estimate: Any) -> dict[str, float]:
     return {name: value for name, value in asdict(estimate).items() if name != "n"}
+
+
+def _of(numbers: Sequence[float | None], middle: Callable[[list[float]], float]) -> float | None:
+    """The middle of the numbers that are there, to four places; None if there is none."""
+    there = [number for number in numbers if number is not None]
+    return round(middle(there), 4) if there else None

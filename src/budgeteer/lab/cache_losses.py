@@ -20,6 +20,20 @@ SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
 """Of the entries of a layer."""
 
 
+def require_losses(method: str) -> None:
+    """Refuse a method of which no losses of layers can be measured.
+
+    Raises:
+        InvalidInput: it drops the same tokens in all layers, or keeps all entries and chooses for each token.
+    """
+    chosen = selection(method)
+    if chosen.score.depth is not None or chosen.rest.renew is not None:
+        raise InvalidInput(
+            f"{method}: losses are those of layers whose entries are dropped after a prompt, each layer by itself; "
+            "give a score that does that, such as snapkv"
+        )
+
+
 def losses(
     model: Any, texts: Tensor, method: str, *, shares: Sequence[float] = SHARES, last: int = 32
 ) -> dict[str, Any]:
@@ -36,8 +50,10 @@ def losses(
         ``shares``, ``losses`` [layers][shares] in nats a token, ``method``, ``texts`` and the model's ``fingerprint``.
 
     Raises:
-        InvalidInput: texts that are no longer than what counts of them, or a model with sliding layers.
+        InvalidInput: texts that are no longer than what counts of them, a model with sliding layers, or a method that
+            :func:`require_losses` refuses.
     """
+    require_losses(method)
     if any(window is not None for window in windows_of(model)):
         raise InvalidInput(
             f"{type(model).__name__} has layers with a sliding window, whose losses are no part of one sum with "

@@ -1,4 +1,4 @@
-"""What ``budgeteer cache eval`` measured, as one HTML file: quality against bytes, and what each head kept."""
+"""What ``budgeteer cache eval`` measured, as one HTML file: quality against bytes, what each head kept, and where."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ def render(rows: Sequence[Mapping[str, Any]], model: str) -> str:
     note = (
         f"{model}, {rows[0]['samples']} texts. Right: greedy decoding would write the whole answer, with Wilson's 95 % "
         "interval. Log p lost: of the answer against the full cache on the same texts, nats a token, with a paired "
-        "95 % interval. Bytes: held when the answer begins, on the mean."
+        "95 % interval. Bytes: held when the answer begins, on the mean; kept at the end: entries, when the answer is "
+        "written. Peak: of the bytes while the prompt was read. Times over those of the full cache on the same text, "
+        "medians: of reading the prompt and choosing, and of a token behind it; other work on the machine is in them."
     )
     sections = [f'<header>\n<h1>budgeteer: budgets of a cache</h1>\n<p class="lead">{clean(note)}</p>\n</header>']
     for known in (True, False):
         if mine := [row for row in rows if row["known"] == known]:
             asked = "Question known when the choice is made" if known else "Question asked after the choice"
             sections += [_section(asked, _curves(mine) + _table(mine))]
-    sections.append(_maps(rows))
+    sections += [_maps(rows), _places(rows)]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -90,11 +92,13 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     tasks = list(rows[0]["tasks"])
-    head = ["method", "budget", "kept", "bytes", "right", "log p lost", *tasks]
+    head = ["method", "budget", "kept", "at the end", "bytes", "peak", "prompt", "token", "right", "log p lost", *tasks]
     body = []
     for row in sorted(rows, key=lambda row: float(row["lost"]["mean"])):
         right, lost = row["right"], row["lost"]
-        cells = [clean(row["budget"]), percent(row["kept"]), f"{row['bytes']:,}"]
+        cells = [clean(row["budget"]), percent(row["kept"]), "" if row["end"] is None else percent(row["end"])]
+        cells += [f"{row[name]:,}" for name in ("bytes", "peak")]
+        cells += ["" if row[name] is None else f"{row[name]:.2f}" for name in ("prompt", "token")]
         cells.append(f"{percent(right['mean'])} [{percent(right['low'])}, {percent(right['high'])}]")
         cells.append(f"{lost['mean']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}]")
         body.append((clean(row["method"]), [*cells, *(percent(row["tasks"][task]) for task in tasks)]))
@@ -124,3 +128,30 @@ def _maps(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     note = "The stronger a cell, the more of its entries a head of a layer holds; hover for the number."
     return _section("What each head kept", f'<div class="pair">{"".join(drawn.values())}</div>', note)
+
+
+def _places(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Shares of the entries of each part of the text that each layer holds; the smallest budget of the best methods."""
+    drawn = []
+    for method in best(rows)[:MAPS]:
+        row = min((row for row in rows if row["method"] == method), key=lambda row: (not row["known"], row["kept"]))
+        if not row["places"]:
+            continue
+        parts, asked = len(row["places"][0]), "known" if row["known"] else "unknown"
+        name = f"{method} at {row['budget']}, question {asked}: by place"
+        drawn.append(
+            f'<figure class="card"><h3>{clean(name)}</h3>'
+            + svg.heat_map(
+                row["places"],
+                columns=[f"{percent(part / parts)} to {percent((part + 1) / parts)}" for part in range(parts)],
+                rows=[str(layer) for layer in range(len(row["places"]))],
+                title=name,
+                labels=("part of the text", "layer"),
+                said="of the entries are held in layer",
+            )
+            + "</figure>"
+        )
+    if not drawn:
+        return ""
+    note = "The stronger a cell, the more of the entries of this part of the text the heads of a layer hold."
+    return _section("Which parts of the text were kept", f'<div class="pair">{"".join(drawn)}</div>', note)

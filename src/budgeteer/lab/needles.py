@@ -1,8 +1,9 @@
 """Texts with something to find, in the manner of RULER (arXiv 2404.06654).
 
-Its needles (single, multikey, multivalue, multiquery), chains of variables, common and frequent words; and two more:
-rules at the beginning of a prompt, and a conversation whose episodes say different things in the same words. An answer
-with several parts has them in an order that the question asks for, separated by commas.
+Its needles (single, multikey, multivalue, multiquery), chains of variables, common and frequent words; and three more:
+rules at the beginning of a prompt, a conversation whose episodes say different things in the same words, and a list
+that is written again, so that half of the text is generated. Its questions about paragraphs are in ``paragraphs``. An
+answer with several parts has them in an order that the question asks for, separated by commas.
 """
 
 from __future__ import annotations
@@ -65,11 +66,24 @@ class Asked(NamedTuple):
     Attributes:
         text: ``(n) -> text``, longer for larger n, from n = 0.
         question, answer: as a :class:`Sample` has them.
+        written: ``(n) -> answer`` in the place of ``answer``, where it is as long as the text; it counts as length.
     """
 
     text: Callable[[int], str]
     question: str
     answer: str
+    written: Callable[[int], str] | None = None
+
+    def sample(self, task: str, length: int, size: Callable[[str], int]) -> Sample | None:
+        """The longest text of at most ``length`` tokens with its question; None if not even the shortest fits."""
+
+        def taken(n: int) -> int:
+            return size(self.text(n) + self.question + ("" if self.written is None else self.written(n)))
+
+        if taken(0) > length:
+            return None
+        n = largest(lambda n: taken(n) <= length, length)
+        return Sample(task, self.text(n), self.question, self.answer if self.written is None else self.written(n))
 
 
 def single(rng: np.random.Generator) -> Asked:
@@ -163,6 +177,21 @@ def episodes(rng: np.random.Generator) -> Asked:
     return Asked(text, f"\nThe number in the talk about {topics[asked]} is", f" {numbers[asked]}")
 
 
+def generation(rng: np.random.Generator) -> Asked:
+    """A list of numbers, which is written once more: half of all tokens are generated, and each asks for its place."""
+    numbers = [str(number) for number in rng.permutation(np.arange(1000, 10_000))]
+
+    def listed(more: int) -> str:
+        return ", ".join(numbers[: 4 + more])
+
+    return Asked(
+        lambda n: f"Numbers: {listed(n)}.\n",
+        "The same numbers again, in the same order:",
+        "",
+        lambda n: " " + listed(n),
+    )
+
+
 TASKS: dict[str, Callable[[np.random.Generator], Asked]] = {
     "multikey": multikey,
     "single": single,
@@ -173,6 +202,7 @@ TASKS: dict[str, Callable[[np.random.Generator], Asked]] = {
     "frequent": frequent,
     "instructions": instructions,
     "episodes": episodes,
+    "generation": generation,
 }
 """Name -> function of random numbers. Its place is part of the seed: new ones come last."""
 
@@ -216,7 +246,8 @@ def samples(task: str, count: int, length: int, size: Callable[[str], int], *, s
     Args:
         task: one of :data:`TASKS`.
         count: how many, >= 1.
-        length: tokens of context and question together; a text has at most as many, and at least nine tenths.
+        length: tokens of context and question together, and of the answer where it is as long as the text; a text has
+            at most as many, and at least nine tenths.
         size: tokens of a text, such as ``lambda text: len(tokenizer(text)["input_ids"])``.
         seed: of the draws; a sample depends on task, seed and its number alone.
 
@@ -232,8 +263,7 @@ def samples(task: str, count: int, length: int, size: Callable[[str], int], *, s
 
 
 def _sample(task: str, length: int, size: Callable[[str], int], rng: np.random.Generator) -> Sample:
-    asked = TASKS[task](rng)
-    if size(asked.text(0) + asked.question) > length:
+    found = TASKS[task](rng).sample(task, length, size)
+    if found is None:
         raise InvalidInput(f"{length} tokens do not hold what {task} needs; give a larger length")
-    longest = largest(lambda count: size(asked.text(count) + asked.question) <= length, length)
-    return Sample(task, asked.text(longest), asked.question, asked.answer)
+    return found

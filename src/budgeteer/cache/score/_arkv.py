@@ -6,14 +6,14 @@ in LLMs", arXiv 2603.08727.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+
+import torch
+from torch import Tensor
 
 from budgeteer.cache.kit import before, blocks, observers, of_groups, smoothed
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def arkv(gamma: float = 0.5, window: int = 32, kernel: int = 5, every: int = 0) -> Score:
@@ -39,11 +39,8 @@ def arkv(gamma: float = 0.5, window: int = 32, kernel: int = 5, every: int = 0) 
         )
 
     def score(cells: Cells, memory: Tensor) -> Tensor:
-        first = cells.keys.new_zeros(*cells.queries.shape[:2], cells.keys.shape[2]).float()
-        second = first.clone()
-        for block in blocks(cells):
-            first = first + block.sum(2)
-            second = second + block.square().sum(2)
+        sums = blocks(cells, lambda block: torch.stack([block.sum(2), block.square().sum(2)]))
+        first, second = functools.reduce(torch.add, sums)
         count = observers(cells)[:, None, None]
         mean = first / count
         variance = (second - count * mean.square()).clamp(min=0) / (count - 1).clamp(min=1)

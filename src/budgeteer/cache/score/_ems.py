@@ -43,6 +43,6 @@ def ems(window: int = 32, every: int = 0) -> Score:
 
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
-    for block in blocks(cells):
-        memory = memory + of_groups(block.sum(2), cells.keys.shape[1]).mean(2)[..., None]
+    for read in blocks(cells, lambda block: block.sum(2)):
+        memory = memory + of_groups(read, cells.keys.shape[1]).mean(2)[..., None]
     return memory

@@ -33,8 +33,8 @@ def h2o(recent_share: float = 0.5, every: int = 1) -> Score:
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
     kv_heads = cells.keys.shape[1]
-    for block in blocks(cells):
-        memory = memory + of_groups(block.sum(2), kv_heads).mean(2)[..., None]
+    for read in blocks(cells, lambda block: block.sum(2)):
+        memory = memory + of_groups(read, kv_heads).mean(2)[..., None]
     return memory
 
 

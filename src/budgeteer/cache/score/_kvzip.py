@@ -21,10 +21,11 @@ def kvzip(sinks: int = 4) -> Score:
     Formula: score_i = max over the query heads of the group and over the queries of the second reading of a[h, q, i],
     softmax attention over the first reading and the second one so far.
     Helps when the questions come later: what it takes to write the context again serves any of them. A prompt is read
-    twice, which takes two to three times as long, and all layers are held until then. The paper asks the model in words
-    to repeat the context before the second reading; a cache has no tokenizer, and here the context simply follows
-    itself. Heads of all layers compete (``split=layers``, the default), or those of one (``split=ada-kv:safe=0``).
-    Layers that slide cannot see the first reading, so that models with such layers are refused.
+    twice, which takes three times as long or, if it is long, six times, and all layers are held until then. The paper
+    asks the model in words to repeat the context before the second reading; a cache has no tokenizer, and here the
+    context simply follows itself. Heads of all layers compete (``split=layers``, the default), or those of one
+    (``split=ada-kv:safe=0``). Layers that slide cannot see the first reading, so that models with such layers are
+    refused.
 
     Args:
         sinks: entries at the beginning that are always kept, >= 0.
@@ -36,8 +37,8 @@ def kvzip(sinks: int = 4) -> Score:
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
     kv_heads = cells.keys.shape[1]
-    for block in blocks(cells):
-        memory = memory.maximum(of_groups(block, kv_heads).amax(dim=(2, 3))[..., None])
+    for most in blocks(cells, lambda block: of_groups(block, kv_heads).amax(dim=(2, 3))):
+        memory = memory.maximum(most[..., None])
     return memory
 
 

@@ -35,9 +35,8 @@ def prefix_kv(sinks: int = 4, every: int = 0) -> Score:
 
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
-    for block in blocks(cells):
-        read = of_groups(block.sum(2), cells.keys.shape[1]).mean(2)
-        memory = memory + over_heads(cells, read)[..., None]
+    for read in blocks(cells, lambda block: block.sum(2)):
+        memory = memory + over_heads(cells, of_groups(read, cells.keys.shape[1]).mean(2))[..., None]
     return memory
 
 

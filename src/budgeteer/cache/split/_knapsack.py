@@ -33,7 +33,11 @@ def knapsack(losses: str | Mapping[str, Any] = "") -> Split:
         losses: their JSON file, or its content: ``shares`` rising, the last one 1, ``losses`` [layers][shares] and, if
             they are for one model only, its ``fingerprint``.
     """
-    shares, table, fingerprint = _read(losses) if isinstance(losses, str) else _checked(losses, "losses")
+    if isinstance(losses, str):
+        changed = Path(losses).stat().st_mtime_ns if Path(losses).exists() else 0
+        shares, table, fingerprint = _read(losses, changed)
+    else:
+        shares, table, fingerprint = _checked(losses, "losses")
 
     def sizes(groups: Groups) -> tuple[Tensor, ...]:
         if groups.layers != len(table):
@@ -73,7 +77,8 @@ def _solved(
 
 
 @lru_cache(8)
-def _read(path: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
+def _read(path: str, changed: int) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
+    """The losses of a file, read anew when it has ``changed``."""
     if not path:
         raise InvalidInput("knapsack needs measured losses: give losses=FILE (budgeteer cache train knapsack)")
     try:
