@@ -21,7 +21,6 @@ from budgeteer.adapters.smolagents import AgentModel, spending  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.metering.agents import AgentBudget  # noqa: E402
 
-
 ran: list[str] = []
 
 
