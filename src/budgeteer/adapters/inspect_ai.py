@@ -98,7 +98,7 @@ def covering(budget: AgentBudget) -> Iterator[AgentBudget]:
 
 
 @hooks("budgeteer", "reserves before each call of a model what it can cost, and settles after it")
-class _Covering(Hooks):
+class _Covering(Hooks):  # type: ignore[misc]
     """The one subscriber of this process, which is asleep without a budget."""
 
     budget: ClassVar[AgentBudget | None] = None
