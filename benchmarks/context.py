@@ -2,6 +2,7 @@
 
     python benchmarks/context.py DATA.jsonl.gz --encoder FOLDER    # writes benchmarks/results/context.json
     python benchmarks/context.py DATA.jsonl.gz --quick             # smoke test: few questions, no models
+    python benchmarks/context.py --table benchmarks/results/context.json    # the table of docs/context.md
 
 DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0). A
 prompt is one message with the candidates, a line each in an order drawn from a seed, and one with the question. The
@@ -208,7 +209,8 @@ def interval(values: Any) -> dict[str, float]:
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--table", type=Path, default=None, help="print the table of these results, and nothing else")
     parser.add_argument("--encoder", default=None, help="folder or name of a sentence encoder (all-MiniLM-L6-v2)")
     parser.add_argument("--model", default=None, help="folder or name of a causal model, for self-information")
     parser.add_argument("--tokenizer", default=None, help="a tokenizer.json; default: words")
@@ -219,6 +221,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
+    if args.table is not None:
+        print(table(json.loads(args.table.read_text(encoding="utf-8"))["rows"]))
+        return
+    if args.data is None:
+        parser.error("give DATA, or --table")
     opened = gzip.open if args.data.suffix == ".gz" else open
     with opened(args.data, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file][: 4 if args.quick else args.limit]
@@ -307,6 +314,24 @@ def share(values: Sequence[float]) -> dict[str, float]:
         found = wilson(int(sum(values)), len(values))
         return {"mean": found.mean, "low": found.low, "high": found.high}
     return interval(values)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Recall in per cent with its interval, and behind it how often the answer is there, as Markdown."""
+
+    def cell(row: dict[str, Any]) -> str:
+        recall = row["recall"]
+        low, high = (100 * recall[end] for end in ("low", "high"))
+        return f"{100 * recall['mean']:.0f} [{low:.0f}, {high:.0f}]; {100 * row['answer']['mean']:.0f}"
+
+    budgets = sorted({row["budget"] for row in rows})
+    by = {(row["reducer"], row["budget"]): row for row in rows}
+    lines = ["| reducer | " + " | ".join(f"{budget:,} tokens" for budget in budgets) + " |"]
+    lines.append("|---" * (len(budgets) + 1) + "|")
+    for name in dict.fromkeys(row["reducer"] for row in rows):
+        cells = [cell(by[name, budget]) if (name, budget) in by else "" for budget in budgets]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _write(args: argparse.Namespace, rows: Sequence[Any], asked: Sequence[bool], results: list[dict[str, Any]]) -> None:

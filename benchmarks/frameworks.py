@@ -81,7 +81,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         "  CrewAI and LangGraph are asked for whole answers; their row `stream` is the loop again, awaited in the last",
         "  three. DSPy's ReAct calls one tool at a time. CrewAI's end after five equal calls is lifted.",
         "- The [Claude Agent SDK](agents.md#in-your-framework) has no row: its command makes the calls, and the",
-        "  gateway keeps the budget. `tests/frameworks/test_claude_agent_sdk.py` runs it in a loop, and for an answer.",
+        "  gateway keeps the budget, which knows requests and no agents: sub-agents and tools have no parts there.",
+        "  `tests/frameworks/test_claude_agent_sdk.py` runs the real command in a loop, and for one answer.",
+        "- Tools of [MCP servers](agents.md#in-your-framework) have no row: a session asks no model, so that there are",
+        "  no tokens to bill. What its calls may do (run too often, at once, return megabytes, raise, hang) is tested",
+        "  with a real server in `tests/adapters/test_agent_budgets.py`.",
         "- AG2 has no limit that ends a run: `TokenMonitor` warns. Its runs were ended after 12 calls here.",
         "- smolagents asks with a prompt of 4 kB, which leaves room for a step or two within such a budget.",
         "- Bytes bound tokens four to one here, so that a budget by bytes stops early; with the model's tokenizer more",
@@ -112,6 +116,7 @@ def main() -> None:
     names = parser.parse_args().names
     kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     rows = [row for row in kept if row["framework"] not in names and row["framework"] in every] + measure(names)
+    rows.sort(key=lambda row: every.index(row["framework"]))
     faults = {f"{row['framework']}, {row['scenario']}, {row['arm']}": fault(row) for row in rows if row["arm"] != "own"}
     for name, wrong in faults.items():
         if wrong:

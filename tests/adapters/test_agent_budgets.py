@@ -139,11 +139,16 @@ def test_tools_of_an_mcp_server():
     def fails() -> str:
         raise ValueError("no such thing")
 
+    @server.tool()
+    async def hangs() -> str:
+        await asyncio.sleep(3600)
+        return ""
+
     async def main():
         budget = AgentBudget.parse("10k, tool:find:2, bytes:9k")
         async with Client(server) as client:
             mine = spending(client, budget)
-            assert [tool.name for tool in (await mine.list_tools()).tools] == ["find", "picture", "fails"]
+            assert [tool.name for tool in (await mine.list_tools()).tools] == ["find", "picture", "fails", "hangs"]
             first = await mine.call_tool("find", {"query": "x"})
             assert (first.content[0].text, first.is_error) == ("found " * 1_000, False)
             left = budget.allowance.remaining["bytes"]
@@ -158,6 +163,13 @@ def test_tools_of_an_mcp_server():
             assert third.content[0].text.startswith("[find was not called: ")
         assert budget.spent["tool:find"] == 2
         assert budget.allowance.remaining["bytes"] >= 0
+        impatient = AgentBudget.parse("10k, tool:hangs:2", patience=0.1)
+        async with Client(server) as client:
+            mine = spending(client, impatient)
+            found = await asyncio.gather(*[mine.call_tool("hangs") for _ in range(3)])  # at once
+        assert all(one.is_error for one in found)
+        assert sum(one.content[0].text.startswith("[hangs gave no answer within 0.1 s") for one in found) == 2
+        assert impatient.spent["tool:hangs"] == 2
 
     asyncio.run(main())
 

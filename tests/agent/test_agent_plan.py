@@ -173,6 +173,16 @@ def test_rows_of_solve_and_rows_by_hand_are_read(tmp_path: Path) -> None:
         AgentRun("a", 1.0, 15.0, "{'all': 64}", 1, "", 1),
         AgentRun("b", 0.5, 7.0, "", 3, "t", 4),
     ]
+    for wrong, said in [
+        ({"agents": 0}, "agents from 1"),
+        ({"agents": 2.5}, "whole numbers"),
+        ({"tools": -3}, "tools from 0"),
+        ({"tokens": {"total": 12}}, "give input and output"),
+        ({"score": "nan"}, "give 0 to 1"),
+    ]:
+        file.write_text(json.dumps({"id": "a", "correct": True, "tokens": 12} | wrong) + "\n")
+        with pytest.raises(InvalidInput, match=said):
+            read(str(file))
 
 
 def test_the_command_prints_the_decision_and_writes_all_numbers(

@@ -140,6 +140,7 @@ def test_what_is_read_of_drafts_and_judgements() -> None:
     assert paths_of("A: a?\nB1. b?\n- A: c?\nC: d?\nnothing", 2, 9) == [["a?", "c?"], ["b?"]]
     agenda = Agenda(["a", "b"], {2})
     assert judged("Covers: 1, 2\nNew: 7\nTopic: 'cats'.", agenda) == ({2}, 1.0, "cats")
+    assert judged("covers: none\nnew: 30 %", agenda) == (set(), 0.3, "")
     assert judged("nothing of that kind", agenda) == (set(), 0.0, "")
 
 

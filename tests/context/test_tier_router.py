@@ -135,8 +135,12 @@ def test_bad_input(tmp_path) -> None:
     with pytest.raises(InvalidInput, match="give low, mid, high"):
         budget_mem(lambda texts: np.zeros((len(texts), 1)), lambda q, t: np.zeros(len(t)), "best")
     policy = TierPolicy(np.zeros((1, 3, 5)), np.zeros(5))
-    with pytest.raises(InvalidInput, match="use the encoder that it was trained with"):
-        policy.tiers(np.zeros((1, 1, 6)))
+    for other in ((1, 1, 6), (1, 2, 4)):
+        with pytest.raises(InvalidInput, match="use the encoder and the modules that it was trained with"):
+            policy.tiers(np.zeros(other))
+    for played in (0.5, None, (1, 2, 3)):
+        with pytest.raises(InvalidInput, match="give its quality and its cost"):
+            trained(np.zeros((4, 1, 2)), lambda query, tiers, played=played: played)
     with pytest.raises(InvalidInput, match="finite vectors"):
         trained(np.zeros((0, 1, 2)), lambda query, tiers: (0, 0))
     with pytest.raises(InvalidInput, match="no number; costs are 0 or more"):

@@ -59,7 +59,9 @@ def test_several_choices_are_reserved():
 class Searching(Scripted):
     """Calls tools as long as it is given some: each of them once in a step."""
 
-    model_info = {"function_calling": True, "vision": False}
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.model_info = {"function_calling": True, "vision": False}
 
     async def create(self, messages, **more):
         calls = [FunctionCall(id=f"{n}", name=tool.get("name"), arguments='{"query": "x", "task": "x"}')

@@ -17,8 +17,8 @@ BY = {one.name: one for one in FRAMEWORKS}
 _DONE = "Done with"
 SAID = {
     "dspy": {
-        "parts": (_DONE, 3), "wrapped": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "cached": (_DONE, 0), "several": (_DONE, 0),
-        "best of n": (_DONE, 0), "parallel": ("", 0), "elsewhere": ("", 1),
+        "parts": (_DONE, 3), "wrapped": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3),
+        "cached": (_DONE, 0), "several": (_DONE, 0), "best of n": (_DONE, 0), "parallel": ("", 0), "elsewhere": ("", 1),
     },
     "crewai": {
         "crew": (_DONE, 3), "remembering": (_DONE, 3), "waiting": (_DONE, 3), "binary": (_DONE, 3),

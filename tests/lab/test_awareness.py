@@ -47,6 +47,9 @@ def test_an_interval_wider_than_the_need_scores_nothing() -> None:
 
 def test_answers_and_the_question() -> None:
     assert answer("I think <answer>[1,200, 3000]</answer>") == (1200, 3000)
+    assert answer("<answer>[1,200, 3,000]</answer>") == (1200, 3000)
+    assert answer("<answer>[ 1200,3000 ]</answer>") == (1200, 3000)
+    assert answer("<answer>[1, 2, 3]</answer>") is None
     assert answer("<answer>[3000, 1200]</answer>") is None
     assert answer("<answer>[1, 2]</answer> no: <answer>impossible.</answer>") is False
     assert answer("<answer>3000</answer>") is None
@@ -71,4 +74,8 @@ def test_rows_of_a_file(tmp_path) -> None:
     ]:
         file.write_text(json.dumps(wrong) + "\n")
         with pytest.raises(InvalidInput, match=said):
+            read(str(file))
+    for other in ({"total": 40}, {"done": False}):
+        file.write_text("".join(json.dumps(row) + "\n" for row in (rows[0], rows[0] | other)))
+        with pytest.raises(InvalidInput, match="line 2: the run a has another total or done"):
             read(str(file))

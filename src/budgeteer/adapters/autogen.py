@@ -1,8 +1,8 @@
 """Budgets for agents of AutoGen (agentchat): ``agent = spending(AssistantAgent(...), budget)``.
 
 Every call of the agent's model is one that the budget covers, the last one without tools; its calls of tools, those of
-its workbenches included, are counted and cut; see :mod:`budgeteer.metering.agents`. What an agent or a team that is used
-as a tool streams comes when it has ended. Models that are called elsewhere, by a selector or a summary, are
+its workbenches included, are counted and cut; see :mod:`budgeteer.metering.agents`. What an agent or a team that is
+used as a tool streams comes when it has ended. Models that are called elsewhere, by a selector or a summary, are
 wrapped: ``AgentModel(client, budget)``. A model that calls through a client of openai 3 or newer is metered there, each
 attempt by itself; another one must not retry by itself (``max_retries=0``).
 """
@@ -83,8 +83,7 @@ async def _stream(call: Any, budget: AgentBudget, name: str, **named: Any) -> As
     events: list[Any] = []
 
     async def whole() -> Any:
-        async for event in call(name=name, **named):
-            events.append(event)
+        events.extend([event async for event in call(name=name, **named)])
         return events.pop()
 
     result = await budget.ause(name, whole, fit=_fit, refused=partial(_refused, name))

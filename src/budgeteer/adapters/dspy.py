@@ -52,8 +52,9 @@ def spending(module: dspy.Module, budget: AgentBudget) -> dspy.Module:
 
     Raises:
         InvalidInput: a predictor has no language model: none of its own, and none is configured. Or a model or a tool
-            spends from another budget. Or a part of it cannot be metered: tools of CodeAct run in an interpreter, ReActV2 asks for its last answer as for a step, and
-            Refine asks the configured model for advice, which has to be ``budgeted``, then.
+            spends from another budget. Or a part of it cannot be metered: tools of CodeAct run in an interpreter,
+            ReActV2 asks for its last answer as for a step, and Refine asks the configured model for advice, which has
+            to be ``budgeted``, then.
     """
     made: dict[tuple[int, bool], dspy.LM] = {}
     parts = [part for _, part in module.named_sub_modules(dspy.Module)]

@@ -31,6 +31,9 @@ class spending:
         InvalidInput: another budget counts its calls.
     """
 
+    _client: Any
+    _budget: AgentBudget
+
     def __init__(self, client: Any, budget: AgentBudget) -> None:
         if isinstance(client, spending) and spends_from(client._budget, budget, "the session"):
             client = client._client

@@ -207,9 +207,10 @@ def judged(text: str, agenda: Agenda) -> tuple[set[int], float, str]:
     """
     said = {label.lower(): value for label, value in _LABEL.findall(text)}
     numbers = {int(number) for number in re.findall(r"\d+", said.get("covers", ""))} & agenda.open
-    chance = re.search(r"\d*\.?\d+", said.get("new", ""))
+    chance = re.search(r"(\d*\.?\d+)\s*(%?)", said.get("new", ""))
     topic = said.get("topic", "").strip(" .\"'")
-    return numbers, min(1.0, float(chance[0])) if chance else 0.0, "" if topic.lower() in ("", "none") else topic[:80]
+    share = float(chance[1]) / (100 if chance[2] else 1) if chance else 0.0
+    return numbers, min(1.0, share), "" if topic.lower() in ("", "none") else topic[:80]
 
 
 def _answer(task: Task, text: str) -> str:

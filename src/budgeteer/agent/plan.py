@@ -117,18 +117,22 @@ def _run(row: Mapping[str, Any], number: int) -> AgentRun:
         raise InvalidInput(f"the score is {right}; give 0 to 1")
     tokens = row.get("tokens")
     if isinstance(tokens, Mapping):
+        if not tokens.keys() & {"input", "output"}:
+            raise InvalidInput(f"tokens are {dict(tokens)}; give input and output, or a number")
         tokens = sum(float(tokens.get(name) or 0) for name in ("input", "output"))
     spent = float("nan") if tokens is None else float(tokens)
     if not spent >= 0 or spent == math.inf:
         raise InvalidInput(f"tokens are {tokens!r}; give what the run used")
-    agents, tools = int(row.get("agents") or 1), row.get("tools") or 0
-    if agents < 1:
-        raise InvalidInput(f"agents is {agents}; give at least 1")
-    kinds = len(tools) if isinstance(tools, Mapping) else int(tools)
+    agents, tools = row.get("agents", 1), row.get("tools") or 0
+    team = float(1 if agents in (None, "") else agents)
+    kinds = float(len(tools) if isinstance(tools, Mapping) else tools)
+    if not (team >= 1 and team.is_integer() and kinds >= 0 and kinds.is_integer()):
+        raise InvalidInput(f"agents is {agents!r} and tools {tools!r}; give whole numbers, agents from 1, tools from 0")
     at = row.get("budget")
     return AgentRun(
-        str(row.get("id", number)), right, spent, "" if at is None else str(at), agents, str(row.get("task", "")), kinds
-    )
+        str(row.get("id", number)), right, spent, "" if at is None else str(at), int(team), str(row.get("task", "")),
+        int(kinds),
+    )  # fmt: skip
 
 
 def advised(

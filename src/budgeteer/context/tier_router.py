@@ -46,8 +46,8 @@ class TierPolicy:
         modules, _, width = self.weights.shape
         if states.ndim != 3 or states.shape[1:] != (modules, width - 1):
             raise InvalidInput(
-                f"states of shape {states.shape}; this router takes [n, {modules}, {width - 1}]: use the encoder that "
-                "it was trained with"
+                f"states of shape {states.shape}; this router takes [n, {modules}, {width - 1}]: use the encoder "
+                "and the modules that it was trained with"
             )
         found: F64 = np.einsum("nmd,mkd->nmk", _with_one(states), self.weights)
         return found
@@ -145,9 +145,7 @@ def trained(states: F64, play: Play, training: Training | None = None, seed: int
             rows = order[begin : begin + training.batch]
             chances = _softmax(np.einsum("nmd,mkd->nmk", x[rows], weights))
             drawn = (rng.random((len(rows), modules, 1)) > chances.cumsum(axis=2)).sum(axis=2).clip(0, len(TIERS) - 1)
-            played = np.array([play(int(row), tiers) for row, tiers in zip(rows, drawn, strict=True)], np.float64)
-            if not np.isfinite(played).all() or (played[:, 1] < 0).any():
-                raise InvalidInput("a query was played with a quality or cost that is no number; costs are 0 or more")
+            played = _played([play(int(row), tiers) for row, tiers in zip(rows, drawn, strict=True)])
             qualities = np.concatenate([qualities, played[:, 0]])[-training.window :]
             costs = np.concatenate([costs, played[:, 1]])[-training.window :]
             got = reward(played[:, 0], played[:, 1], qualities, costs, training.thrift)
@@ -161,6 +159,19 @@ def trained(states: F64, play: Play, training: Training | None = None, seed: int
                 missed = got - x[rows, 0] @ value
                 value = value + adam[1].step(missed @ x[rows, 0] / len(rows))
     return TierPolicy(weights, value)
+
+
+def _played(found: list[tuple[float, float]]) -> F64:
+    """Quality and cost of each query, [n, 2]."""
+    try:
+        played = np.array(found, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"a query was played with {found[0]!r}; give its quality and its cost") from error
+    if played.shape != (len(found), 2):
+        raise InvalidInput(f"a query was played with {found[0]!r}; give its quality and its cost")
+    if not np.isfinite(played).all() or (played[:, 1] < 0).any():
+        raise InvalidInput("a query was played with a quality or cost that is no number; costs are 0 or more")
+    return played
 
 
 def _slopes(now: F64, drawn: I64, better: F64, before: F64, training: Training) -> F64:

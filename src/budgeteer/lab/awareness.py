@@ -25,7 +25,8 @@ Write one of
 <answer>impossible</answer>"""
 """What an agent is asked behind a turn."""
 _ANSWER = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
-_INTERVAL = re.compile(r"\[\s*([\d.,_]+?)\s*,\s*([\d._]+)\s*\]")
+_INTERVAL = re.compile(r"\[\s*([\d.,_]+)\s*,\s+([\d.,_]+)\s*\]|\[\s*([\d._]+)\s*,([\d._]+)\s*\]")
+"""Two numbers; where a blank stands behind the comma between them, they may have commas of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def question(costs: Sequence[float], budget: float, unit: str = "tokens") -> str
 def answer(text: str) -> tuple[float, float] | bool | None:
     """An interval, False for "impossible", None for what cannot be read; the last answer counts.
 
-    >>> answer("<answer>[1200, 3_000]</answer>"), answer("<answer>Impossible</answer>"), answer("about 3000")
+    >>> answer("<answer>[1200, 3,000]</answer>"), answer("<answer>Impossible</answer>"), answer("about 3000")
     ((1200.0, 3000.0), False, None)
     """
     found = _ANSWER.findall(text)
@@ -101,7 +102,7 @@ def answer(text: str) -> tuple[float, float] | bool | None:
     if interval is None:
         return None
     try:
-        low, high = (float(part.replace(",", "").replace("_", "")) for part in interval.groups())
+        low, high = (float(part.replace(",", "").replace("_", "")) for part in interval.groups() if part)
     except ValueError:
         return None
     return (low, high) if low <= high else None
@@ -146,9 +147,10 @@ def read(source: str) -> list[Said]:
             Parquet.
 
     Raises:
-        InvalidInput: a column is missing, or has no number; names the row.
+        InvalidInput: a column is missing, or has no number, or a run has two totals or ends; names the row.
     """
     found = []
+    known: dict[str, tuple[float, bool]] = {}
     for place, row in rows.read(source):
         where = f"{rows.where(source)}, {place}"
         if not isinstance(row, Mapping):
@@ -166,7 +168,13 @@ def read(source: str) -> list[Said]:
         heard = answer(str(row["text"])) if "text" in row else _bounds(row, where)
         low, high = heard if isinstance(heard, tuple) else (None, None)
         good = str(done).lower() in ("true", "1", "1.0")
-        found.append(Said(str(row["run"]), spent, total, good, low, high, heard is False))
+        name = str(row["run"])
+        if known.setdefault(name, (total, good)) != (total, good):
+            raise InvalidInput(
+                f"{where}: the run {name} has another total or done than in a row before; they are those of the whole "
+                "run: give runs names of their own"
+            )
+        found.append(Said(name, spent, total, good, low, high, heard is False))
     return found
 
 

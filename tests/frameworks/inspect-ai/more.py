@@ -1,4 +1,4 @@
-"""inspect_ai: a model and tools that are put on a budget twice, and on two budgets, with a client of OpenAI's or without."""
+"""inspect_ai: a model and tools that are put on a budget twice, and on two, with a client of OpenAI's or without."""
 
 from cases import run, search
 from inspect_ai.model import ChatMessageUser, get_model
