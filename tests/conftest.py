@@ -32,6 +32,7 @@ collect_ignore_glob = [
     "clients/cases.py",
     "frameworks/*/run.py",
     "frameworks/*/more.py",
+    "frameworks/*/covered.py",
     "frameworks/cases.py",
     "frameworks/*/tasks.py",
     "frameworks/scenarios.py",

@@ -299,6 +299,7 @@ def test_train_compare_allocate_and_solve_run_them(installed, tmp_path):
     assert solved.returncode == 0, solved.stderr
 
 
+@pytest.mark.slow
 @needs_reasoner
 def test_the_first_failure_ends_a_comparison_and_the_busy_run_pauses_at_a_checkpoint(installed, tmp_path):
     needs.reasoning_gym()

@@ -110,7 +110,8 @@ def solved(model: Any, style: str, name: str) -> Run:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "transformers chat")) for kind in KINDS]
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("transformers chat", "llama.cpp raw"))) for kind in KINDS],
 )
 def test_a_strategy_runs_or_says_why_not(made: dict[str, Any], kind: str) -> None:
     style, refused = KINDS[kind]
