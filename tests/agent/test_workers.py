@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import random
 
 import pytest
 
-from budgeteer.agent.workers import AHEAD, Trajectory, lines, simulated
+from budgeteer.agent.workers import AHEAD, Trajectory, lines, read, simulated
+from budgeteer.core.errors import InvalidInput
 
 
 def drawn(seed: int) -> tuple[list[Trajectory], dict]:
@@ -91,3 +93,32 @@ def test_trajectories_of_a_task_need_not_stand_together() -> None:
     for ahead in AHEAD:
         sizes = {"environments": 2, "batch": 1, "train_seconds": 2, "ahead": ahead}
         assert simulated(apart, **sizes) == simulated(together, **sizes)
+
+
+@pytest.mark.parametrize("given", [None, True, "x", [1], -1, 1e10, 10**400, float("nan"), float("inf")])
+def test_a_duration_is_seconds_in_a_row(tmp_path, given) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_text(json.dumps({"task": "a", "seconds": given}))
+    with pytest.raises(InvalidInput, match=r"line 1: seconds are .*; give how long the run took") as told:
+        read(str(file))
+    assert len(str(told.value)) < len(str(file)) + 150  # not all digits of a long number
+
+
+@pytest.mark.parametrize("task", [None, "", ["a"], {}, True])
+def test_a_task_has_a_name(tmp_path, task) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_text(json.dumps({"task": task, "seconds": 1}))
+    with pytest.raises(InvalidInput, match="line 1: no task and no id"):
+        read(str(file))
+
+
+def test_names_may_be_numbers_and_cells_of_csv_are_texts(tmp_path) -> None:
+    (tmp_path / "runs.jsonl").write_text('{"id": 3, "seconds": 2}')
+    assert read(str(tmp_path / "runs.jsonl")) == [Trajectory("3", 2.0)]
+    (tmp_path / "runs.csv").write_text("task,seconds\na,1.5\n")
+    assert read(str(tmp_path / "runs.csv")) == [Trajectory("a", 1.5)]
+
+
+def test_where_nothing_takes_time_there_are_no_shares() -> None:
+    made = simulated([Trajectory("a", 0)], environments=1, batch=1, train_seconds=0)
+    assert lines([made])[1].split() == ["never", "wait", "0.0", "1.00x", "-", "-", "0.00,", "0", "most"]

@@ -39,6 +39,7 @@ def write_files(tmp: Path) -> None:
         "noscore": [{"id": 1, "tokens": 9}],
         "timedruns": [{"task": "a", "seconds": 2}, {"task": "b", "seconds": 1.5}],
         "badseconds": [{"task": "a", "seconds": 2}, {"task": "b", "seconds": -1}],
+        "hugeseconds": [{"task": "a", "seconds": int("9" * 400)}],
         "badscore": [{"id": 1, "score": 7, "tokens": 9}],
         "teamruns": [{"id": 1, "correct": True, "tokens": 9, "agents": 3}],
         "noanswer": [{"question": "1 + 1"}],

@@ -72,6 +72,8 @@ def test_a_shorter_text_drops_what_is_not_needed(tmp_path) -> None:
     assert short.context.count("\n") == 1
     with pytest.raises(InvalidInput, match=r"2 of 3 questions fit into 60 tokens.*at most 2 samples"):
         samples_of(questions, 3, 60, words)  # the third row's paragraph is longer than that
+    with pytest.raises(InvalidInput, match=r"0 of 3 questions fit into 5 tokens.*; give a larger length, or more rows"):
+        samples_of(questions, 2, 5, words)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,8 @@ def test_a_shorter_text_drops_what_is_not_needed(tmp_path) -> None:
         ({"question": "q", "answers": ["a", 1], "paragraphs": ["a"]}, "answers is missing or no list of texts"),
         ({"question": "q", "answers": ["yes"], "paragraphs": ["b"]}, "'yes' stands in no paragraph.*field 'gold'"),
         ({"question": "q", "answers": ["a"], "paragraphs": ["a"], "gold": []}, "gold is missing or no list"),
+        ({"question": "\ud800", "answers": ["a"], "paragraphs": ["a"]}, "question is missing or no text"),
+        ({"question": "q", "answers": ["a"], "paragraphs": ["a", "\ud800"]}, "paragraphs is missing or no list"),
     ],
 )
 def test_a_row_that_lacks_something_is_refused_by_its_line(tmp_path, row, says: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from budgeteer.core.errors import InvalidInput
 
 AHEAD = (0, 1, math.inf)
 """Steps that are compared: coupled, one step ahead, and workers that never wait."""
+
+LONGEST = 1_000_000_000
+"""Seconds that a trajectory may take."""
 
 
 class Trajectory(NamedTuple):
@@ -129,15 +133,17 @@ def read(source: str) -> list[Trajectory]:
 def _trajectory(row: Any, where: str) -> Trajectory:
     if not isinstance(row, Mapping):
         raise InvalidInput(f"{where}: not an object with fields; give a run a row")
-    task = row.get("task", row.get("id"))
-    if task is None:
-        raise InvalidInput(f"{where}: no task and no id; give the runs of a task the same one")
+    task, given = row.get("task", row.get("id")), row.get("seconds")
+    if isinstance(task, bool) or not isinstance(task, str | int | float) or task == "":
+        raise InvalidInput(f"{where}: no task and no id; give the runs of a task the same one, a text or a number")
     try:
-        seconds = float(row.get("seconds", math.nan))
-    except (TypeError, ValueError):
+        seconds = math.nan if given is None or isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise InvalidInput(f"{where}: seconds are {row.get('seconds')!r}; give how long the run took")
+    if not 0 <= seconds <= LONGEST:
+        raise InvalidInput(
+            f"{where}: seconds are {reprlib.repr(given)}; give how long the run took, {LONGEST:,} at most"
+        )
     return Trajectory(str(task), seconds)
 
 
@@ -147,8 +153,10 @@ def lines(schedules: Sequence[Schedule]) -> list[str]:
     for each in schedules:
         name = {0: "coupled", math.inf: "never wait"}.get(each.ahead, f"{each.ahead:g} ahead")
         faster = schedules[0].seconds / each.seconds if each.seconds else 1.0
+        # where nothing took any time, nothing has a share of it
+        worked, learnt = ("-" if math.isnan(x) else f"{100 * x:.1f} %" for x in (each.environments, each.trainer))
         made.append(
-            f"{name:24} {each.seconds:10,.1f} {faster:6.2f}x {100 * each.environments:11.1f} % "
-            f"{100 * each.trainer:6.1f} % {each.staleness:6.2f}, {each.stalest} most"
+            f"{name:24} {each.seconds:10,.1f} {faster:6.2f}x {worked:>13} {learnt:>8} {each.staleness:6.2f}, "
+            f"{each.stalest} most"
         )
     return made

@@ -36,8 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
     plan.add_argument("--out", type=Path, metavar="FILE", help="all numbers as JSON")
     workers = commands.add_parser("workers", help="training an agent: workers that wait for the trainer, or do not")
+    workers.description = (
+        "How long training takes with workers that wait for the trainer, are one step ahead, or never wait (DART): "
+        "steps of the trainer are simulated on recorded durations. The table has the total time, how busy environments "
+        "and trainer were, and by how many updates the weights that made a trajectory were behind."
+    )
     workers.add_argument(
-        "runs", metavar="RUNS", help="rows with task (or id) and seconds, a trajectory each; - is standard input"
+        "runs",
+        metavar="RUNS",
+        help="rows with task (or id) and seconds, a trajectory each and how long it held its environment; - is JSON "
+        "lines on standard input",
     )
     workers.add_argument("--environments", type=int, required=True, metavar="N", help="trajectories at once")
     workers.add_argument(

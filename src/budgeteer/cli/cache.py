@@ -336,7 +336,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise InvalidInput(f"task {TASK} and --qa FILE, whose questions it asks, go together; give both or none")
     questions = read_questions(args.qa) if args.qa else []
     if args.qa and len(questions) < args.samples:
-        raise InvalidInput(f"{args.qa} has {len(questions)} questions; give --samples {len(questions)} or more rows")
+        fewer = f"--samples {len(questions)} or " if len(questions) > 1 else ""
+        raise InvalidInput(f"{args.qa} has {len(questions)} questions; give {fewer}more rows")
     given = args.methods or [name for name, method in registry.of("score").items() if not method.arguments]
     methods = [selection(method).name for method in given]
     cache_eval.check(methods, budgets, args.length)

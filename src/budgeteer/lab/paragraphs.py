@@ -6,10 +6,11 @@ first that does not fit: those of the row, and where they are too few, those of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def _question(row: Any) -> Question:
     if not isinstance(row, Mapping):
         raise InvalidInput("no object; give one with question, answers and paragraphs")
     question = row.get("question")
-    if not isinstance(question, str) or not question.strip():
+    if not _is_text(question):
         raise InvalidInput("question is missing or no text; write it there")
     given = row.get("answers", row.get("answer"))
     answers = _texts("answers", [given] if isinstance(given, str) else given)
@@ -90,9 +91,14 @@ def _texts(name: str, given: Any) -> list[str]:
     Raises:
         InvalidInput: it is none, or is empty.
     """
-    if not isinstance(given, list) or not given or not all(isinstance(each, str) and each.strip() for each in given):
+    if not isinstance(given, list) or not given or not all(map(_is_text, given)):
         raise InvalidInput(f'{name} is missing or no list of texts; give one text or more, such as ["..."]')
     return list(dict.fromkeys(" ".join(each.split()) for each in given))
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is a text that a tokenizer reads: not blank, and without half of a surrogate pair."""
+    return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
 
 
 def _holds(paragraph: str, answers: Sequence[str]) -> bool:
@@ -127,7 +133,7 @@ def samples_of(
     if len(found) < count:
         raise InvalidInput(
             f"{len(found)} of {len(questions)} questions fit into {length} tokens with the paragraphs that they need; "
-            f"give a larger length, at most {max(len(found), 1)} samples, or more rows"
+            f"give a larger length, {f'at most {len(found)} samples, ' if len(found) > 1 else ''}or more rows"
         )
     return found
 
