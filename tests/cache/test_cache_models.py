@@ -411,7 +411,7 @@ def test_beams_and_assistants_are_refused() -> None:
         ("cache:8", "snapkv", "leaves 8 tokens a head, and snapkv always keeps 32"),
         ("4", "streaming-llm:every=0", None),
         ("3", "streaming-llm", "always keeps 4"),
-        ("0%", "knorm", "is not positive"),
+        ("0%", "knorm", "is not positive; give more than 0"),
         ("101%", "knorm", "up to 100%"),
         ("bytes:25%", "knorm", "up to 100%"),
         ("$5", "knorm", "a cache has no budget of"),

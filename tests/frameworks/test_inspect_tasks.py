@@ -38,7 +38,11 @@ def test_a_hook_covers_every_model_of_an_eval_and_ends_samples_that_do_not_fit(t
     assert short["spent"] % 30 == 0
     assert found["failed"]["held"] == 0
     assert found["failed"]["spent"] > 100 + 30  # what was reserved for the call that failed, and the grader's
+    # inspect logs what a hook raises and goes on, so that a call that nothing bounds would be made and not charged
+    endless = {"spent": 0, "held": 0, "limited": ["custom"] * 2, "samples": 2, "asked": 0}
+    assert found["endless"] == endless
     assert "another budget covers" in found["refused"]
+    assert "'50k' is no budget; give AgentBudget.parse" in found["none"]
 
 
 def test_tasks_of_inspect_score_a_scripted_model(tmp_path):

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from budgeteer.adapters.wrapped import counted, refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
-from budgeteer.metering.agents import REFUSALS, AgentBudget
+from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.call import Call
 from budgeteer.metering.estimate import worst_case
 from budgeteer.metering.outcome import Outcome
@@ -79,13 +79,16 @@ def metered(tools: Sequence[Tool | ToolDef | Callable[..., Any]], budget: AgentB
 def covering(budget: AgentBudget) -> Iterator[AgentBudget]:
     """While it is open, every call of every model in an eval of this process is reserved before and settled after.
 
-    A request without a cap gets that of the budget's bounds. A call that failed is charged what it reserved, at the
-    next call or the end. Models of :func:`spending` meter themselves, and are not charged twice. Calls that no eval
-    makes through inspect's models, and calls of tools, are not seen.
+    A request without a cap gets that of the budget's bounds. A call that cannot be reserved, such as one without a cap
+    where the bounds have none either, ends its sample like one that does not fit. A call that failed is charged what it
+    reserved, at the next call or the end. Models of :func:`spending` meter themselves, and are not charged twice. Calls
+    that no eval makes through inspect's models, and calls of tools, are not seen.
 
     Raises:
-        InvalidInput: another budget covers the evals of this process.
+        InvalidInput: another budget covers the evals of this process, or this is none.
     """
+    if not isinstance(budget, AgentBudget):
+        raise InvalidInput(f"{budget!r:.60} is no budget; give AgentBudget.parse('50k')")
     if _Covering.budget is not None:
         raise InvalidInput("another budget covers the evals of this process already; end that one first")
     _Covering.budget = budget
@@ -114,11 +117,11 @@ class _Covering(Hooks):  # type: ignore[misc]
             return
         await _settled(Answer(outcome=Outcome.UNKNOWN))  # an attempt before this one, which failed
         metering, config = budget.metering, data.config
-        worst = worst_case(_request(data.input, data.tools, config, budget), metering.bounds)
-        call = Call(metering, metering.plan("", "chat", data.model_name, worst, cap=worst.output))
         try:
+            worst = worst_case(_request(data.input, data.tools, config, budget), metering.bounds)
+            call = Call(metering, metering.plan("", "chat", data.model_name, worst, cap=worst.output))
             await call.astart()
-        except REFUSALS as error:
+        except Exception as error:  # not refusals alone: inspect logs what else a hook raises, and asks the model
             left = min(budget.allowance.remaining.values())
             raise LimitExceededError("custom", value=left, limit=left, message=f"budgeteer: {error}") from error
         config.max_tokens = worst.output

@@ -120,7 +120,7 @@ class Budget:
             if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | Fraction):
                 raise InvalidInput(f"a Budget's fraction is {self.fraction!r}; give a fractions.Fraction")
             if self.fraction <= 0:
-                raise InvalidInput(f"a Budget of {self.fraction} of its reference is not positive")
+                raise InvalidInput(f"a Budget of {self.fraction} of its reference is not positive; give more than 0")
         object.__setattr__(self, "kind", canonical(self.kind))
 
     @classmethod

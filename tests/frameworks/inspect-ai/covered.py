@@ -71,11 +71,34 @@ spare = parsed("10k")
 own = ran(spare, ["a", "b"], model=spending(scripted(), spare))
 short = ran(parsed("300"), ["a", "b", "c", "d", "e", "f"])
 failed = ran(parsed("10k"), ["fail"])
-refused = ""
-with covering(parsed("1k")):
+asked = len(caps)
+endless = ran(AgentBudget.parse("10k", bounds=Bounds(max_output=None)), ["a", "b"])  # no cap, in no place
+endless["asked"] = len(caps) - asked
+
+
+def refusal(budget):
     try:
-        with covering(parsed("1k")):
+        with covering(budget):
             pass
     except InvalidInput as error:
-        refused = str(error)
-print(json.dumps({"plain": plain, "cap": capped, "own": own, "short": short, "failed": failed, "refused": refused}))
+        return str(error)
+    return ""
+
+
+none = refusal("50k")
+with covering(parsed("1k")):
+    refused = refusal(parsed("1k"))
+print(
+    json.dumps(
+        {
+            "plain": plain,
+            "cap": capped,
+            "own": own,
+            "short": short,
+            "failed": failed,
+            "endless": endless,
+            "none": none,
+            "refused": refused,
+        }
+    )
+)

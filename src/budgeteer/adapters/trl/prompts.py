@@ -21,7 +21,9 @@ def tokenized(trainer: Any, rows: Any) -> list[list[int]]:
         InvalidInput: there is no such column, or a row of it is no prompt, or no tokenizer can read it.
     """
     if "prompt" not in rows.column_names:
-        raise InvalidInput(f"the data set has no column 'prompt', only {', '.join(rows.column_names)}")
+        raise InvalidInput(
+            f"the data set has no column 'prompt', only {', '.join(rows.column_names)}; rename the one that has them"
+        )
     prompts, ids = list(rows["prompt"]), []
     require_prompts(prompts, trainer._tokenizer)
     for first in range(0, len(prompts), _AT_ONCE):

@@ -92,16 +92,21 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         InvalidInput: says what to set instead.
     """
     name = f"recipe {recipe.name!r}"
+    other = "choose another recipe, or train an embedded model with `budgeteer train`"
     if recipe.carry is not None:
-        raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer")
+        raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer; {other}")
     if recipe.replay is not None:
-        raise InvalidInput(f"{name} learns from rollouts of earlier steps again, which this trainer does not offer")
+        raise InvalidInput(
+            f"{name} learns from rollouts of earlier steps again, which this trainer does not offer; {other}"
+        )
     if isinstance(recipe.branch, Branch):
-        raise InvalidInput(f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer")
+        raise InvalidInput(
+            f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer; {other}"
+        )
     if recipe.variant is not None and SOLUTION not in recipe.variant.needs:
         raise InvalidInput(
             f"{name} changes the texts of prompts in the course of the run, and here they are those of the data set; "
-            "choose another recipe, or train an embedded model with `budgeteer train`"
+            f"{other}"
         )
     if recipe.loss != Loss():
         raise InvalidInput(
@@ -120,7 +125,7 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
                 f"{', '.join(sorted(TOKEN_MEANS))}"
             )
         if recipe.token_weight(np.array([2, 1]), np.array([0, 0])).ndim != 1:
-            raise InvalidInput(f"{name} has a weight for each token; this trainer takes one a rollout")
+            raise InvalidInput(f"{name} has a weight for each token; this trainer takes one a rollout; {other}")
     if recipe.advantage is not grpo_advantage and (args.scale_rewards, args.multi_objective_aggregation) != (
         "group", "sum_then_normalize",
     ):  # fmt: skip
@@ -193,7 +198,7 @@ def refuse_prompts(
 
     length = np.array([len(ids) for ids in prompts], np.int64)
     if not length.all():
-        raise InvalidInput(f"the prompt in {place(int(np.argmin(length)))} has no tokens")
+        raise InvalidInput(f"the prompt in {place(int(np.argmin(length)))} has no tokens; drop it")
     if positions and int(length.max()) + most > positions:
         row = int(np.argmax(length))
         raise InvalidInput(
