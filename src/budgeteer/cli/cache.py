@@ -55,10 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
     evaluated.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
     evaluated.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE.html",
-        help="page with quality against bytes, all numbers, and which heads and parts of the text were kept",
+        "--report", type=Path, metavar="FILE.html", help="page: quality against bytes, all numbers, what was kept where"
     )
     apart = commands.add_parser(
         "parallel", help="what it costs to read documents apart, once each for many prompts (APE), tuned and held out"
