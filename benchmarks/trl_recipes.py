@@ -21,6 +21,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,13 @@ def right(completions: Sequence[Any], answer: Sequence[str], **columns: Any) -> 
 
 
 def load(model: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder, or of a GGUF file."""
+    """Model and tokenizer of a folder, or of a GGUF file, to be changed at will."""
+    return deepcopy(loaded(model))
+
+
+@cache
+def loaded(model: str) -> tuple[Any, Any]:
+    """The same, read once: unpacking a GGUF file takes as long as several steps."""
     path = Path(model)
     where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
     weights = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more)
