@@ -222,7 +222,10 @@ def load(folder: Path) -> Llama:
         config = LlamaConfig.from_hf(json.loads((folder / "config.json").read_text()))
         state = load_file(folder / "model.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read a Llama model in {folder}: {error}") from error
+        raise CheckpointError(
+            f"cannot read a Llama model in {folder}: {error}; give a folder with config.json and model.safetensors of "
+            "a small Llama, or, to `budgeteer train`, hf:FOLDER of any causal model of transformers"
+        ) from error
     model = Llama(config)
     model.load_hf_state(state)
     return model

@@ -85,8 +85,13 @@ class Request:
             raise InvalidInput("the prompt is empty; give text or a chat")
         if self.max_tokens < 1 or self.n < 1:
             raise InvalidInput(f"max_tokens={self.max_tokens} and n={self.n}; both are at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise InvalidInput(f"temperature is {self.temperature}; give a finite value of 0 or more")
+        check_temperature(self.temperature)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise InvalidInput unless one can draw at this temperature."""
+    if not 0 <= temperature < float("inf"):
+        raise InvalidInput(f"temperature is {temperature}; give a finite value of 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

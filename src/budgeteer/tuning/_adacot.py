@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import PREFIX, Model
+from budgeteer.models.model import PREFIX, Model, check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, closed_at_once, example, judged, named, rate, traces
@@ -58,6 +58,7 @@ def adacot(
             f"adacot(n={n}, enough={enough}, max_tokens={max_tokens}); give 1 or more answers and tokens, and a share "
             "above 0, at most 1"
         )
+    check_temperature(temperature)
 
     other = named(judge)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import EASY_TAG, HARD_TAG
+from budgeteer.models.model import check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, example, rate, traces
@@ -35,6 +36,7 @@ def adactrl(n: int = 8, easy: float = 0.625, max_tokens: int = MAX_TOKENS, tempe
             f"adactrl(n={n}, easy={easy}, max_tokens={max_tokens}); give 1 or more traces and tokens, and a share from "
             "0, below 1"
         )
+    check_temperature(temperature)
 
     async def build(task: Task) -> Built:
         made = await traces(task, n, most=max_tokens, temperature=temperature)

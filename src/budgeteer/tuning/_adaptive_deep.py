@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import PREFIX
+from budgeteer.models.model import PREFIX, check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, Trace, closed_at_once, example, traces
@@ -44,6 +44,7 @@ def adaptive_deep(
             f"adaptive_deep(n={n}, long={long!r}, short={short!r}, max_tokens={max_tokens}); give 1 or more traces and "
             "tokens, and two different texts"
         )
+    check_temperature(temperature)
 
     async def build(task: Task) -> Built:
         begun = closed_at_once(task)

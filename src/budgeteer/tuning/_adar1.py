@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import PREFIX
+from budgeteer.models.model import PREFIX, check_temperature
 from budgeteer.solve import Task, derive
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, Trace, closed_at_once, pair, rate, traces
@@ -42,6 +42,7 @@ def adar1(
             f"adar1(n={n}, group_pairs={group_pairs}, instance_pairs={instance_pairs}, max_tokens={max_tokens}); give "
             "1 or more traces and tokens, and 0 or more pairs"
         )
+    check_temperature(temperature)
 
     async def build(task: Task) -> Built:
         begun = closed_at_once(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.model import check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, example, rate, traces
@@ -37,6 +38,7 @@ def ares(
             f"ares(n={n}, short={short}, long={long}, max_tokens={max_tokens}); give 1 or more of each, and short at "
             "most long"
         )
+    check_temperature(temperature)
 
     async def build(task: Task) -> Built:
         made = await traces(task, n, most=max_tokens, temperature=temperature)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import PREFIX
+from budgeteer.models.model import PREFIX, check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, closed_at_once, example, tags_in, traces
@@ -33,6 +33,7 @@ def hunyuan_turbos(tries: int = 2, max_tokens: int = MAX_TOKENS, temperature: fl
     """
     if tries < 1 or max_tokens < 1:
         raise InvalidInput(f"hunyuan_turbos(tries={tries}, max_tokens={max_tokens}); give 1 or more")
+    check_temperature(temperature)
 
     async def build(task: Task) -> Built:
         if not task.style.wait:

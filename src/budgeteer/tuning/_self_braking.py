@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import Model
+from budgeteer.models.model import Model, check_temperature
 from budgeteer.rl.reward.counted import pattern
 from budgeteer.solve import Task
 from budgeteer.tuning.kit import MAX_TOKENS, ended, example, graded, judged, named, steps_of, tags_in, traces
@@ -146,6 +146,7 @@ def self_braking(
             f"self_braking(n={n}, threshold={threshold}, max_tokens={max_tokens}, votes={votes}); give 1 or more "
             "traces, tokens and votes, and a threshold between 0 and 1"
         )
+    check_temperature(temperature)
     other = named(judge)
 
     async def build(task: Task) -> Built:

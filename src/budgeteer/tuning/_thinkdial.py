@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.words import filled
 from budgeteer.models.chat import EFFORTS
-from budgeteer.models.model import PREFIX
+from budgeteer.models.model import PREFIX, check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, beginning, ended, example, traces
@@ -53,6 +53,7 @@ def thinkdial(
             f"thinkdial(n={n}, answers={answers}, max_tokens={max_tokens}, answer_tokens={answer_tokens}); give 1 or "
             "more of each"
         )
+    check_temperature(temperature)
 
     async def build(task: Task) -> Built:
         style = task.style
