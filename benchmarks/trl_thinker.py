@@ -86,6 +86,23 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
     }  # fmt: skip
 
 
+def minus(own: Sequence[Mapping[str, Any]], base: str, of: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
+    """Points of accuracy above another arm over the seeds that both have, with an interval from FEWEST seeds on."""
+    pairs = [(row, of[base, row["seed"]]) for row in own if base != row["arm"] and (base, row["seed"]) in of]
+    if len(pairs) < FEWEST:
+        points = [100 * (one["accuracy"] - other["accuracy"]) for one, other in pairs]
+        return f"{np.mean(points):+.1f}" if points else ""
+    p = paired(*(np.array([pair[i]["accuracy"] for pair in pairs]) for i in (0, 1)))
+    return f"{100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
+
+
+def accuracy_of(own: Sequence[Mapping[str, Any]]) -> str:
+    """Percent that are right, with an interval over seeds from FEWEST on."""
+    right = [100 * row["accuracy"] for row in own]
+    told = mean_ci(right) if len(right) >= FEWEST else None
+    return f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]" if told else f"{np.mean(right):.1f}"
+
+
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line an arm: accuracy and tokens over the seeds, differences to the baselines of full and of its own share."""
     of = {(row["arm"], row["seed"]): row for row in rows}
@@ -95,24 +112,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
-    def minus(own: Sequence[Mapping[str, Any]], base: str) -> str:
-        pairs = [(row, of[base, row["seed"]]) for row in own if base != row["arm"] and (base, row["seed"]) in of]
-        if len(pairs) < FEWEST:
-            points = [100 * (one["accuracy"] - other["accuracy"]) for one, other in pairs]
-            return f"{np.mean(points):+.1f}" if points else ""
-        p = paired(*(np.array([pair[i]["accuracy"] for pair in pairs]) for i in (0, 1)))
-        return f"{100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
-
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own, (recipe, _, share) = [row for row in rows if row["arm"] == arm], arm.rpartition("@")
-        right = [100 * row["accuracy"] for row in own]
-        told = mean_ci(right) if len(right) >= FEWEST else None
-        accuracy = f"{told.mean:.1f} [{told.low:.1f}, {told.high:.1f}]" if told else f"{np.mean(right):.1f}"
         tokens, used, rollouts = (float(np.mean([row[name] for row in own])) for name in ("tokens", "used", "rollouts"))
-        lines.append(
-            f"| `{recipe}` | {share.replace('%', ' %')} | {len(own)} | {accuracy} | {minus(own, FULL)} | "
-            f"{minus(own, f'{PLAIN}@{share}') if arm != FULL else ''} | {tokens:.0f} | {used:,.0f} | {rollouts:,.0f} |"
-        )
+        same = minus(own, f"{PLAIN}@{share}", of) if arm != FULL else ""
+        cells = [f"`{recipe}`", share.replace("%", " %"), str(len(own)), accuracy_of(own), minus(own, FULL, of), same]
+        lines.append(f"| {' | '.join(cells)} | {tokens:.0f} | {used:,.0f} | {rollouts:,.0f} |")
     return "\n".join(lines)
 
 
