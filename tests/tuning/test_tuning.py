@@ -12,7 +12,7 @@ from budgeteer.check.scripted import ALL, Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import THINK, Chat, Message
-from budgeteer.models.model import PREFILL
+from budgeteer.models.model import PREFILL, PREFIX
 from budgeteer.solve import Budgeted, Question, Style, Task
 from budgeteer.tuning import (
     Built,
@@ -126,6 +126,28 @@ def test_adar1_has_no_pairs_where_nothing_is_right_and_prefers_long_where_only_t
             assert text(example, "rejected") == f"{OPEN}{END}5."
         else:
             assert len(text(example, "chosen")) < len(text(example, "rejected"))
+
+
+def test_adar1_takes_its_short_traces_from_another_model() -> None:
+    other = Scripted(lambda prompt, rng: f"{OPEN}quick{END}4.", capabilities=ALL - {PREFILL})
+    builder = adar1(3, instance_pairs=0, short=other)
+    assert builder.models == (other,)
+    assert PREFIX not in builder.needs  # nothing is closed for it
+    made, model = built(builder, lambda prompt, rng: f"{OPEN}{'a' * rng.randint(1, 9)}{END}4.")
+    assert [request.n for request in model.requests] == [3]
+    assert [request.n for request in other.requests] == [3]
+    assert other.requests[0].prompt == model.requests[0].prompt  # asked alike
+    assert len(made.examples) == 3
+    for example in made.examples:  # both are right, so short is preferred
+        assert text(example, "chosen") == f"{OPEN}quick{END}4."
+        assert "aquick" not in text(example, "rejected")
+    assert text(made.examples[0], "rejected").startswith(f"{OPEN}a")
+
+
+def test_the_short_model_of_adar1_pays_from_the_same_budget() -> None:
+    other = Scripted(lambda prompt, rng: f"{OPEN}quick{END}4.")
+    made, model = built(adar1(3, short=other), lambda prompt, rng: f"{OPEN}a{END}4.", budget=20)
+    assert (made, model.requests, other.requests) == (Built((), None), [], [])
 
 
 # -- AdaCoT ------------------------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ RANGES = {
     "trials": Range(1, 100_000),
     "watch": Range(0.1, 86_400),
     "watts": Range(0, 1_000_000, above=True),
+    "weight": Range(0, 1),
     "width": Range(1, 100_000),
     "window": Range(1, 2**62),
     "words": Range(1, 100),

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from budgeteer.cli import _awareness, _tokenizers
+from budgeteer.cli import _awareness, _made_models
 from budgeteer.cli._options import add_task, task_of
 from budgeteer.cli._printed import printable
 
@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     audit.add_argument("--json", action="store_true", help="as JSON")
     _awareness.add_arguments(commands)
-    _tokenizers.add_arguments(commands)
+    _made_models.add_arguments(commands)
     commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
@@ -136,10 +136,11 @@ def run(args: argparse.Namespace) -> int:
         "forecast": _forecast,
         "hacking": _hacking,
         "last-token": _last_token,
+        "merge": _made_models.merge,
         "profile": _profile,
-        "tokenizer": _tokenizers.tokenizer,
+        "tokenizer": _made_models.tokenizer,
         "tokens": _tokens,
-        "transplant": _tokenizers.transplant,
+        "transplant": _made_models.transplant,
     }
     return tools[args.tool](args)
 

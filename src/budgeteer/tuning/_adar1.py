@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import PREFIX, check_temperature
+from budgeteer.models.model import PREFIX, Model, check_temperature
 from budgeteer.solve import Task, derive
 from budgeteer.solve.strategy import CHECK
-from budgeteer.tuning.kit import MAX_TOKENS, Trace, closed_at_once, pair, rate, traces
+from budgeteer.tuning.kit import MAX_TOKENS, Trace, closed_at_once, named, pair, rate, traces
 from budgeteer.tuning.protocol import PREFERENCE, Builder, Built
 
 
 def adar1(
-    n: int = 8, group_pairs: int = 4, instance_pairs: int = 2, max_tokens: int = MAX_TOKENS, temperature: float = 0.7
+    n: int = 8,
+    group_pairs: int = 4,
+    instance_pairs: int = 2,
+    max_tokens: int = MAX_TOKENS,
+    temperature: float = 0.7,
+    short: Model | str | None = None,
 ) -> Builder:
     """Sample n long and n short traces of a question, and make pairs of two levels.
 
@@ -23,16 +29,20 @@ def adar1(
     the shortest right trace of the preferred kind, before its ``instance_pairs`` longest ones, wrong ones where there
     are any.
 
-    A long trace is as the model thinks by itself; a short one has its thinking closed at once (the paper samples it
-    from a second model, fine-tuned on short solutions, and trains a merge of the two). Train with DPO: the paper has
-    beta 0.1, a learning rate of 5e-7 and 3 epochs. When it helps: a model that thinks about everything, and is often
-    right without. When not: a model that is never right without, for which only the instance level is left.
+    A long trace is as the model thinks by itself. A short one is of the model ``short``, which was fine-tuned on short
+    solutions, as in the paper; without one it is the model's own with its thinking closed at once. Train with DPO, in
+    the paper with beta 0.1, a learning rate of 5e-7 and 3 epochs: with a short model the hybrid of both that
+    ``budgeteer lab merge LONG SHORT`` writes, else the model itself. When it helps: a model that thinks about
+    everything, and is often right without. When not: a model that is never right without, for which only the instance
+    level is left.
 
     Args:
         n: traces of each kind.
         group_pairs, instance_pairs: of each question, at most.
         max_tokens: cap of a trace.
         temperature: of the draws.
+        short: another model that thinks briefly, or its name as ``--model`` takes it; it is asked as the first one is
+            and pays from the same budget.
 
     Raises:
         InvalidInput: no traces, or a negative number of pairs.
@@ -44,20 +54,24 @@ def adar1(
         )
     check_temperature(temperature)
 
+    second = named(short)
+
     async def build(task: Task) -> Built:
-        begun = closed_at_once(task)
-        short = await traces(task, n, most=max_tokens, temperature=temperature, begun=begun, stage="short")
+        brief = task if second is None else replace(task, model=task.model.other(second))
+        begun = closed_at_once(task) if second is None else ""
+        quick = await traces(brief, n, most=max_tokens, temperature=temperature, begun=begun, stage="short")
         long = await traces(task, n, most=max_tokens, temperature=temperature, stage="long")
-        best = next((trace.answer for trace in (*long, *short) if trace.right), None)
+        best = next((trace.answer for trace in (*long, *quick) if trace.right), None)
         if best is None:
             return Built((), next((trace.answer for trace in long if trace.answer is not None), None))
-        kept, other = chosen(long, short)
+        kept, other = chosen(long, quick)
         rng = random.Random(derive(task.seed, task.question.id, "pairs"))
         pairs = [(*both, "group") for both in of_groups(kept, other, group_pairs, rng)]
         pairs += [(*both, "instance") for both in within(kept, instance_pairs)]
         return Built(tuple(pair(task, good.text, bad.text, level=level) for good, bad, level in pairs), best)
 
-    return Builder(build, PREFERENCE, frozenset({CHECK, PREFIX}))
+    needs = frozenset({CHECK, PREFIX} if second is None else {CHECK})
+    return Builder(build, PREFERENCE, needs, () if second is None else (second,))
 
 
 def chosen(long: list[Trace], short: list[Trace]) -> tuple[list[Trace], list[Trace]]:

@@ -1,4 +1,4 @@
-"""budgeteer lab tokenizer and transplant: tokens that span words, and a model that reads with other tokens."""
+"""budgeteer lab tokenizer, transplant and merge: tokens that span words, and models made of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def add_arguments(commands: Any) -> None:
-    """Arguments of both tools."""
+    """Arguments of the tools."""
     tokenizer = commands.add_parser("tokenizer", help="train a tokenizer whose tokens may span words")
     tokenizer.add_argument("texts", nargs="+", metavar="FILE", help="text files to learn from (UTF-8)")
     tokenizer.add_argument("--size", type=int, default=32_000, help="of the vocabulary (default %(default)s)")
@@ -36,6 +36,19 @@ def add_arguments(commands: Any) -> None:
     )
     transplant.add_argument("--seed", type=int, default=0, help="of --way random (default %(default)s)")
     transplant.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write, for transformers")
+    merge = commands.add_parser(
+        "merge", help="weights between a model that thinks long and one that thinks short (Ada-R1)"
+    )
+    merge.add_argument(
+        "long", type=Path, help="a FOLDER with weights in safetensors; all but the weights is taken from it"
+    )
+    merge.add_argument(
+        "short", type=Path, help="a FOLDER of the same architecture and tokenizer, such as LONG trained on"
+    )
+    merge.add_argument(
+        "--weight", type=float, default=0.8, help="of LONG, 0 to 1; that of SHORT is the rest (default %(default)s)"
+    )
+    merge.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="to write, for transformers")
 
 
 def tokenizer(args: argparse.Namespace) -> int:
@@ -91,5 +104,17 @@ def transplant(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{args.out.resolve()}: {report.tokens:,} tokens, {report.copied:,} as they were, {report.mixed:,} made of "
         f"others, {report.left:,} {'drawn' if args.way == 'random' else 'the mean of all'}\n"
+    )
+    return 0
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Merge two models and write the folder."""
+    from budgeteer.models.merge import merge as put
+
+    report = put(args.long, args.short, args.out, args.weight)
+    sys.stdout.write(
+        f"{args.out.resolve()}: {report.tensors:,} tensors of {report.numbers:,} numbers, {args.weight:g} of "
+        f"{args.long} and {1 - args.weight:g} of {args.short}\n"
     )
     return 0
