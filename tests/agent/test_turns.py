@@ -367,3 +367,26 @@ def test_a_call_that_is_not_made_takes_nothing_from_the_others_of_its_turn() -> 
     assert isinstance(last, str)
     assert "look was not called" in last
     assert "it is 4" in last
+
+
+@pytest.mark.parametrize("found", ["", " \n"])
+def test_a_search_without_a_result_is_charged_and_the_model_reads_that_it_is_empty(found: str) -> None:
+    async def look(arguments: Mapping[str, Any]) -> str:
+        return found
+
+    model = Scripted(writer(LOOK, "4\n"))
+    asked = task(model, [tool(look)], {"all": 5000, "tool:look": 3})
+    assert solved(asked).answer == "4"
+    assert "<tool_response>\n[look: the result is empty]\n</tool_response>" in str(model.requests[1].prompt)
+    assert asked.model.remaining["tool:look"] == 2
+
+
+def test_an_agent_whose_searches_never_find_anything_ends_within_its_budget() -> None:
+    async def look(arguments: Mapping[str, Any]) -> str:
+        return ""
+
+    model = Scripted(lambda prompt, rng: "unknown\n" if "Answer now" in prompt else LOOK)
+    asked = task(model, [tool(look)], {"all": 9000, "tool:look": 3})
+    answer = solved(asked, turns=20)
+    assert (answer.answer, asked.model.spend.units["tool:look"]) == ("unknown", 3)
+    assert asked.model.remaining["all"] >= 0

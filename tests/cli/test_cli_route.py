@@ -60,3 +60,11 @@ def test_fit_writes_a_router_that_chooses_by_the_prompt(table, tmp_path, capsys)
     router = load(out)
     chosen = router.choose({"prompt": ["1 + 2", "1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 1 + 2"]})
     assert [router.models[number] for number in chosen] == ["small", "large"]
+
+
+def test_models_of_one_price_are_measured_without_the_route_between_cheap_and_dear(table, tmp_path, capsys):
+    equal = tmp_path / "equal.csv"
+    equal.write_text(table.read_text().replace(",0.001,0.01,", ",0.01,0.01,"))
+    assert cli.main(["route", "eval", str(equal), "--ignore", "id", "--splits", "2", "--shares", "50%"]) == 0
+    lines = capsys.readouterr().out.split("\n\n")[1].splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["similarity", "classifier", "cascade", "bandit", "pareto-bandit"]

@@ -157,6 +157,32 @@ def test_routers_that_a_policy_cannot_use(tmp_path):
             policies_of(load(tmp_path / "g.toml", {}))
 
 
+def test_a_router_of_whose_models_fewer_than_two_are_served_is_refused(tmp_path):
+    file = router(tmp_path)
+    extra = f'[policies.route]\nfile = "{file}"'
+    for served, why in ((["m"], "serve none"), (["m", "cheap"], "serve cheap")):
+        (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", served, "")], extra=extra))
+        with pytest.raises(
+            InvalidInput, match=f"chooses among cheap, dear, of which the upstreams {why}: there is noth"
+        ):
+            policies_of(load(tmp_path / "g.toml", {}))
+    (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["cheap", "dear"], "")], extra=extra))
+    both = load(tmp_path / "g.toml", {})
+    made = policies_of(both)
+    assert list(made) == ["route"]
+    (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["cheap"], "")], extra=extra))
+    with pytest.raises(InvalidInput, match="there is nothing to choose"):  # after a reload, too
+        policies_of(load(tmp_path / "g.toml", {}), {"route": (both.policies["route"], made["route"])})
+
+
+def test_a_router_chooses_for_a_request_without_text(tmp_path, upstream):
+    with policy(tmp_path, upstream, f'[policies.route]\nfile = "{router(tmp_path)}"') as running:
+        key = running.key("all:1000")
+        empty = [{"role": "user", "content": ""}]
+        status, notes, _ = call(running, key, ask(model="dear", messages=empty, max_tokens=9))
+        assert (status, upstream.requests[-1][1]["model"]) == (200, "cheap" if notes else "dear")
+
+
 def test_a_cheaper_model_that_makes_less_lowers_the_cap(tmp_path, upstream):
     """The same request is served before and after the threshold; above what the model asked for makes it is refused."""
     extra = '[policies.downgrade]\nabove = 0.5\n[policies.downgrade.models]\nlong = "cheap"'

@@ -154,6 +154,12 @@ GOOD = {"score:a": 1, "cost:a": 1, "score:b": 1, "cost:b": 1}
     [
         ([], "has no row"),
         ([{"score:a": 1, "cost:a": 1}], "scores of 1 models"),
+        ([{"prompt": "x"}], "scores of 0 models"),
+        ([{"cost:a": 1, "cost:b": 1}], "scores of 0 models"),
+        ([{**GOOD, "score:": 1, "cost:": 1}], "a column 'score:' without a name"),
+        ([{**GOOD, "cost:c": 1}], "line 1 has cost:c, and the models with scores in the first row are a, b; give"),
+        ([{**GOOD, "signal:c": 1}], "line 1 has signal:c, and the models"),
+        ([GOOD, {**GOOD, "score:c": 1, "cost:c": 1}], "line 2 has score:c, and the models"),
         ([{"score:a": 1, "cost:a": 1, "score:b": 1}], "line 1: cost:b is None; give a number"),
         ([{"score:a": 2, "cost:a": 1, "score:b": 1, "cost:b": 1}], "score:a is 2; give a finite number from 0 to 1"),
         ([{"score:a": 1, "cost:a": "x", "score:b": 1, "cost:b": 1}], "cost:a is 'x'"),
@@ -327,7 +333,7 @@ def test_the_price_of_a_budget_is_the_lowest_that_keeps_it(route):
         prices_of(route, known, [1e-5])
     with pytest.raises(InvalidInput, match="a budget of nan"):
         prices_of(route, known, [math.nan])
-    with pytest.raises(InvalidInput, match="5 requests are too few"):
+    with pytest.raises(InvalidInput, match="5 requests to learn from are too few"):
         prices_of(route, known.take(np.arange(5)), [1.0])
 
 
@@ -368,6 +374,26 @@ def test_models_that_cost_nothing_leave_nothing_to_save():
     made = replace(table(), cost=np.zeros((240, 3)))
     with pytest.raises(InvalidInput, match="no model costs anything"):
         measure(made, ["classifier"], (0.5,), count=2)
+
+
+@pytest.mark.parametrize("method", ["similarity", "classifier", "cascade", "bandit", "pareto-bandit", "boundary"])
+def test_models_that_cost_the_same_or_nothing_are_routed_by_score_alone(method):
+    for cost in (0.0, 1.0):
+        made = replace(table(), cost=np.full((240, 3), cost))
+        if method == "boundary":
+            with pytest.raises(InvalidInput, match="take another route, such as classifier"):
+                fitted(method, made, 2.0)
+        else:
+            assert fitted(method, made, 2.0).price == 0.0
+
+
+@pytest.mark.parametrize("method", ["similarity", "classifier", "bandit", "pareto-bandit", "boundary"])
+def test_no_requests_get_no_models_and_few_rows_are_refused(method):
+    router = fitted(method, table(), 5.0, without=["task"])
+    assert router.choose({"hard": []}).tolist() == []
+    assert len(router.choose({"hard": [0.5]})) == 1
+    with pytest.raises(InvalidInput, match="1 requests to learn from are too few to fit a route and its price; give 8"):
+        fitted(method, table(1), 5.0)
 
 
 def test_measuring_says_what_is_above_the_mix_of_single_models():
@@ -418,6 +444,19 @@ def test_a_router_in_a_file_chooses_the_same(tmp_path, method):
         wanted = router.route.route(router.state, x, made.signal)(0.05).final
         assert back.choose(made.fields, 0.05).tolist() == wanted.tolist()
     assert not reads_prompts_only(back)
+    data = json.loads((tmp_path / "router.json").read_text())
+    none = {"models": [], "cost": []}
+    four = {"models": ["a", "b", "c", "d"], "cost": [1.0, 4.0, 16.0, 64.0]}
+    for change in (
+        none,
+        {"models": ["a"], "cost": [1.0]},
+        four,
+        {"models": ["a", "b", "a"]},
+        {"cost": [1.0, 4.0, -1.0]},
+    ):
+        (tmp_path / "router.json").write_text(json.dumps({**data, **change}))
+        with pytest.raises(InvalidInput, match="is a damaged router"):
+            load(tmp_path / "router.json")
 
 
 def test_a_damaged_router_is_refused(tmp_path):

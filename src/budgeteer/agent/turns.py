@@ -22,7 +22,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Message, Prompt, ToolCall, call_of, calls_in, continued
 from budgeteer.models.model import CALLS, continuing
 from budgeteer.solve import Answer, StoppedBy, Task
-from budgeteer.solve.tool import Tool, written
+from budgeteer.solve.tool import Tool, seen, written
 from budgeteer.strategies.kit.trace import Piece, ask, conclude
 
 LAST = "Answer now with what you have, without calling tools."
@@ -174,7 +174,7 @@ class Agent:
         calls = tuple(calls_in(self._said(prompt, piece.text))) if self.tools else ()
         if not calls:
             return Turn(piece.text, answer=self.task.style.read(piece.text) if self._whole(piece) else None)
-        turn = Turn(piece.text, calls, tuple(await self._all_called(turns, piece.text, calls)))
+        turn = Turn(piece.text, calls, tuple(map(seen, calls, await self._all_called(turns, piece.text, calls))))
         noted = replace(turn, note=note(turn)) if note is not None else turn
         return self.fitted(turns, noted)
 

@@ -81,8 +81,9 @@ def _eval(args: argparse.Namespace, table: Table) -> int:
         raise InvalidInput(f"--shares is {args.shares!r}; give shares such as 10%,50%")
     methods = args.methods
     if methods is None:
-        told = not np.isnan(table.signal).all()
-        methods = [name for name in registry.of("route") if told or name != "cascade"]
+        cost = table.cost.mean(axis=0)
+        lacks = {"cascade": np.isnan(table.signal).all(), "boundary": cost.max() == cost.min()}
+        methods = [name for name in registry.of("route") if not lacks.get(name)]
     sys.stdout.write(f"{len(table):,} requests\n{'model':>24}  {'dollars':>11}  score\n")
     for model, cost, score in zip(table.models, table.cost.mean(axis=0), table.score.mean(axis=0), strict=True):
         sys.stdout.write(f"{model:>24}  {cost:11.3g}  {score:6.1%}\n")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from budgeteer.context.fill import Sizes
+from budgeteer.context.fill import Sizes, scores_of
 from budgeteer.context.pieces import talk_of
 from budgeteer.context.protocol import Count, Message, Reducer, Rerank
 from budgeteer.core.errors import InvalidInput
@@ -70,7 +70,7 @@ def carrot(
         room = budget - talk.bare(budget, count)
         if not talk.pieces:
             return talk.keep(())
-        alone = np.asarray(rerank(talk.question, talk.texts), np.float64)
+        alone = scores_of(rerank, talk.question, talk.texts)
         first = sorted(np.argsort(-alone, kind="stable")[:candidates].tolist())
         sizes = Sizes(talk, count)
         stay = {talk.group[number] for number in talk.fixed | talk.held}
@@ -81,7 +81,7 @@ def carrot(
 
         def score(choices: Sequence[Choice]) -> list[float]:
             texts = ["".join(talk.lines(choice)) for choice in choices]
-            return [float(value) for value in rerank(talk.question, texts)]
+            return [float(value) for value in scores_of(rerank, talk.question, texts)]
 
         scored = search(first, cost, score, room, iterations, explore, frugality)
         ranked = sorted(scored, key=lambda choice: (-scored[choice], len(choice), choice))

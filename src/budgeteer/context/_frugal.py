@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from budgeteer.context.fill import Span, prune, weighted
 from budgeteer.context.pieces import talk_of
 from budgeteer.context.protocol import Count, Message, Reducer
+from budgeteer.core.errors import InvalidInput
 
 Attribute = Callable[[list[str]], list[list[Span]]]
 """Texts -> the tokens of each, with what each counts for, scaled within its text."""
@@ -36,7 +37,13 @@ def frugal(attribute: Attribute) -> Reducer:
 
     def reduce(messages: Sequence[Message], budget: int, count: Count) -> list[Message]:
         talk = talk_of(messages)
-        rows = [weighted(text, spans) for text, spans in zip(talk.texts, attribute(talk.texts), strict=True)]
+        found = attribute(talk.texts)
+        if len(found) != len(talk.texts):
+            raise InvalidInput(
+                f"the attribution gave tokens of {len(found)} texts, and there are {len(talk.texts)}; return a list "
+                "for each, an empty one where no token counts"
+            )
+        rows = [weighted(text, spans) for text, spans in zip(talk.texts, found, strict=True)]
         return prune(talk, rows, budget, count)
 
     return reduce

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from budgeteer.context.fill import fill
+from budgeteer.context.fill import fill, scores_of
 from budgeteer.context.pieces import talk_of
 from budgeteer.context.protocol import Count, Message, Reducer, Rerank
 
@@ -40,8 +40,7 @@ def marginal(rerank: Rerank) -> Reducer:
             choices = [tuple(sorted((*kept, number))) for number in left]
             new = [choice for choice in choices if choice not in gained]
             texts = ["".join(talk.lines(choice)) for choice in new]
-            if new:
-                gained.update(zip(new, np.asarray(rerank(talk.question, texts), np.float64).tolist(), strict=True))
+            gained.update(zip(new, scores_of(rerank, talk.question, texts).tolist(), strict=True))
             scores = [gained[choice] for choice in choices]
             best = int(np.argmax(scores))
             return left[best] if scores[best] > now else None

@@ -12,6 +12,7 @@ import numpy as np
 from budgeteer.context.pieces import Talk, talk_of
 from budgeteer.context.protocol import Count, Encode, Message, Reducer, text_of, texts_of
 from budgeteer.core.bisection import largest
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
 
 Pick = Callable[[Sequence[int], Sequence[int]], int | None]
@@ -122,11 +123,37 @@ def by_score(score: Callable[[str, list[str]], F64]) -> Reducer:
 
     def reduce(messages: Sequence[Message], budget: int, count: Count) -> list[Message]:
         talk = talk_of(messages)
-        scores = score(talk.question, talk.texts) if talk.pieces else np.zeros(0)
+        scores = scores_of(score, talk.question, talk.texts)
         order = sorted(range(len(talk.pieces)), key=lambda number: (-scores[number], -number))
         return fill(talk, in_order(order), budget, count)
 
     return reduce
+
+
+def scores_of(score: Callable[[str, list[str]], F64], question: str, texts: list[str]) -> F64:
+    """What a scorer or reranker makes of texts, [n]; it is not asked where there is nothing to score.
+
+    Raises:
+        InvalidInput: it gave no finite number for each text, such as nothing at all.
+    """
+    if not texts:
+        return np.zeros(0)
+    given = score(question, texts)
+    try:
+        scores = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        scores = np.full(1, np.nan)
+    if scores.shape != (len(texts),) or not np.isfinite(scores).all():
+        raise InvalidInput(
+            f"the scorer gave {_said(given)} for {len(texts)} texts; return a finite number for each, higher for "
+            "what is more useful"
+        )
+    return scores
+
+
+def _said(given: object) -> str:
+    """The beginning of a value, in one line."""
+    return " ".join(repr(given).split())[:200]
 
 
 Kept = Iterable[int] | Mapping[int, str]
@@ -170,6 +197,9 @@ def prune(talk: Talk, weights: Sequence[Sequence[Word]], budget: int, count: Cou
 def weighted(text: str, spans: Sequence[Span]) -> list[Word]:
     """The words of a text, each with the sum of the weights of its tokens; a token counts where it begins.
 
+    Raises:
+        InvalidInput: a weight is NaN, which says nothing and has no place in an order.
+
     >>> [(word.text, word.weight) for word in weighted("so it", [(0, 2, 1.0), (2, 4, 2.0), (4, 5, 0.5)])]
     [('so ', 1.0), ('it', 2.5)]
     """
@@ -177,6 +207,8 @@ def weighted(text: str, spans: Sequence[Span]) -> list[Word]:
     sums = [0.0] * len(found)
     starts = [begin for begin, _, _ in found]
     for begin, end, weight in spans:
+        if weight != weight:
+            raise InvalidInput(f"the token {text[begin:end]!r} has no weight (NaN); give each a number")
         inner = begin + len(text[begin:end]) - len(text[begin:end].lstrip())  # a token may begin with its blank
         place = bisect_right(starts, inner) - 1
         if place >= 0:
@@ -185,8 +217,21 @@ def weighted(text: str, spans: Sequence[Span]) -> list[Word]:
 
 
 def similarities(encode: Encode, question: str, texts: Sequence[str]) -> tuple[F64, F64]:
-    """Cosines of the question with each text, [n], and between the texts, [n, n]; 0 for a vector of zeros."""
-    vectors = np.asarray(encode([question, *texts]), np.float64)
+    """Cosines of the question with each text, [n], and between the texts, [n, n]; 0 for a vector of zeros.
+
+    Raises:
+        InvalidInput: the encoder gave no finite vector for each text, such as nothing at all.
+    """
+    given = encode([question, *texts])
+    try:
+        vectors = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        vectors = np.zeros(0)
+    if vectors.ndim != 2 or len(vectors) != 1 + len(texts) or not np.isfinite(vectors).all():
+        raise InvalidInput(
+            f"the encoder gave {_said(given)} for {1 + len(texts)} texts (the question is the first); return a vector "
+            "of finite numbers for each, [n, d]"
+        )
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
     return unit[1:] @ unit[0], unit[1:] @ unit[1:].T

@@ -16,7 +16,7 @@ from budgeteer.gateway.access import Access
 from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
-from budgeteer.gateway.config import Config
+from budgeteer.gateway.config import Config, names_of
 from budgeteer.gateway.holder import LABELS, Holder
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.learnt import RESERVES
@@ -86,6 +86,7 @@ def policies_of(config: Config, before: Mapping[str, tuple[Table, Policy]] = _NO
     for name, table in config.policies.items():
         if name in before and before[name][0].data == table.data:
             made[name] = before[name][1]
+            _check_choices(made[name], config, table)
             continue
         try:
             method = registry.get("policy", name)
@@ -95,7 +96,23 @@ def policies_of(config: Config, before: Mapping[str, tuple[Table, Policy]] = _NO
         if not (callable(getattr(policy, "before", None)) and callable(getattr(policy, "after", None))):
             table.fail(None, f"cannot be used: {method.path} makes a {type(policy).__name__}; return a Policy")
         made[name] = policy
+        _check_choices(policy, config, table)
     return made
+
+
+def _check_choices(policy: Policy, config: Config, table: Table) -> None:
+    """Refuse a policy that chooses among models (``choices``) of which fewer than two are served."""
+    choices = getattr(policy, "choices", None)
+    if choices is None:
+        return
+    names = set(names_of(config.upstreams).values())
+    served = [name for name in choices if name in names]
+    if len(served) < 2:
+        table.fail(
+            None,
+            f"chooses among {', '.join(choices)}, of which the upstreams serve {', '.join(served) or 'none'}: there is "
+            f"nothing to choose; served: {', '.join(sorted(names))}",
+        )
 
 
 class Gateway:

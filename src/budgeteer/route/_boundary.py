@@ -68,7 +68,10 @@ def boundary(thrift: float = 0.5, steps: int = 200, penalty: float = 3.0) -> Rou
         dearer = np.where(cost > cost[small], score, -np.inf)
         large = int(np.argmax(dearer))
         if not np.isfinite(dearer[large]):
-            raise InvalidInput("all models cost the same on the mean; there is nothing to route")
+            raise InvalidInput(
+                "all models cost the same on the mean, and a boundary is between a cheap and a dear one; give their "
+                "costs, or take another route, such as classifier"
+            )
         solved = outcomes.score >= 0.5
         easy, hard = solved[:, small], solved[:, large] & ~solved[:, small]
         known = easy | hard

@@ -95,7 +95,9 @@ def prices_of(route: Route, outcomes: Outcomes, budgets: Sequence[float], seed: 
         raise InvalidInput(f"a budget of {wrong[0]} dollars a request; give a number above 0")
     n = len(outcomes.x)
     if n < 2 * FOLDS:
-        raise InvalidInput(f"{n} requests are too few to fit a route and its price; give {2 * FOLDS} or more")
+        raise InvalidInput(
+            f"{n} requests to learn from are too few to fit a route and its price; give {2 * FOLDS} or more"
+        )
     fold = np.random.default_rng([seed, 5]).permutation(n) % FOLDS
     made = []
     for k in range(FOLDS):

@@ -113,9 +113,13 @@ def load(path: str | Path) -> Router:
         state = load_state(_like(route, len(models)), data["state"])
     except (BudgeteerError, KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"{path} is a damaged router ({error}); write it anew with budgeteer route fit") from error
-    if cost.shape != (len(models),) or not (np.isfinite(price) and price >= 0):
+    if cost.shape != (len(models),) or not (
+        np.all(np.isfinite(cost) & (cost >= 0)) and np.isfinite(price) and price >= 0
+    ):
         raise InvalidInput(f"{path} is a damaged router (costs or price); write it anew with budgeteer route fit")
-    return Router(str(data["method"]), route, models, cost, features, state, price)
+    router = Router(str(data["method"]), route, models, cost, features, state, price)
+    _check_state(router, path)
+    return router
 
 
 def _like(route: Route, models: int) -> State:
@@ -124,6 +128,27 @@ def _like(route: Route, models: int) -> State:
     score = np.tile(np.linspace(0, 1, models), (4, 1))
     signal = np.tile(steps, (4, 1))
     return route.fit(Outcomes(x, score, np.tile(1.0 + steps, (4, 1)), signal), np.random.default_rng(0))
+
+
+def _check_state(router: Router, path: str | Path) -> None:
+    """Refuse a state that was learnt from other models or features than the file names, by routing one request.
+
+    Raises:
+        InvalidInput: it was, or a model is named twice.
+    """
+    models, features = router.models, router.features
+    fields: dict[str, list[Any]] = {**{name: [0.0] for name in features.numbers}, PROMPT: [""]}
+    x = features.of({**fields, **{name: [""] for name in features.categories}})
+    try:
+        paid = router.route.route(router.state, x, np.zeros((1, len(models))))(router.price).paid
+        right = paid.shape == (1, len(models)) and len(set(models)) == len(models)
+    except (InvalidInput, IndexError, ValueError):
+        right = False
+    if not right:
+        raise InvalidInput(
+            f"{path} is a damaged router: what it learnt is not of the models {', '.join(models)} and the columns that "
+            "it names; write it anew with budgeteer route fit"
+        )
 
 
 def reads_prompts_only(router: Router) -> bool:

@@ -50,7 +50,8 @@ def read(source: str) -> Table:
     column describes the request: ``prompt`` is its text, other texts are categories, the rest numbers.
 
     Raises:
-        InvalidInput: there is no row, a column is missing or has no number; names the row.
+        InvalidInput: there is no row, fewer than two models have scores, a cost or signal is of a model without a
+            score, a column is missing or has no number; names the row.
     """
     found = [(place, row) for place, row in rows.read(source)]
     name = rows.where(source)
@@ -62,11 +63,14 @@ def read(source: str) -> Table:
     models = tuple(column.removeprefix(SCORE) for column in first if column.startswith(SCORE))
     if len(models) < 2:
         raise InvalidInput(f"{name} has scores of {len(models)} models; give columns score:MODEL of two or more")
+    if "" in models:
+        raise InvalidInput(f"{name} has a column {SCORE!r} without a name behind it; give score:MODEL")
     others = [column for column in first if not column.startswith((SCORE, COST, SIGNAL))]
     score, cost, signal = (np.full((len(found), len(models)), math.nan) for _ in range(3))
     fields: dict[str, list[Any]] = {column: [] for column in others}
     for i, (place, row) in enumerate(found):
         where = f"{name}, {place}"
+        _check_models(row, models, where)
         for j, model in enumerate(models):
             score[i, j] = _number(row, SCORE + model, where, 0.0, 1.0)
             cost[i, j] = _number(row, COST + model, where, 0.0, math.inf)
@@ -78,6 +82,17 @@ def read(source: str) -> Table:
             fields[column].append(row[column])
     made = {name: tuple(map(str, values)) if name == PROMPT else _column(values) for name, values in fields.items()}
     return Table(models, score, cost, signal, made)
+
+
+def _check_models(row: Any, models: tuple[str, ...], where: str) -> None:
+    """Refuse a row that speaks of models which are no candidates: a misspelt name would be left out silently."""
+    for column in row if isinstance(row, dict) else ():
+        kind, colon, model = column.partition(":")
+        if kind + colon in (SCORE, COST, SIGNAL) and model not in models:
+            raise InvalidInput(
+                f"{where} has {column}, and the models with scores in the first row are {', '.join(models)}; give "
+                f"{SCORE}{model} and {COST}{model} in every row, or leave {column} out"
+            )
 
 
 def _number(row: Any, column: str, where: str, least: float, most: float) -> float:

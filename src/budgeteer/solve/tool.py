@@ -12,6 +12,7 @@ from budgeteer.core.amounts import MONEY
 from budgeteer.core.errors import InvalidInput
 from budgeteer.metering.patience import GivenUp, awaited
 from budgeteer.metering.results import text_of
+from budgeteer.models.chat import ToolCall
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _JSON = {"string": str, "integer": int, "number": int | float, "boolean": bool, "array": list, "object": dict}
@@ -108,6 +109,15 @@ class Tool:
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             return f"[{self.name} failed: {said}]"
+
+
+def seen(call: ToolCall, result: str) -> str:
+    """What a model reads of a call's result: one that is blank, such as a search that found nothing, says so.
+
+    >>> seen(ToolCall("search", {}), " "), seen(ToolCall("search", {}), "[]")
+    ('[search: the result is empty]', '[]')
+    """
+    return result if result.strip() else f"[{call.name}: the result is empty]"
 
 
 def written(arguments: Mapping[str, Any]) -> str:

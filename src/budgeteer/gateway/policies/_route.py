@@ -39,6 +39,11 @@ class ByRouter:
     steep: float
     router: Router = field(compare=False)
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The models among which it chooses; the gateway refuses it where fewer than two of them are served."""
+        return self.router.models
+
     def price(self, spent: float) -> float:
         """Scores a dollar at a spent share of the budget.
 

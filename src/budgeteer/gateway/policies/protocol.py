@@ -43,7 +43,11 @@ class Serving(Protocol):
 
 
 class Policy(Protocol):
-    """A policy of a gateway; it may keep state."""
+    """A policy of a gateway; it may keep state.
+
+    One that chooses among models may name them in ``choices``: the gateway then refuses a configuration in which fewer
+    than two of them are served, since nothing would be left to choose.
+    """
 
     async def before(self, ask: Ask, serving: Serving) -> bytes | None:
         """Change a request, answer it or let it go on.
