@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 from budgeteer.cache import selection
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import cache_eval
-from budgeteer.lab.cache_eval import Answered
+from budgeteer.lab.cache_answers import Answered
 from budgeteer.lab.cache_report import FULL
 from budgeteer.lab.needles import TASKS, Sample, samples
 from budgeteer.lab.results import installed, machine, to_json, write_text
@@ -57,12 +57,16 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 768, "thinker": 640}
+MODELS = {"smollm2": 640, "thinker": 640}
 """Name -> tokens of a text."""
 LENGTH = 768
 """Of a text for other models."""
 ASKED = ("single", "multikey")
 """Tasks; SmolLM2-135M does not follow a chain of variables with a full cache either."""
+
+
+ASKS = {"known": (True,), "unknown": (False,), "both": (True, False)}
+"""Whether the question is known when the choice is made."""
 
 
 class Text(NamedTuple):
@@ -133,18 +137,18 @@ def answer(name: str, spec: str, length: int, args: argparse.Namespace) -> list[
     rows = Rows(args.folder / f"{name}.jsonl")
     rows.cut()
     for place, text in enumerate(wanted):
-        for known in (True, False):
+        for known in args.known:
             methods = rows.missing(text.name, known, possible, args.budgets)
             if not methods:
                 continue
             given = [text.sample]
             for each in cache_eval.evaluate(
-                model, encode, given, methods, args.budgets, known=(known,), seed=text.name[2]
+                model, encode, given, methods, args.budgets, known=(known,), seed=text.name[2], timed=False
             ):
                 rows.add(text.name, each)
         sys.stderr.write(f"{name}: {place + 1} of {len(wanted)} texts\n")
     arms = [(FULL, "100%"), *((method, budget) for method in possible for budget in args.budgets)]
-    return [rows.answers[text.name, known, *arm] for text in wanted for known in (True, False) for arm in arms]
+    return [rows.answers[text.name, known, *arm] for text in wanted for known in args.known for arm in arms]
 
 
 def stored(name: str, length: int, args: argparse.Namespace) -> list[Answered]:
@@ -155,7 +159,7 @@ def stored(name: str, length: int, args: argparse.Namespace) -> list[Answered]:
     found = [
         rows.answers[text, known, *arm]
         for text in names
-        for known in (True, False)
+        for known in args.known
         if all((text, known, *arm) in rows.answers for arm in arms)
         for arm in arms
     ]
@@ -191,7 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the other models of the results file")
     parser.add_argument("--quick", action="store_true", help="smoke test: two texts a task of the thinking model")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
+    parser.add_argument("--question", choices=ASKS, default="both", help="when the choice is made (default both)")
     args = parser.parse_args(argv)
+    args.known = ASKS[args.question]
     args.methods = [selection(method).name for method in args.methods]
     if args.quick:
         args.models, args.seeds, args.each = ["thinker"], 2, 1

@@ -18,8 +18,10 @@ import transformers
 from budgeteer import cli
 from budgeteer.cache import BudgetedCache
 from budgeteer.cache.prefill import Prefill
+from budgeteer.cache.together import Together
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import cache_eval
+from budgeteer.lab.cache_answers import Answered
 from budgeteer.lab.cache_places import places
 from budgeteer.lab.needles import Sample
 from helpers import theirs
@@ -116,7 +118,7 @@ def test_an_answer_of_several_parts_is_right_part_by_part(model) -> None:
 
 def test_the_table_by_hand() -> None:
     def row(task, method, budget, right, logprob):
-        return cache_eval.Answered(task, method, budget, True, right, logprob, 0.25, 100, 200)
+        return Answered(task, method, budget, True, right, logprob, 0.25, 100, 200)
 
     answered = [
         row("single", "full", "100%", True, -0.1), row("single", "h2o", "25%", True, -0.2),
@@ -293,3 +295,29 @@ def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path
     assert all(0.48 < row["kept"] <= 0.5 for row in rows if row["budget"] == "50%" and row["method"] != mine)
     assert all(0.24 < row["kept"] <= 0.25 for row in rows if row["budget"] == "50%" and row["method"] == mine)
     sys.modules.pop("theirs_of_a_test", None)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_caches_that_answer_as_one_batch_say_and_hold_what_each_does_alone(model, known: bool) -> None:
+    sample = Sample("multiquery", "a text of some words, " * 4, " and then so", "one,two")
+    methods = [
+        "recent", "h2o", "snapkv:window=4", "snapkv:window=4,split=ada-kv", "defensive:window=4,split=layers", "kvzip",
+        "prompt-distill", "adamas", 'recent:every=0,rest="quantise:bits=4,full=0"',
+    ]  # fmt: skip
+    given, budgets = ([sample], methods, ["50%", "25%"]), (known,)
+    alone = list(cache_eval.evaluate(model, encode, *given, known=budgets))
+    batch = list(cache_eval.evaluate(model, encode, *given, known=budgets, timed=False))
+    assert len(alone) == len(batch) == 19
+    for one, other in zip(alone, batch, strict=True):
+        assert other.logprob == pytest.approx(one.logprob, abs=1e-5), one.method
+        times = {"logprob": 0.0, "prompt": None, "token": None}
+        assert replace(one, **times) == replace(other, **times)
+
+
+def test_caches_of_different_texts_are_no_batch(model) -> None:
+    caches = [BudgetedCache(model, "100%", "recent") for _ in range(2)]
+    Prefill(model, torch.tensor([[3, 4, 5]])).into(caches[0])
+    with pytest.raises(InvalidInput, match=r"have seen \[0, 3\] tokens"):
+        Together(model, caches)
+    with pytest.raises(InvalidInput, match="read its cache by itself"):
+        Together(model, [BudgetedCache(model, "50%", "prompt-distill")])

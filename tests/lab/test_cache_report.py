@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from budgeteer.lab.cache_eval import Answered, table
+from budgeteer.lab.cache_answers import Answered
+from budgeteer.lab.cache_eval import table
 from budgeteer.lab.cache_report import best, render
 
 EVEN, UNEVEN = [[0.25, 0.25], [0.25, 0.25]], [[0.5, 0.0], [0.36, 0.14]]

@@ -164,6 +164,13 @@ def attend(
                 "take another model, or read the texts one behind the other"
             )
         return own(query, kwargs.get("scaling") or query.shape[-1] ** -0.5, kwargs.get("softcap")), None
+    if (rows := getattr(layer, "rows", None)) is not None:  # a cache for each row
+        found = []
+        for row, (one, each, pair) in enumerate(zip(cache.caches, rows, layer.read, strict=True)):
+            updated.by, updated.hidden = (one, each), None if hidden is None else hidden[row : row + 1]
+            mask = attention_mask if attention_mask is None or len(attention_mask) == 1 else attention_mask[row, None]
+            found.append(attend(module, query[row : row + 1], *pair, mask, *args, **kwargs)[0])
+        return torch.cat(found), None
     if layer.index != module.layer_idx:
         raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")
     if name not in OFFERED:
