@@ -32,7 +32,7 @@ from budgeteer.models.inside import argument_of
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.thinker import thinker
-from budgeteer.rl.trainer import choose_device
+from budgeteer.rl.device import choose_device
 
 LONG = 32
 """Tokens of an answer above which it is read one after the other, as it would be generated."""
