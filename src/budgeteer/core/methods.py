@@ -943,6 +943,14 @@ METHODS: tuple[Method, ...] = (
     Method("dr-grpo", "recipe", _R("dr_grpo"), "GRPO without division by deviation and length", DR_GRPO),
     Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
     Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
+    Method("rmt", "recipe", _R("rmt"), "GRPO to a falling length, with the next-token loss on the prompts", RMT),
+    Method(
+        "adaptive-deep",
+        "recipe",
+        _R("adaptive_deep_rl"),
+        "GRPO on long and short, and a loss on the first token",
+        ADAPTIVE_DEEP,
+    ),
     Method(
         "traac", "recipe", _R("traac"), "GRPO that also learns from traces without their least attended steps", TRAAC
     ),

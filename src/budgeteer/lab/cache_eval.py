@@ -28,7 +28,7 @@ from budgeteer.lab.stats import mean_ci, paired, wilson
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.thinker import thinker
-from budgeteer.rl.trainer import choose_device
+from budgeteer.rl.device import choose_device
 
 
 def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:

@@ -25,8 +25,8 @@ from budgeteer.lab.arms import Arm, pairs, with_references
 from budgeteer.lab.run import REFERENCE, RunSpec, prepare
 from budgeteer.lab.workers import End, Pause, Start, Update, Worker, checkpoint_of, interrupts, start
 from budgeteer.rl.checkpoint import same_run
+from budgeteer.rl.device import choose_device
 from budgeteer.rl.identity import differences
-from budgeteer.rl.trainer import choose_device
 
 PER_RUN = {"recipe", "parts of the recipe", "budget", "tokens", "seed", "pool_seed", "problems"}
 """What may differ between the runs of one folder."""

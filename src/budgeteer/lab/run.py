@@ -27,6 +27,7 @@ from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.asked import Wording
 from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.device import choose_device
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe
 from budgeteer.rl.recipes.kit import fixed_group
@@ -34,7 +35,7 @@ from budgeteer.rl.reward.protocol import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress
-from budgeteer.rl.trainer import DecodeFn, Trainer, choose_device
+from budgeteer.rl.trainer import DecodeFn, Trainer
 from budgeteer.steer import answered
 
 REFERENCE = "grpo@100%"

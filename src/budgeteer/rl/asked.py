@@ -47,6 +47,11 @@ def require_wording(recipe: Recipe, wording: Wording | None) -> None:
             f"recipe {recipe.name!r} ends the thinking of its rollouts with a text, and this trainer knows tokens "
             "only; give it wording= (`budgeteer train` does), or choose a recipe without a branch"
         )
+    if wording is None and any(term.texts for term in recipe.beside):
+        raise InvalidInput(
+            f"recipe {recipe.name!r} has a loss on texts, and this trainer knows tokens only; give it wording= "
+            "(`budgeteer train` does), or choose a recipe without it"
+        )
     if recipe.variant is None:
         return
     if wording is None:

@@ -60,7 +60,8 @@ class Control:
         bounded: with a budget, too, an allocator of pace STEP splits no more than without one.
 
     Attributes:
-        terms: mean of each named term of the recipe's reward over the rows of the latest step.
+        terms: mean of each named term of the recipe's reward over the rows of the latest step, and of the losses beside
+            that of the rollouts, where the trainer measures them.
         monitored: [k] indices of the prompts of the reward's monitor.
         watched: tokens that it took in this step.
 
@@ -108,6 +109,8 @@ class Control:
         self.reward_state = recipe.reward.init() if recipe.reward else ()
         self.stream_state = recipe.stream.init() if recipe.stream else ()
         self.variant_state = recipe.variant.init() if recipe.variant else ()
+        self.kl_state = recipe.kl_weight.init() if recipe.kl_weight else ()
+        self._written = [wording.write(term.texts) if wording and term.texts else () for term in recipe.beside]
         self.monitored, self.watched = self._monitored(), 0
         self.beginnings = Beginnings.empty()
         self.kept = Kept.empty()
@@ -284,7 +287,25 @@ class Control:
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, self.progress.step, 3)))
-        return replace(self.chosen(rollouts, weighted, rows), parked=parked, lost=lost)
+        readings = tuple(
+            term.read(rollouts.take(~short), self._prompts, written)
+            for term, written in zip(recipe.beside, self._written, strict=True)
+        )
+        kl_scale = recipe.kl_weight.weigh(self.kl_state, rollouts) if recipe.kl_weight else None
+        update = self.chosen(rollouts, weighted, rows)
+        return replace(update, parked=parked, lost=lost, beside=readings, kl_scale=kl_scale)
+
+    def measured(self, update: Update, kl: F64, beside: Mapping[str, float]) -> None:
+        """What the trainer measured while it learnt from an update.
+
+        Args:
+            update: the update.
+            kl: [n] mean divergence of each row's tokens from the starting policy, NaN where it was not computed.
+            beside: name of each term beside the loss of the rollouts -> its mean.
+        """
+        self.terms = {**self.terms, **beside}
+        if self.recipe.kl_weight is not None:
+            self.kl_state = self.recipe.kl_weight.observe(self.kl_state, update.rollouts, kl)
 
     def chosen(self, rollouts: Rollouts, advantage: F64, rows: I64) -> Update:
         """Of ``rows`` those that carry gradient, thinned and in the order of the minibatches. With a KL
@@ -363,6 +384,7 @@ class Control:
             "reward": json.dumps(dump_state(self.reward_state)),
             "stream": json.dumps(dump_state(self.stream_state)),
             "variant": json.dumps(dump_state(self.variant_state)),
+            "kl": json.dumps(dump_state(self.kl_state)),
             "beginnings": json.dumps(dump_state(self.beginnings)),
             "kept": json.dumps(dump_state(self.kept)),
             "progress": json.dumps(asdict(self.progress)),
@@ -375,6 +397,7 @@ class Control:
         self.reward_state = load_state(self.reward_state, json.loads(content["reward"]))
         self.stream_state = load_state(self.stream_state, json.loads(content["stream"]))
         self.variant_state = load_state(self.variant_state, json.loads(content["variant"]))
+        self.kl_state = load_state(self.kl_state, json.loads(content["kl"]))
         self.beginnings = load_state(self.beginnings, json.loads(content["beginnings"]))
         self.kept = load_state(Kept.empty(), json.loads(content["kept"]))
         self.progress = Progress(**json.loads(content["progress"]))

@@ -16,6 +16,7 @@ from budgeteer.core.plan import I64
 from budgeteer.engine.llama import Block, Llama
 from budgeteer.engine.table import marked, marks_of_tokens
 from budgeteer.models.policy import Markers
+from budgeteer.rl.beside import Beside, Reading, log_odds
 from budgeteer.rl.rollouts import Role, Rollouts
 
 MICRO = 1536
@@ -97,6 +98,27 @@ def of_heads(model: Llama, rollouts: Rollouts, temperature: float, markers: Mark
             part[mask.numpy()] = values.float().cpu().numpy()
             logprob[rows] = np.where(carried[rows], part, logprob[rows])
     return replace(rollouts, logprob=logprob, closed=closed, answered=answered)
+
+
+def backward_beside(model: Llama, term: Beside, reading: Reading) -> float:
+    """Add the gradient of a term beside the loss of the rollouts, and return its mean loss; 0 for no row.
+
+    The model's own distribution counts, whatever temperature rollouts are sampled at.
+    """
+    total, count = 0.0, int(reading.length.sum())
+    longest = max(map(len, reading.prompts), default=0) + reading.tokens.shape[1]
+    for rows in np.array_split(np.arange(len(reading)), max(1, len(reading) * longest // MICRO)):
+        if not len(rows):
+            continue
+        part = reading.take(rows)
+        logp = completion_logprobs(model, part.prompts, part.tokens.clip(min=0), part.length, 1.0)
+        mask = np.arange(part.tokens.shape[1]) < part.length[:, None]
+        ids = [None if x is None else torch.from_numpy(x[mask]).to(model.device) for x in (part.tokens, part.other)]
+        assert ids[0] is not None
+        loss = term.loss(log_odds(logp, ids[0], ids[1])).sum()
+        (loss * (term.weight / count)).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total / max(count, 1)
 
 
 def attention_of_last(model: Llama, before: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:

@@ -20,9 +20,11 @@ from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
 from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.steer import Steer
 from budgeteer.core.words import one_of
+from budgeteer.rl.beside import Beside
 from budgeteer.rl.branch import Branch
 from budgeteer.rl.compress import Compression
 from budgeteer.rl.history import History, Memory
+from budgeteer.rl.kl_weight import KLWeight
 from budgeteer.rl.ratio.protocol import Loss
 from budgeteer.rl.replay import Replay
 from budgeteer.rl.reward.protocol import ALWAYS, Reward
@@ -255,6 +257,8 @@ class Recipe:
         schedules: of temperature, cap and learning rate.
         replay: which rollouts of earlier steps are learnt from again; None = none.
         branch: answers from rollouts whose thinking is cut or compressed, after the rounds of a step; None = none.
+        beside: losses on the prompts beside that of the rollouts.
+        kl_weight: what ``TrainConfig.kl`` is multiplied with, row by row; None = 1.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
@@ -296,6 +300,8 @@ class Recipe:
     schedules: Schedules = field(default_factory=Schedules)
     replay: Replay | None = None
     branch: Branch | Compression | None = None
+    beside: tuple[Beside, ...] = ()
+    kl_weight: KLWeight | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aborted", one_of(Aborted, self.aborted, f"aborted of recipe {self.name!r}"))
@@ -310,6 +316,13 @@ class Recipe:
                 f"recipe {self.name!r} branches its rollouts, which goes with no variant, carry or replay; leave "
                 "them out"
             )
+        given = self.variant.gives if self.variant else ()
+        for term in self.beside:
+            if missing := [name for name in term.needs if name not in given]:
+                raise InvalidInput(
+                    f"recipe {self.name!r} has the loss {term.name!r}, which reads the column {missing[0]!r}; give it "
+                    "a variant that says it, such as both-kinds"
+                )
         if self.replay is not None and (self.variant is not None or self.reward is not None):
             raise InvalidInput(
                 f"recipe {self.name!r} has a replay and a variant or a reward of its own; a rollout of an earlier step "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from budgeteer.core.plan import F64, I64, Plan, right
 from budgeteer.core.steer import Steer
 from budgeteer.rl.asked import RoundRequests, continuing
+from budgeteer.rl.beside import Reading
 from budgeteer.rl.branch import numbered
 from budgeteer.rl.recipe import Beginnings, View
 from budgeteer.rl.rollouts import Rollouts
@@ -113,6 +114,8 @@ class Update:
         temperature: of sampling, and of the update's probabilities.
         parked: tokens of this step's bill in rows that go on in a later step; these rows are not among ``rollouts``.
         lost: tokens of rows that nobody scored, and those that are in no row; neither are these.
+        beside: what each term beside the loss of the rollouts reads.
+        kl_scale: [n] factor of the KL penalty of each row; None = 1.
     """
 
     rollouts: Rollouts
@@ -127,6 +130,8 @@ class Update:
     temperature: float = 1.0
     parked: int = 0
     lost: int = 0
+    beside: tuple[Reading, ...] = ()
+    kl_scale: F64 | None = None
 
 
 class Step:

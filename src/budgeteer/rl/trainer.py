@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,15 +22,23 @@ from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, Diverged, InvalidInput, UnknownName
 from budgeteer.core.plan import F64, I64
-from budgeteer.core.steer import Snapshot, State, Steer
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.rl import checkpoint, compress
 from budgeteer.rl.asked import Wording
+from budgeteer.rl.clock import phase, timed
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
+from budgeteer.rl.device import DTYPES, choose_device
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
-from budgeteer.rl.logprobs import MICRO, attention_of_last, entropies, of_heads, token_logprobs
+from budgeteer.rl.logprobs import (
+    MICRO,
+    attention_of_last,
+    backward_beside,
+    entropies,
+    of_heads,
+    token_logprobs,
+)
 from budgeteer.rl.ratio import Tokens
 from budgeteer.rl.recipe import ENTROPY, SOLUTION, TEXT, Recipe, View
 from budgeteer.rl.rollouts import Rollouts, per_token
@@ -44,50 +51,6 @@ DecodeFn = Callable[[list[list[int]]], list[str]]
 """Completions as token ids -> their texts."""
 SAVE_EVERY = 8
 """Steps between checkpoints."""
-
-
-def choose_device(name: str) -> torch.device:
-    """``"auto"`` = CUDA when there is one.
-
-    Raises:
-        InvalidInput: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        float(torch.zeros((), device=device))  # a number that can be read: "meta" has none
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(
-            f"device {name!r} is not to be had here ({str(error)[:80]}); use cpu, cuda or auto"
-        ) from error
-    return device
-
-
-DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What the forward pass computes in; weights stay float32."""
-
-
-@contextmanager
-def _phase(clock: dict[str, float], name: str) -> Iterator[None]:
-    """Add the block's seconds to ``clock[name]``."""
-    start = time.perf_counter()
-    yield
-    clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
-
-
-def _timed(steer: Steer, clock: dict[str, float]) -> Steer:
-    """The same steer, its seconds moved from the phase "sampling" around it to a phase of its own."""
-
-    def step(state: State, now: Snapshot) -> Any:
-        start = time.perf_counter()
-        result = steer.step(state, now)
-        took = time.perf_counter() - start
-        clock["stopping"] = clock.get("stopping", 0.0) + took
-        clock["sampling"] = clock.get("sampling", 0.0) - took
-        return result
-
-    return steer._replace(step=step)
 
 
 def weights_of(model: Llama) -> str:
@@ -219,9 +182,9 @@ class Trainer:
                 control.check()
             return False
         rollouts, view = collected
-        with _phase(clock, "allocation"):
+        with phase(clock, "allocation"):
             update = control.learn(rollouts, view)
-        with _phase(clock, "training"):
+        with phase(clock, "training"):
             self._update(update)
         control.done(view, update)
         self.progress.seconds += time.perf_counter() - begin
@@ -230,15 +193,15 @@ class Trainer:
     def _collect(self) -> tuple[Rollouts, View] | None:
         """Sample and verify the step's rollouts, round by round; None when the budget buys none."""
         clock = self.progress.phases
-        with _phase(clock, "allocation"):
+        with phase(clock, "allocation"):
             step = self.control.begin()
         while True:
-            with _phase(clock, "allocation"):
+            with phase(clock, "allocation"):
                 work = step.next()
             if work is None:
                 return step.collected()
             half = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half)
-            with _phase(clock, "sampling"), half:
+            with phase(clock, "sampling"), half:
                 keys, prompts, units = work.requests(self.prompts)
                 part, _ = sample(
                     self.model,
@@ -249,18 +212,18 @@ class Trainer:
                     markers=self.markers,
                     seed=work.seed,
                     temperature=work.temperature,
-                    steer=_timed(work.steer, clock) if work.steer else None,
+                    steer=timed(work.steer, clock) if work.steer else None,
                     budget=work.budget,
                     compiled=None if self.dtype == torch.float32 else False,
                 )
             part = work.whole(part)
             if work.asked is not None and work.asked.learnt:
-                with _phase(clock, "training"), half:
+                with phase(clock, "training"), half:
                     part = of_heads(self.model, part, work.temperature, self.markers)
             if ENTROPY in self.recipe.needs:
-                with _phase(clock, "training"), half:
+                with phase(clock, "training"), half:
                     part = replace(part, entropy=entropies(self.model, part, work.temperature))
-            with _phase(clock, "verifying"):
+            with phase(clock, "verifying"):
                 rows = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
                 part = part.scored(self.score(work.picked[part.group], rows))
                 if TEXT in self.recipe.needs:
@@ -268,18 +231,20 @@ class Trainer:
                     part = replace(part, more={**part.more, TEXT: np.array([*self.decode(rows), ""], object)[:-1]})
             if compress.ATTENTION in self.recipe.needs:
                 assert self.decode is not None
-                with _phase(clock, "training"), half:
+                with phase(clock, "training"), half:
                     part = compress.read(part, self.decode, partial(attention_of_last, self.model), self.probe)
             step.add(part)
 
     def _update(self, update: Update) -> None:
         """``minibatches`` optimiser steps on the rows that carry gradient."""
         c, rollouts, rows = self.config, update.rollouts, update.rows
-        if not len(rows):
+        if not len(rows) and not any(map(len, update.beside)):
             return
         for group in self.optimiser.param_groups:
             group["lr"] = c.lr * update.lr_scale
-        for part in np.array_split(np.arange(len(rows)), min(c.minibatches, len(rows))):
+        parts = np.array_split(np.arange(len(rows)), max(min(c.minibatches, len(rows)), 1))
+        self._kl, losses = np.full(len(rollouts), np.nan), np.zeros(len(update.beside))
+        for number, part in enumerate(parts):
             self.optimiser.zero_grad(set_to_none=True)
             lengths = rollouts.length[rows[part]] + np.array(
                 [len(prompt) for prompt in rollouts.prompts_of(rows[part])]
@@ -294,11 +259,17 @@ class Trainer:
                 micro = part[first:last]
                 self._backward(update, rows[micro], update.scale[micro] / len(part))
                 first = last
+            for i, (term, reading) in enumerate(zip(self.recipe.beside, update.beside, strict=True)):
+                own = np.array_split(np.arange(len(reading)), len(parts))[number]
+                with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half):
+                    losses[i] += backward_beside(self.model, term, reading.take(own)) * len(own) / max(len(reading), 1)
             norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm))
             if not math.isfinite(norm):
                 advice = f"Lower --lr ({c.lr:g}), look at the rewards, or compute in --dtype float32"
                 raise Diverged(self.progress.step + 1, f"the norm of the gradient is {norm}", advice)
             self.optimiser.step()
+        names = [term.name for term in self.recipe.beside]
+        self.control.measured(update, self._kl, dict(zip(names, losses.tolist(), strict=True)))
 
     def _backward(self, update: Update, rows: I64, scale: F64) -> None:
         """The gradient of some rows; ``scale`` [k] or [k, t] is the weight of their tokens."""
@@ -320,7 +291,11 @@ class Trainer:
         if self.reference is not None:
             with torch.no_grad():
                 base, _ = token_logprobs(self.reference, prompts, tokens, length, update.temperature)
-            objective = objective - c.kl * loss.kl(logprob, base)
+            kl = loss.kl(logprob, base)
+            of_rows = np.bincount(row.cpu().numpy(), kl.detach().double().cpu().numpy(), len(rows))
+            self._kl[rows] = of_rows / np.maximum(length, 1)
+            factor = 1.0 if update.kl_scale is None else of_tokens(update.kl_scale[rows])
+            objective = objective - c.kl * factor * kl
         (-(objective * w).sum()).backward()  # type: ignore[no-untyped-call]
 
     # -- the run --------------------------------------------------------------------------------------------------

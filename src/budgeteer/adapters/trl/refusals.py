@@ -113,6 +113,13 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
             f"{name} has a loss of its own, and here the loss is TRL's: choose another recipe and set loss_type, "
             "epsilon and importance_sampling_level of GRPOConfig (GSPO is importance_sampling_level='sequence')"
         )
+    if recipe.beside:
+        raise InvalidInput(
+            f"{name} has the loss {recipe.beside[0].name!r} beside that of the rollouts, and here the loss is TRL's; "
+            f"{other}"
+        )
+    if recipe.kl_weight is not None:
+        raise InvalidInput(f"{name} weighs the KL penalty row by row, and here beta is one number; {other}")
     default, own = Schedules(), recipe.schedules
     if any(own.temperature(x) != 1 for x in _POINTS):
         raise InvalidInput(f"{name} changes the temperature over the run, and TRL's is fixed; choose another recipe")

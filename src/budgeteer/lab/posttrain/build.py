@@ -24,8 +24,8 @@ from budgeteer.lab.run import columns_of
 from budgeteer.models.inside import ends_of, pieces_of
 from budgeteer.models.transformers import pretrained
 from budgeteer.rl import recipes
+from budgeteer.rl.device import DTYPES, choose_device
 from budgeteer.rl.recipe import SOLUTION
-from budgeteer.rl.trainer import DTYPES, choose_device
 
 SAVE_EVERY = 8
 """Steps between checkpoints; the two last ones are kept, so that one is whole at any time."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.recipes._adaptive_deep_rl import adaptive_deep_rl
     from budgeteer.rl.recipes._brpo_rl import brpo_rl
     from budgeteer.rl.recipes._budget_forcing_rl import budget_forcing_rl
     from budgeteer.rl.recipes._c3po import c3po
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
     from budgeteer.rl.recipes._reinforce_ada_pos import reinforce_ada_pos
+    from budgeteer.rl.recipes._rmt import rmt
     from budgeteer.rl.recipes._seele import seele
     from budgeteer.rl.recipes._tempo_rl import tempo_rl
     from budgeteer.rl.recipes._tp_schedule import tp_schedule
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNTRAINED",
+    "adaptive_deep_rl",
     "brpo_rl",
     "budget_forcing_rl",
     "c3po",
@@ -66,6 +69,7 @@ __all__ = [
     "prompt_selection",
     "reinforce_ada_balance",
     "reinforce_ada_pos",
+    "rmt",
     "seele",
     "tempo_rl",
     "tp_schedule",
@@ -81,6 +85,7 @@ __getattr__ = lazy(
     __name__,
     {
         "UNTRAINED": "named",
+        "adaptive_deep_rl": "_adaptive_deep_rl",
         "brpo_rl": "_brpo_rl",
         "budget_forcing_rl": "_budget_forcing_rl",
         "c3po": "_c3po",
@@ -104,6 +109,7 @@ __getattr__ = lazy(
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",
         "reinforce_ada_pos": "_reinforce_ada_pos",
+        "rmt": "_rmt",
         "seele": "_seele",
         "tempo_rl": "_tempo_rl",
         "tp_schedule": "_tp_schedule",

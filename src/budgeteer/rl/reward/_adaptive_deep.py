@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, right
+from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.reward.counted import DELIBERATE
 from budgeteer.rl.reward.kit import group_mean, near_cap, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
@@ -21,7 +22,8 @@ def adaptive_deep(bonus: float = 0.5, margin: float = 0.0, share: float = 0.2) -
 
     Helps with prompts of mixed difficulty, given rollouts of both kinds for each: half of them with each instruction
     (``variant=both-kinds``). The paper's thresholds and bonus could not be seen: these are this project's reading of
-    its description. Its loss on the first token, which learns to choose without an instruction, is not here.
+    its description. The recipe ``adaptive-deep`` adds its loss on the first token, which learns to choose without an
+    instruction.
 
     Args:
         bonus: 0 or more.
@@ -42,13 +44,30 @@ def adaptive_deep(bonus: float = 0.5, margin: float = 0.0, share: float = 0.2) -
         )
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
-        good, long = right(rows.correct), rows.column(DELIBERATE, "adaptive_deep") > 0
-        of_short, of_long = (group_mean(good * 1.0, rows.group, kind) for kind in (~long, long))
-        suffices = (of_short >= of_long - margin - 1e-9) & (of_short > 0)
+        long = rows.column(DELIBERATE, "adaptive_deep") > 0
+        wanted = needed(rows.correct, long, rows.group, margin)
         return {
             "correct": rows.correct,
-            "kind": np.where(good & (long != suffices), bonus, 0.0),
+            "kind": np.where(right(rows.correct) & (long == wanted), bonus, 0.0),
             "length": near_cap(rows, share),
         }
 
     return of_terms(terms, needs=(DELIBERATE,))
+
+
+def needed(correct: F64, long: NDArray[np.bool_], group: I64, margin: float) -> I64:
+    """[n] kind that a row's prompt needs: 1 = long, 0 = short, -1 = it cannot be told, for no row is right.
+
+    Args:
+        correct: [n] scores.
+        long: [n] whether a row thinks at length.
+        group: [n] number of each row's prompt.
+        margin: by which the share of right short rows may be less than that of long ones.
+
+    >>> needed(np.array([1.0, 0, 0, 0]), np.array([True, False] * 2), np.array([0, 0, 1, 1]), 0.0).tolist()
+    [1, 1, -1, -1]
+    """
+    good = right(correct) * 1.0
+    of_short, of_long = (group_mean(good, group, kind) for kind in (~long, long))
+    suffices = (of_short >= of_long - margin - 1e-9) & (of_short > 0)
+    return np.where(suffices, 0, np.where(of_long > 0, 1, -1))
