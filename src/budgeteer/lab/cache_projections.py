@@ -178,9 +178,9 @@ def search(
         wanted = model(input_ids=texts, use_cache=False).logits.float().log_softmax(-1)
         cuts = given.units * (given.steps - 1)
         while bool((left > 1).any()):
-            worth = {}
-            watch(f"searches ranks: {len(found)} of {cuts} cuts")
-            for unit in torch.nonzero(left > 1)[:, 0].tolist():
+            worth, units = {}, torch.nonzero(left > 1)[:, 0].tolist()
+            for place, unit in enumerate(units):
+                watch(f"searches ranks: {len(found)} of {cuts} cuts, tries {place + 1} of {len(units)}")
                 left[unit] -= 1
                 ranks = (left * width).reshape(given.basis.shape[:3])
                 worth[unit] = _apart(model, given, texts, wanted, ranks)
