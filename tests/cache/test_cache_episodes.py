@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -113,7 +115,7 @@ def test_clusters_by_hand() -> None:
     assert ((rows - centres[labels]) ** 2).sum() == pytest.approx(least)
 
 
-def test_each_topic_has_a_cache_of_the_whole_conversation() -> None:
+def test_each_topic_has_a_cache_of_the_whole_conversation(tmp_path) -> None:
     made = model()
     windows = [tokens(6, seed) for seed in range(8)]
     vectors = [[1.0, 0.1 * i] if i % 2 else [0.1 * i, 1.0] for i in range(8)]
@@ -139,6 +141,14 @@ def test_each_topic_has_a_cache_of_the_whole_conversation() -> None:
         again = made(question, past_key_values=found.cache([3.0, 0.0])).logits
     assert torch.equal(first, again)  # a question does not change the cache
     assert found.caches[odd].get_seq_length() == 48
+    sizes = {"shares": [0.25], "sizes": [[0.1], [0.25], [0.4]]}  # by measured sensitivity
+    file = tmp_path / "sizes.json"
+    file.write_text(json.dumps(sizes))
+    split = f"profile:compete=true,sizes={file}"
+    for cache in episodes(made, windows, vectors, "cache:12", topics=2, medoids=2, chunk=48, split=split).caches:
+        counts = [[len(head) for head in layer] for layer in held(cache)]
+        assert [sum(layer) for layer in counts] == [2 * 5, 2 * 12, 2 * 19]  # of 48: 4.8, 12 and 19.2
+        assert counts[2][0] != counts[2][1]  # heads compete
 
 
 def test_what_cannot_be_is_refused() -> None:

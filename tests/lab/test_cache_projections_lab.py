@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -137,8 +139,12 @@ def test_the_command_writes_what_a_cache_takes(tmp_path, capsys, monkeypatch) ->
     (tmp_path / "texts").write_text("to be held in fewer numbers " * 12)
     out = tmp_path / "made"
     command = ["cache", "train", "matryoshka", "thinker", "--texts", str(tmp_path / "texts"), "--out", str(out)]
-    assert cli.main([*command, "--length", "24", "--steps", "2"]) == 0
-    said = capsys.readouterr().out
+    with monkeypatch.context() as terminal:
+        terminal.setattr(sys.stderr, "isatty", lambda: True)
+        assert cli.main([*command, "--length", "24", "--steps", "2"]) == 0
+    said, progress = capsys.readouterr()
+    assert "update 2 of 2" in progress
+    assert "searches ranks: 0 of 28 cuts, tries 4 of 4" in progress  # 4 heads of 8 parts
     assert "KL to the model at 50.0% of the numbers, trained: " in said
     assert f"use it as recent:every=0,rest=matryoshka:projections={out}" in said
     assert projections_of(str(out)).basis.shape == (2, 1, 2, 8, 8)

@@ -6,6 +6,7 @@ Paper: "EpiCache: Episodic KV Cache Management for Long Conversational Question 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,7 @@ def episodes(
     topics: int = 4,
     medoids: int = 4,
     chunk: int = 2048,
+    split: str = "ada-kv:safe=0",
     seed: int = 0,
 ) -> Episodes:
     """Read a conversation once for each of its topics, in chunks, and keep each time what that topic reads most.
@@ -64,7 +66,8 @@ def episodes(
     are the text of ``epi-cache``: after each chunk of the conversation they are read behind it, and entries compete for
     the budget, those of earlier chunks again. So no more than the budget and one chunk is ever held. It costs
     ``topics`` readings of the conversation, and a wrong topic cannot be told from a right one. All layers have the same
-    budget; the paper measures which layers need more.
+    budget, unless the split says more: the paper's is ``profile:compete=true,sizes=FILE``, with the file of ``budgeteer
+    cache train epi-cache``.
 
     Args:
         model: a decoder of transformers without sliding layers.
@@ -74,6 +77,7 @@ def episodes(
         topics: clusters, >= 1; no more than there are windows.
         medoids: windows of a topic's text, >= 1.
         chunk: tokens that are read at a time, >= 1.
+        split: of the budget over layers and heads.
         seed: of k-means.
 
     Raises:
@@ -95,7 +99,7 @@ def episodes(
         likeness = np.where(labels == topic, unit @ centres[topic], -np.inf)
         near = sorted(np.argsort(-likeness, kind="stable")[: min(medoids, int((labels == topic).sum()))])
         texts.append(tuple(token for i in near for token in windows[i]))
-        caches.append(BudgetedCache(model, budget, _reading(texts[-1])))
+        caches.append(BudgetedCache(model, budget, _reading(texts[-1], split)))
         with torch.no_grad():
             for start in range(0, whole.shape[1], chunk):
                 given = {argument_of(model): caches[-1], "logits_to_keep": 1}
@@ -103,9 +107,9 @@ def episodes(
     return Episodes(centres, tuple(texts), tuple(caches))
 
 
-def _reading(text: tuple[int, ...]) -> Selection:
+def _reading(text: tuple[int, ...], split: str) -> Selection:
     """``epi-cache`` with a text, whose name does not list its tokens."""
-    plain = selection("epi-cache")
+    plain = selection(f"epi-cache:split={json.dumps(split)}")
     return plain._replace(score=epi_cache(text))
 
 

@@ -75,6 +75,11 @@ def losses() -> dict[str, Any]:
     return {"losses": {"shares": [0.1, 0.3, 1.0], "losses": [[3, 1, 0], [1, 1, 0], [9, 0.5, 0.6], [2, 2.5, 0]]}}
 
 
+def sizes() -> dict[str, Any]:
+    """Sizes of the layers of :func:`budgeteer.check.check_split` at two budgets."""
+    return {"sizes": {"shares": [0.2, 0.5], "sizes": [[0.05, 0.2], [0.1, 0.4], [0.2, 0.5], [0.45, 0.9]]}}
+
+
 def projections() -> dict[str, Any]:
     """Projections of the layers of :func:`budgeteer.check.check_rest`, with any matrices."""
     import torch

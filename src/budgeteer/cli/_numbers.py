@@ -73,6 +73,7 @@ RANGES = {
     "pass_at": Range(1, 1_000_000),
     "port": Range(0, 65_535, why="0 = a free one"),
     "positions": Range(1, 1_000_000),
+    "power": Range(0, 100, why="0 = all layers are equal"),
     "prompt_tokens": Range(1, 1_000_000_000),
     "prompts": Range(1, 1_000_000),
     "repeats": Range(1, 1_000),

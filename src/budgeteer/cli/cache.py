@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from budgeteer.cli import _cache_train
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -85,39 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measured", type=Path, metavar="FILE", help="of cache eval --out: what the share that fits costs in quality"
     )
     planned.add_argument("--json", action="store_true", help="what fits as JSON")
-    trained = commands.add_parser(
-        "train",
-        help="train the gates of a score or the projections of a rest, or measure what a cut of each layer loses",
-    )
-    trained.add_argument(
-        "kind",
-        choices=("kvzap", "trim-kv", "matryoshka", "knapsack"),
-        help="the score of the gates, the rest of the projections, or the split of the losses",
-    )
-    trained.add_argument("model", metavar="MODEL", help="hf:FOLDER, smollm2 or thinker")
-    trained.add_argument(
-        "--texts", type=Path, required=True, metavar="FILE", help="UTF-8 text like what the model reads"
-    )
-    trained.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: gates/KIND.safetensors, or .json, in the model's folder"
-    )
-    trained.add_argument(
-        "--method", default="snapkv", help="knapsack: the score that chooses what is kept (default %(default)s)"
-    )
-    trained.add_argument("--length", type=int, default=256, metavar="N", help="tokens of a text (default %(default)s)")
-    trained.add_argument("--limit", type=int, default=200, metavar="N", help="the first N texts (default %(default)s)")
-    trained.add_argument("--steps", type=int, default=300, metavar="N", help="updates (default %(default)s)")
-    trained.add_argument("--width", type=int, default=64, metavar="N", help="of a hidden layer (default %(default)s)")
-    trained.add_argument(
-        "--budget", default="25%", metavar="B", help="trim-kv: entries that may be alive at a time (default 25%%)"
-    )
-    trained.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
-    trained.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
+    _cache_train.add_arguments(commands)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, compare, plan or train."""
-    return {"plan": _plan, "eval": _evaluate, "parallel": _parallel, "train": _train}[args.action](args)
+    return {"plan": _plan, "eval": _evaluate, "parallel": _parallel, "train": _cache_train.run}[args.action](args)
 
 
 def _parallel(args: argparse.Namespace) -> int:
@@ -148,66 +123,6 @@ def _parallel(args: argparse.Namespace) -> int:
     if args.out:
         write_text(json.dumps(found, indent=1) + "\n", args.out)
     return 0
-
-
-def _train(args: argparse.Namespace) -> int:
-    """Train gates or projections, print what was measured on held-out texts, and write them; or measure losses."""
-    from budgeteer.cache import selection
-    from budgeteer.cache.gates import GATES, save_gates
-    from budgeteer.cache.projections import NAME, save_projections
-    from budgeteer.cache.size import parsed
-    from budgeteer.cli import _outputs
-    from budgeteer.core.errors import InvalidInput
-    from budgeteer.core.files import write_text
-    from budgeteer.lab import cache_eval
-    from budgeteer.lab.cache_gates import Training, texts_of, train_gates
-    from budgeteer.lab.cache_losses import losses, require_losses
-    from budgeteer.lab.cache_projections import Fitting, train_projections
-
-    budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
-    if budget.kind == "bytes":
-        raise InvalidInput(f"--budget is {args.budget}; give tokens or a share of the texts, such as 25%")
-    if args.out is None and not (args.model.startswith("hf:") and folder.is_dir()):
-        raise InvalidInput(f"{args.model} is no folder that gates could lie in; give --out FILE")
-    path = args.out or folder / GATES / f"{args.kind}.{'json' if args.kind == 'knapsack' else 'safetensors'}"
-    _outputs.require("--out", path, _outputs.FILE)
-    replays = selection(args.method).score.replays
-    if args.kind == "knapsack":
-        require_losses(args.method)
-    if not args.texts.is_file():
-        raise InvalidInput(f"cannot read {args.texts}: it is no file; give a file of UTF-8 text")
-    twice = args.kind == "kvzap" or (args.kind == "knapsack" and replays)
-    what = f"a text of {args.length} tokens{', which is read twice,' if twice else ''}"
-    model, encode = cache_eval.opened(args.model, args.device, tokens=args.length * (1 + twice), what=what)
-    texts = texts_of(args.texts, encode, args.length, args.limit)
-    if args.kind == "knapsack":
-        measured = losses(model, texts, args.method)
-        write_text(json.dumps(measured) + "\n", path)
-        for layer, lost in enumerate(measured["losses"]):
-            sys.stdout.write(f"layer {layer:3}: " + "  ".join(f"{loss:6.3f}" for loss in lost) + "\n")
-        sys.stdout.write(f"written: {path}; use it as {measured['method']}:split=knapsack:losses={path}\n")
-        return 0
-    if args.kind == NAME:
-        fitted = train_projections(model, texts, Fitting(steps=args.steps, seed=args.seed))
-        save_projections(fitted.projections, path)
-        sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in fitted.measured.items()))
-        sys.stdout.write(f"written: {path}; use it as recent:every=0,rest={NAME}:projections={path}\n")
-        return 0
-    keep = max(budget.of(args.length), 1)
-    given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)
-    done = train_gates(args.kind, model, texts, given, _said)
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-    save_gates(done.gates, path)
-    sys.stdout.write("".join(f"{name}: {number:.3f}\n" for name, number in done.measured.items()))
-    sys.stdout.write(f"written: {path}; use it as {args.kind}:gates={path}\n")
-    return 0
-
-
-def _said(how_far: str) -> None:
-    """Say on a terminal how far the work is."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{how_far:60}")
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -360,7 +275,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     for each in cache_eval.evaluate(model, encode, made, args.methods, budgets, known=known, seed=args.seed):
         answered.append(each)
         if len(answered) % arms == 0:
-            _said(f"{len(answered) // arms} of {len(made)} texts")
+            _cache_train.said(f"{len(answered) // arms} of {len(made)} texts")
     rows = cache_eval.table(answered)
     for knows in known:
         sys.stdout.write(_printed([row for row in rows if row["known"] == knows], tasks, knows))

@@ -1192,6 +1192,15 @@ METHODS: tuple[Method, ...] = (
         arguments=_example("losses"),
         classes=_BY_LAYER,
     ),
+    Method(
+        "profile",
+        "split",
+        _CP("profile"),
+        "sizes of layers that were found on texts",
+        PREFIX_KV,
+        arguments=_example("sizes"),
+        classes=_BY_LAYER,
+    ),
     # reducer
     Method("random", "reducer", _CX("random"), "pieces at random: the control"),
     Method("recency", "reducer", _CX("recency"), "the newest text: a sliding window"),

@@ -14,6 +14,7 @@ from budgeteer.cache.gates import fingerprint
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.protocol import Groups, Split
 from budgeteer.core.errors import InvalidInput
+from budgeteer.lab.cache_gates import Watch
 from budgeteer.models.inside import argument_of
 
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -35,7 +36,13 @@ def require_losses(method: str) -> None:
 
 
 def losses(
-    model: Any, texts: Tensor, method: str, *, shares: Sequence[float] = SHARES, last: int = 32
+    model: Any,
+    texts: Tensor,
+    method: str,
+    *,
+    shares: Sequence[float] = SHARES,
+    last: int = 32,
+    watch: Watch = lambda how_far: None,
 ) -> dict[str, Any]:
     """Measure for each layer and share what the end of the texts loses when this layer alone keeps this share.
 
@@ -45,6 +52,7 @@ def losses(
         method: the score that chooses what is kept.
         shares: rising, the last one 1.
         last: tokens at the end of a text whose log-probability counts, >= 1 and below the length.
+        watch: is told how far the work is.
 
     Returns:
         ``shares``, ``losses`` [layers][shares] in nats a token, ``method``, ``texts`` and the model's ``fingerprint``.
@@ -64,11 +72,12 @@ def losses(
     device = next(model.parameters()).device
     layers = len(BudgetedCache(model, "100%", method).layers)
     lost = torch.zeros(layers, len(shares), dtype=torch.float64)
-    for text in texts.to(device):
+    for number, text in enumerate(texts.to(device)):
         prompt, rest = text[None, :-last], text[None, -last:]
         read = Prefill(model, prompt)
         full = _logprob(model, read.into(BudgetedCache(model, "100%", method)), read, rest)
         for layer in range(layers):
+            watch(f"text {number + 1} of {len(texts)}, layer {layer + 1} of {layers}")
             for place, share in enumerate(shares[:-1]):
                 chosen = selection(method)._replace(split=_only(layer, share))
                 cache = read.into(BudgetedCache(model, f"{prompt.shape[1] - 1}", chosen))

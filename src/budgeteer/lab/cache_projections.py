@@ -18,7 +18,7 @@ from budgeteer.cache.layer import readable
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.projections import Projections, evenly
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.cache_gates import divergence, parted
+from budgeteer.lab.cache_gates import Watch, divergence, parted
 
 STEPS = 8
 """A head loses an eighth of its numbers at a time."""
@@ -62,13 +62,14 @@ class Fitted(NamedTuple):
     measured: dict[str, float]
 
 
-def train_projections(model: Any, texts: Tensor, given: Fitting) -> Fitted:
+def train_projections(model: Any, texts: Tensor, given: Fitting, watch: Watch = lambda how_far: None) -> Fitted:
     """Train orthogonal projections of keys and values with random ranks, and search ranks; the model does not change.
 
     Args:
         model: a decoder of transformers without sliding layers.
         texts: [n, length] token ids, n >= 5; each fifth is held out.
         given: how.
+        watch: is told how far the work is.
 
     Raises:
         InvalidInput: too few texts, a model with sliding layers, or heads of a width that no eighths make.
@@ -88,8 +89,9 @@ def train_projections(model: Any, texts: Tensor, given: Fitting) -> Fitted:
     device = next(model.parameters()).device
     train, held_out = train.to(device), held_out.to(device)
     components = principal(model, train)
-    trained = _trained(model, train, components, given)
-    searched = replace(trained, cuts=search(model, trained, train[: given.calibration], given.together))
+    trained = _trained(model, train, components, given, watch)
+    searched = replace(trained, cuts=search(model, trained, train[: given.calibration], given.together, watch))
+    watch("judges what was trained on held-out texts")
     measured = {}
     for share in SHARES:
         for name, each in (("components", components), ("trained", searched)):
@@ -130,7 +132,7 @@ def cayley(free: Tensor) -> Tensor:
     return found
 
 
-def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting) -> Projections:
+def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting, watch: Watch) -> Projections:
     """Train matrices from where they are, each step with ranks at random for each head, keys and values apart."""
     if not given.steps:
         return start
@@ -138,7 +140,8 @@ def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting) -> P
     basis, mean = start.basis.to(device), start.mean.to(device).clone().requires_grad_()
     free = torch.zeros_like(basis, requires_grad=True)
     optimiser = torch.optim.Adam([free, mean], lr=given.rate)
-    for _ in range(given.steps):
+    for step in range(given.steps):
+        watch(f"update {step + 1} of {given.steps}")
         ids = texts[torch.randint(len(texts), (given.batch,), generator=rng).to(device)]
         steps = torch.randint(1, STEPS + 1, start.basis.shape[:3], generator=rng)
         ranks = (steps * (basis.shape[-1] // STEPS)).to(device)
@@ -157,7 +160,9 @@ def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting) -> P
         return replace(start, basis=(basis @ cayley(free)).cpu(), mean=mean.detach().cpu())
 
 
-def search(model: Any, given: Projections, texts: Tensor, together: float) -> Tensor:
+def search(
+    model: Any, given: Projections, texts: Tensor, together: float, watch: Watch = lambda how_far: None
+) -> Tensor:
     """Cuts that raise the divergence from the model least, one step of a head's rank at a time.
 
     Each round measures, for each head whose rank can fall, the divergence with this one cut more, and takes the best
@@ -171,9 +176,11 @@ def search(model: Any, given: Projections, texts: Tensor, together: float) -> Te
     left, found = torch.full((given.units,), given.steps), list[int]()
     with torch.no_grad():
         wanted = model(input_ids=texts, use_cache=False).logits.float().log_softmax(-1)
+        cuts = given.units * (given.steps - 1)
         while bool((left > 1).any()):
-            worth = {}
-            for unit in torch.nonzero(left > 1)[:, 0].tolist():
+            worth, units = {}, torch.nonzero(left > 1)[:, 0].tolist()
+            for place, unit in enumerate(units):
+                watch(f"searches ranks: {len(found)} of {cuts} cuts, tries {place + 1} of {len(units)}")
                 left[unit] -= 1
                 ranks = (left * width).reshape(given.basis.shape[:3])
                 worth[unit] = _apart(model, given, texts, wanted, ranks)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.split._knapsack import knapsack
     from budgeteer.cache.split._layers import layers
     from budgeteer.cache.split._prefix import prefix
+    from budgeteer.cache.split._profile import profile
     from budgeteer.cache.split._pyramid import pyramid
     from budgeteer.cache.split._uniform import uniform
 
@@ -20,6 +21,7 @@ __all__ = [
     "knapsack",
     "layers",
     "prefix",
+    "profile",
     "pyramid",
     "uniform",
 ]
@@ -31,6 +33,7 @@ __getattr__ = lazy(
         "knapsack": "_knapsack",
         "layers": "_layers",
         "prefix": "_prefix",
+        "profile": "_profile",
         "pyramid": "_pyramid",
         "uniform": "_uniform",
     },

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,8 @@ from torch import Tensor
 
 from budgeteer.allocate import menu_knapsack
 from budgeteer.cache.protocol import Groups, Split
-from budgeteer.core.errors import CheckpointError, InvalidInput
+from budgeteer.cache.tables import table_of
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import Items, Menu
 
 
@@ -33,11 +32,9 @@ def knapsack(losses: str | Mapping[str, Any] = "") -> Split:
         losses: their JSON file, or its content: ``shares`` rising, the last one 1, ``losses`` [layers][shares] and, if
             they are for one model only, its ``fingerprint``.
     """
-    if isinstance(losses, str):
-        changed = Path(losses).stat().st_mtime_ns if Path(losses).exists() else 0
-        shares, table, fingerprint = _read(losses, changed)
-    else:
-        shares, table, fingerprint = _checked(losses, "losses")
+    shares, table, fingerprint = table_of(losses, "losses", "knapsack")
+    if len(shares) < 2 or shares[-1] != 1:
+        raise InvalidInput("knapsack: give losses at two shares or more, the last one 1")
 
     def sizes(groups: Groups) -> tuple[Tensor, ...]:
         if groups.layers != len(table):
@@ -74,28 +71,3 @@ def _solved(
     found = [counts[int(option)] for option in plan.units]
     left = size * len(table) - sum(found)
     return tuple(min(count + left // len(table), max(tokens, least)) for count in found)
-
-
-@lru_cache(8)
-def _read(path: str, changed: int) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
-    """The losses of a file, read anew when it has ``changed``."""
-    if not path:
-        raise InvalidInput("knapsack needs measured losses: give losses=FILE (budgeteer cache train knapsack)")
-    try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read losses in {path}: {error}; measure them: budgeteer cache train") from error
-    return _checked(given, path)
-
-
-def _checked(given: Any, where: str) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...], str]:
-    try:
-        shares = tuple(float(share) for share in given["shares"])
-        table = tuple(tuple(float(loss) for loss in layer) for layer in given["losses"])
-        fits = all(len(layer) == len(shares) and np.isfinite(layer).all() for layer in table)
-        rising = all(low < high for low, high in zip((0.0, *shares), shares, strict=False))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{where} holds no losses: {error}; give shares and losses") from error
-    if not table or len(shares) < 2 or not fits or not rising or shares[-1] != 1:
-        raise InvalidInput(f"{where}: give rising shares, the last one 1, and as many finite losses for each layer")
-    return shares, table, str(given.get("fingerprint", ""))

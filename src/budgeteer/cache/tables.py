@@ -1,0 +1,70 @@
+"""Tables of what was measured for the layers of a model at several shares of its cache, and their JSON files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from budgeteer.core.errors import CheckpointError, InvalidInput
+
+
+class Table(NamedTuple):
+    """A number for each layer and share.
+
+    Attributes:
+        shares: of the entries of a layer, rising, above 0, 1 at most.
+        rows: [layers][shares], finite.
+        fingerprint: of the model that it was measured on; empty = it is for any.
+    """
+
+    shares: tuple[float, ...]
+    rows: tuple[tuple[float, ...], ...]
+    fingerprint: str = ""
+
+
+def table_of(given: str | Mapping[str, Any], column: str, split: str) -> Table:
+    """The table of a split, from its JSON file (read anew when that has changed) or its content.
+
+    Args:
+        given: the file, or ``shares``, the rows under the name ``column``, and perhaps ``fingerprint``.
+        column: such as ``losses``.
+        split: its name, for errors.
+
+    Raises:
+        InvalidInput: nothing was given, or it holds no such table.
+        CheckpointError: the file cannot be read.
+    """
+    if not isinstance(given, str):
+        return _checked(given, column, column)
+    if not given:
+        raise InvalidInput(f"{split} needs measured {column}: give {column}=FILE (budgeteer cache train)")
+    return _read(given, Path(given).stat().st_mtime_ns if Path(given).exists() else 0, column)
+
+
+@lru_cache(8)
+def _read(path: str, changed: int, column: str) -> Table:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read {column} in {path}: {error}; measure them: budgeteer cache train"
+        ) from error
+    return _checked(found, column, path)
+
+
+def _checked(given: Any, column: str, where: str) -> Table:
+    try:
+        shares = tuple(float(share) for share in given["shares"])
+        rows = tuple(tuple(float(number) for number in row) for row in given[column])
+        fits = all(len(row) == len(shares) and np.isfinite(row).all() for row in rows)
+        rising = all(low < high for low, high in zip((0.0, *shares), shares, strict=False))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"{where} holds no {column}: {error}; give shares and {column}") from error
+    if not rows or not shares or not fits or not rising or shares[-1] > 1:
+        raise InvalidInput(f"{where}: give rising shares up to 1, and as many finite {column} for each layer")
+    return Table(shares, rows, str(given.get("fingerprint", "")))

@@ -1,0 +1,162 @@
+"""Sizes of layers found offline on texts, for the split ``profile``: by prefixes, or by sensitivity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from transformers.cache_utils import DynamicCache
+
+from budgeteer.cache import BudgetedCache, selection
+from budgeteer.cache.budgeted_cache import windows_of
+from budgeteer.cache.gates import fingerprint
+from budgeteer.cache.prefill import Prefill
+from budgeteer.cache.protocol import Groups
+from budgeteer.cache.split._profile import fitted
+from budgeteer.core.errors import InvalidInput
+from budgeteer.lab.cache_gates import Watch
+from budgeteer.models.inside import argument_of
+
+SHARES = (0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)
+"""Of all entries, at which sizes are found."""
+WINDOW = 100
+"""Tokens whose keys are compared as one vector."""
+
+
+def prefix_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None) -> dict[str, Any]:
+    """PrefixKV's offline sizes: the mean over texts of the shares that layers get from the split ``prefix``.
+
+    Args:
+        model: a decoder of transformers without sliding layers.
+        texts: [n, length] token ids.
+        watch: is told how far the work is.
+
+    Returns:
+        What the split reads: ``shares``, ``sizes`` [layers][shares], ``method``, ``texts``, ``fingerprint``.
+
+    Raises:
+        InvalidInput: texts so short that the least share leaves no more than what is always kept, or sliding layers.
+    """
+    _require_no_window(model)
+    selected, tokens = selection("prefix-kv"), texts.shape[1]
+    if int(SHARES[0] * tokens) <= (always := selected.protected(tokens)):
+        raise InvalidInput(
+            f"texts of {tokens} tokens, of which {SHARES[0]:.2%} are no more than the {always} that are always kept; "
+            f"give a --length of {int((always + 1) / SHARES[0])} or more"
+        )
+    found = []
+    for place, text in enumerate(texts.to(next(model.parameters()).device)):
+        read = Prefill(model, text[None])
+        cache = read.into(BudgetedCache(model, "100%", selected))
+        counts = torch.tensor([tokens], device=text.device)
+        scores = tuple(
+            selected.scores(layer.cells(call, mask, counts), layer.memory())
+            for layer, (_, _, call, mask) in zip(cache.layers, read.read, strict=True)
+        )
+        found.append([])
+        for share in SHARES:
+            sizes = (counts * share).long()
+            groups = Groups(scores, (sizes,) * len(scores), (counts,) * len(scores), 0, len(scores))
+            found[-1].append([int(layer[0, 0]) / tokens for layer in selected.split.sizes(groups)])
+        watch(f"{place + 1} of {len(texts)} texts")
+    return _written(model, np.mean(found, axis=0), "prefix-kv", texts)
+
+
+def sensitivity_sizes(model: Any, texts: Tensor, power: float, watch: Watch = lambda how_far: None) -> dict[str, Any]:
+    """EpiCache's sizes: layers whose keys change most when text is read in blocks get most.
+
+    Formula: with c_l the mean :func:`similarity` of layer l, w_l = (1 - (c_l - min c) / (max c - min c)) ** power, or 1
+    where all are equal; layer l keeps r L w_l / sum of w of its entries, at least r / 4 and at most all, where r is
+    the share of the budget. The paper's code raises sizes to a quarter of the budget and so exceeds it; here the
+    others give that up (:func:`.fitted`).
+
+    Args:
+        model: a decoder of transformers without sliding layers.
+        texts: [n, length] token ids.
+        power: how much sensitive layers are preferred, >= 0; 0 = all are equal.
+        watch: is told how far the work is.
+
+    Returns:
+        As :func:`prefix_sizes`, with ``similarity`` of each layer and ``power``.
+
+    Raises:
+        InvalidInput: a power below 0, texts below 8 tokens, or sliding layers.
+    """
+    _require_no_window(model)
+    if not (power >= 0 and texts.shape[1] >= 8):
+        raise InvalidInput(f"power={power}, texts of {texts.shape[1]} tokens; give a power >= 0 and 8 tokens or more")
+    found = []
+    for place, text in enumerate(texts.to(next(model.parameters()).device)):
+        found.append(similarity(model, text))
+        watch(f"{place + 1} of {len(texts)} texts")
+    alike = np.mean(found, axis=0)
+    width = float(np.ptp(alike))
+    weights = (1 - (alike - alike.min()) / width) ** power if width else np.ones(len(alike))
+    total = len(alike) * np.array(SHARES)
+    sizes = [fitted(all_ * weights / weights.sum(), all_ / len(alike) / 4, 1.0, all_) for all_ in total]
+    return {**_written(model, np.array(sizes), "epi-cache", texts), "similarity": alike.tolist(), "power": power}
+
+
+def similarity(model: Any, text: Tensor) -> list[float]:
+    """How much the keys of each layer stay as they are when a text is read in blocks.
+
+    The text [n] is read twice, once as usual, and once so that a token sees its own block of n / 4 tokens, the last
+    half of the block before, and the first tokens of the text, a 32nd of a block. Keys of :data:`WINDOW` tokens of a
+    head are one vector each; the cosine of both readings' is averaged over heads and windows. The paper has
+    blocks of 4,096 tokens.
+
+    Returns:
+        [layers].
+    """
+    name, n = argument_of(model), len(text)
+    both = []
+    for mask in (None, blockwise(n, max(n // 4, 2)).to(text.device)):
+        cache = DynamicCache(config=model.config)
+        given = {} if mask is None else {"attention_mask": _additive(mask, model.dtype)}
+        with torch.no_grad():
+            model(input_ids=text[None], **{name: cache}, use_cache=True, logits_to_keep=1, **given)
+        both.append([layer.keys[0].float() for layer in cache.layers])
+    found = []
+    for one, other in zip(*both, strict=True):
+        parts = zip(one.split(WINDOW, dim=1), other.split(WINDOW, dim=1), strict=True)
+        alike = [functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1) for a, b in parts]
+        found.append(float(torch.stack(alike).mean()))
+    return found
+
+
+def blockwise(tokens: int, block: int) -> Tensor:
+    """[q, n] bool: what a token sees in blocks, as :func:`similarity` says."""
+    place = torch.arange(tokens)
+    start = place // block * block
+    mine = (place >= (start - block // 2)[:, None]) | (place < block // 32)
+    return mine & (place <= place[:, None])
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """[1, 1, q, n], 0 where a token sees another one, and the least number elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)[
+        None, None
+    ]
+
+
+def _written(model: Any, sizes: NDArray[np.float64], method: str, texts: Tensor) -> dict[str, Any]:
+    """The file of sizes [shares, layers]; the shares are the means that these have."""
+    return {
+        "shares": sizes.mean(1).tolist(),
+        "sizes": sizes.T.tolist(),
+        "method": method,
+        "texts": list(texts.shape),
+        "fingerprint": fingerprint(model),
+    }
+
+
+def _require_no_window(model: Any) -> None:
+    if any(window is not None for window in windows_of(model)):
+        raise InvalidInput(
+            f"{type(model).__name__} has layers with a sliding window, which never hold more than that; choose another "
+            "split, such as layers"
+        )
