@@ -124,8 +124,8 @@ class Pool:
         """The paper's reward as a function of TRL: -1 for a broken format, 0 for a wrong answer, else answer and cost.
 
         A rollout keeps to the format if each of its calls could be read and made, and it ends by itself with a text
-        that states an answer. Its cost is the sum over its calls of tokens written times the helper's price; see the reward
-        ``router-r1``. TRL's log gets ``helpers/calls`` (a rollout), ``helpers/cost``, ``helpers/formed`` and
+        that states an answer. Its cost is the sum over its calls of tokens written times the helper's price; see the
+        reward ``router-r1``. TRL's log gets ``helpers/calls`` (a rollout), ``helpers/cost``, ``helpers/formed`` and
         ``helpers/refused`` (of the run).
 
         Args:
