@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -13,15 +12,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 import transformers  # noqa: E402
-import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
-from helpers.trl_tiny import config, tiny, weights  # noqa: E402
+from helpers.trl_tiny import TEMPLATE, config, scripted, tiny, weights  # noqa: E402
 
-TEMPLATE = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
 DATA = Dataset.from_list([{"prompt": [{"role": "user", "content": f"{a} plus 3?"}], "n": a} for a in range(6)])
 
 
@@ -77,23 +74,6 @@ def folder(tmp_path_factory):
 
 def called(name: str, **arguments: int) -> str:
     return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
-
-
-def scripted(texts, tokenizer, eos, input_ids, generation_config=None, stopping_criteria=(), **more):
-    """``generate`` of a model that says one of these texts, drawn by torch's random numbers; criteria end rows."""
-    ids = [tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"] + [eos] for text in texts]
-    rows = [ids[i] for i in torch.randint(len(ids), (len(input_ids),)).tolist()]
-    done = torch.zeros(len(rows), dtype=torch.bool)
-    for t in range(generation_config.max_new_tokens):
-        last = torch.tensor([row[t] if t < len(row) else tokenizer.pad_token_id for row in rows])
-        last[done] = tokenizer.pad_token_id
-        input_ids = torch.cat([input_ids, last[:, None]], 1)
-        done |= last == eos
-        for criterion in stopping_criteria:
-            done |= criterion(input_ids, None)
-        if done.all():
-            break
-    return input_ids
 
 
 def short(completion_ids, **columns):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+import trl
 from datasets import Dataset
 from trl import GRPOConfig
 
@@ -19,6 +20,8 @@ import budgeteer.models
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
 
 THINKER = Path(budgeteer.models.__file__).parent / "assets" / "thinker"
+TEMPLATE = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
+"""A chat template with tools, whose calls TRL can read."""
 DATA = Dataset.from_list([{"prompt": f"What is {a} plus {b}?", "n": a} for a in range(4) for b in range(3)])
 
 
@@ -35,6 +38,31 @@ def tiny(folder: Path, positions: int = 256) -> Path:
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(THINKER).save_pretrained(folder)
     return folder
+
+
+def scripted(
+    texts: list[str],
+    tokenizer: Any,
+    eos: int,
+    input_ids: Any,
+    generation_config: Any = None,
+    stopping_criteria: Any = (),
+    **more: Any,
+) -> Any:
+    """``generate`` of a model that says one of these texts, drawn by torch's random numbers; criteria end rows."""
+    ids = [tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"] + [eos] for text in texts]
+    rows = [ids[i] for i in torch.randint(len(ids), (len(input_ids),)).tolist()]
+    done = torch.zeros(len(rows), dtype=torch.bool)
+    for t in range(generation_config.max_new_tokens):
+        last = torch.tensor([row[t] if t < len(row) else tokenizer.pad_token_id for row in rows])
+        last[done] = tokenizer.pad_token_id
+        input_ids = torch.cat([input_ids, last[:, None]], 1)
+        done |= last == eos
+        for criterion in stopping_criteria:
+            done |= criterion(input_ids, None)
+        if done.all():
+            break
+    return input_ids
 
 
 def letters(completions: list[Any], **columns: Any) -> list[float]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.models import timing
 from budgeteer.models.chat import Prompt
 from budgeteer.models.latency import Decode, Latency, Timed, fit, mean_error, nonnegative
 from budgeteer.models.model import Choice, Finish, Request, Response
-from budgeteer.models.power import counters, meter
+from budgeteer.models.power import counters, gpu_meter, meter, together
 
 TRUE = Latency((2e-6, 3e-4, 0.02), 64, (Decode(1, 0.01, 2e-5), Decode(4, 0.015, 5e-5)))
 
@@ -167,3 +169,76 @@ def test_energy_of_all_packages_over_a_wrap(tmp_path: Path) -> None:
 def test_a_machine_without_counters_is_told_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="give --watts"):
         meter(tmp_path)
+
+
+class NVMLError(Exception):
+    pass
+
+
+class Nvml:
+    """The functions of pynvml that are called, on two GPUs whose millijoules are here."""
+
+    NVMLError = NVMLError
+
+    def __init__(self, *millijoules: int, fails: str = "") -> None:
+        self.millijoules, self.fails = list(millijoules), fails
+
+    def nvmlInit(self) -> None:
+        if self.fails == "init":
+            raise NVMLError("NVML Shared Library Not Found")
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.millijoules)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> object:
+        return ("handle", index)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: tuple[str, int]) -> int:
+        if self.fails == "energy":
+            raise NVMLError("Not Supported")
+        return self.millijoules[handle[1]]
+
+
+def test_energy_of_gpus_is_what_nvml_counted_since() -> None:
+    nvml = Nvml(5_000, 70_000_000_000)
+    both, second = gpu_meter(nvml=nvml), gpu_meter([1], nvml)
+    nvml.millijoules = [6_500, 70_000_000_250]
+    assert (both(), second()) == (1.75, 0.25)
+    assert both() == 0.0
+    nvml.millijoules[0] += 40
+    assert together([both, second])() == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("nvml", "gpus", "why"),
+    [
+        (Nvml(fails="init"), None, "NVML cannot be used here: NVML Shared Library Not Found; install"),
+        (Nvml(), None, "NVML sees no GPU here; give --watts"),
+        (Nvml(1, 2), [], "no GPU to read: there are 2, from 0 to 1"),
+        (Nvml(1, 2), [0, 2], "no GPU 2: there are 2, from 0 to 1"),
+        (Nvml(1, 2), [1, 1], "have one twice"),
+        (
+            Nvml(1, fails="energy"),
+            None,
+            "no energy counter that can be read: Not Supported; GPUs have one from Volta on",
+        ),
+    ],
+)
+def test_gpus_that_cannot_be_read_are_told_what_to_do(nvml: Nvml, gpus: list[int] | None, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        gpu_meter(gpus, nvml)
+
+
+def test_the_stand_in_has_the_functions_of_pynvml() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    for name in dir(Nvml):
+        if name.startswith("nvml"):
+            theirs = list(inspect.signature(getattr(pynvml, name)).parameters)
+            assert list(inspect.signature(getattr(Nvml, name)).parameters)[1:] == theirs, name
+    assert issubclass(pynvml.NVMLError, Exception)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(MissingExtra, match="nvml"):
+        gpu_meter()

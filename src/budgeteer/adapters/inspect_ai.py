@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-from budgeteer.adapters.wrapped import counted, refuse_retries, spends_from, wrapped
+from budgeteer.adapters.wrapped import metered_coroutine, refuse_retries, spends_from, wrapped
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -148,17 +148,11 @@ async def _settled(answer: Answer) -> None:
 
 
 def _counted(definition: ToolDef, budget: AgentBudget) -> Tool:
-    call, name = definition.tool, definition.name
-    if counted(call, budget, name):
+    call = metered_coroutine(definition.tool, definition.name, budget)
+    if call is definition.tool:
         return definition.as_tool()
-
-    @functools.wraps(call)
-    async def run(*given: Any, **named: Any) -> Any:
-        return await budget.ause(name, lambda: call(*given, **named))
-
-    run.budget = budget  # type: ignore[attr-defined]
     own = ToolDef(
-        run, name, definition.description, definition.parameters, definition.parallel, definition.viewer,
+        call, definition.name, definition.description, definition.parameters, definition.parallel, definition.viewer,
         definition.model_input, definition.max_output, definition.options,
     )  # fmt: skip
     return own.as_tool()

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from budgeteer.adapters.openai_agents import BudgetedModel, shown
-from budgeteer.adapters.wrapped import counted, spends_from
+from budgeteer.adapters.wrapped import metered_coroutine, spends_from
 from budgeteer.core.errors import BudgetExceeded, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.turn import Turn
@@ -68,15 +68,13 @@ def metered_tool(tool: Tool, budget: AgentBudget) -> Tool:
     Raises:
         InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
     """
-    if not isinstance(tool, FunctionTool) or counted(tool.on_invoke_tool, budget, tool.name):
+    if not isinstance(tool, FunctionTool):
         return tool
-    call, copied = tool.on_invoke_tool, copy.copy(tool)
-
-    async def invoke(context: Any, arguments: str) -> Any:
-        return await budget.ause(tool.name, lambda: call(context, arguments))
-
-    invoke.budget = budget  # type: ignore[attr-defined]
-    copied.on_invoke_tool = invoke
+    call = metered_coroutine(tool.on_invoke_tool, tool.name, budget)
+    if call is tool.on_invoke_tool:
+        return tool
+    copied = copy.copy(tool)
+    copied.on_invoke_tool = call
     return copied
 
 

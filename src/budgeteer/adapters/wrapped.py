@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
@@ -83,16 +83,10 @@ def metered_function(function: Callable[..., Any], name: str, budget: AgentBudge
     Raises:
         InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
     """
+    if inspect.iscoroutinefunction(function):
+        return metered_coroutine(function, name, budget)
     if counted(function, budget, name):
         return function
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def waiting(*given: Any, **named: Any) -> Any:
-            return await budget.ause(name, lambda: function(*given, **named))
-
-        waiting.budget = budget  # type: ignore[attr-defined]
-        return waiting
 
     @functools.wraps(function)
     def metered(*given: Any, **named: Any) -> Any:
@@ -100,3 +94,20 @@ def metered_function(function: Callable[..., Any], name: str, budget: AgentBudge
 
     metered.budget = budget  # type: ignore[attr-defined]
     return metered
+
+
+def metered_coroutine(call: Callable[..., Awaitable[Any]], name: str, budget: AgentBudget) -> Callable[..., Any]:
+    """As :func:`metered_function`, of anything that is awaited when it is called, such as an object.
+
+    Raises:
+        InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
+    """
+    if counted(call, budget, name):
+        return call
+
+    @functools.wraps(call)
+    async def waiting(*given: Any, **named: Any) -> Any:
+        return await budget.ause(name, lambda: call(*given, **named))
+
+    waiting.budget = budget  # type: ignore[attr-defined]
+    return waiting

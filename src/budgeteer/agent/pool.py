@@ -3,7 +3,8 @@
 Paper: "Router-R1: Teaching LLMs Multi-Round Routing and Aggregation via Reinforcement Learning", arXiv 2506.09033.
 There a trained model writes which model is to answer which sub-question, at most four times, and puts the answers
 together. Here the models are tools, so that any agent with calls of tools does so, and any of its budgets holds:
-``react:turns=4`` is the paper's loop. The reward that it is trained with is ``router-r1`` of the part reward.
+``react:turns=4`` is the paper's loop. It is trained by :class:`budgeteer.adapters.trl.pool.Pool`, with the reward
+``router-r1``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ that help. If you do not know, say so.
 
 {query}"""
 """What a called model is asked."""
+QUERY = "what it is asked"
+"""What the caller is told of a tool's argument."""
 
 
 def as_chat(query: str) -> Prompt:
@@ -84,7 +87,8 @@ class Helper:
 
         about = f"Ask the model {self.name}: {self.about}"
         price = self.price * self.max_tokens
-        return Tool(self.name, about, {"query": {"type": "string"}}, answer, cost=price, patience=patience)
+        query = {"query": {"type": "string", "description": QUERY}}
+        return Tool(self.name, about, query, answer, cost=price, patience=patience)
 
 
 def tools_of(helpers: Sequence[Helper], patience: float = 120.0) -> tuple[Tool, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     power = device.add_mutually_exclusive_group()
     power.add_argument("--watts", type=float, default=None, help="power of the machine under load, if you know it")
     power.add_argument("--energy", action="store_true", help="read the processor's energy counters (RAPL)")
+    device.add_argument(
+        "--gpus",
+        metavar="all|N,...",
+        default=None,
+        help="read the energy counters of these NVIDIA GPUs (NVML), with --energy beside the processor's",
+    )
     accuracy = commands.add_parser("accuracy", help="add accuracy by length and number of samples to a profile")
     accuracy.add_argument("source", metavar="FILE|TASK|-", help=HELP)
     accuracy.add_argument(
@@ -108,7 +115,7 @@ def _device(args: argparse.Namespace) -> int:
     import asyncio
 
     from budgeteer.core.errors import InvalidInput
-    from budgeteer.models import device, latency, power, timing
+    from budgeteer.models import device, latency, timing
     from budgeteer.models.load import load_model
 
     prompts, tokens, parallel = (
@@ -116,7 +123,7 @@ def _device(args: argparse.Namespace) -> int:
     )
     if len(prompts) < 3 or max(tokens) < 2:
         raise InvalidInput("the curves need 3 lengths of --prompts and --tokens above 1")
-    joules = power.meter() if args.energy else None
+    joules = _counters(args)
     model = load_model(args.model)
 
     def tell(done: int, total: int) -> None:
@@ -145,6 +152,22 @@ def _device(args: argparse.Namespace) -> int:
     device.save(made, args.out)
     sys.stdout.write(_speed(made, latency.mean_error(fitted, measured.calls), prompts[-1]) + f"\nwritten: {args.out}\n")
     return 0
+
+
+def _counters(args: argparse.Namespace) -> Callable[[], float] | None:
+    """What counts joules while calls are timed; None: nothing does."""
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.models import power
+
+    if args.gpus is not None and args.watts is not None:
+        raise InvalidInput("--gpus reads the power that --watts gives; leave one of them out")
+    read = [power.meter()] if args.energy else []
+    if args.gpus is not None:
+        given = args.gpus.split(",")
+        if args.gpus != "all" and not all(number.strip().isdecimal() for number in given):
+            raise InvalidInput(f"--gpus is {args.gpus!r}; write all, or numbers such as 0,1")
+        read.append(power.gpu_meter(None if args.gpus == "all" else [int(number) for number in given]))
+    return power.together(read) if read else None
 
 
 def _speed(made: Any, error: float, prompt: int) -> str:

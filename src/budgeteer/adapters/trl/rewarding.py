@@ -42,6 +42,7 @@ class RewardFunction:
 
     Attributes:
         state: of the reward.
+        ends: ids of the tokens that end a sequence.
     """
 
     def __init__(
@@ -72,12 +73,12 @@ class RewardFunction:
         if self._marks and tokenizer is None:
             raise InvalidInput(f"the reward {name} reads where thinking and answer end; give the model's tokenizer")
         own = [] if tokenizer is None or tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        self._ends = own if ends is None else list(ends)
+        self.ends = own if ends is None else list(ends)
         self._sampling: Sampling | None = None
         if tokenizer is not None:
             tags = tags_of(str(getattr(tokenizer, "chat_template", None) or ""))
             closing = (tags.close if tags else "") if close is None else close
-            self._sampling = Sampling(tokenizer, len(tokenizer), self._ends, closing, answer, 1.0)
+            self._sampling = Sampling(tokenizer, len(tokenizer), self.ends, closing, answer, 1.0)
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **more: Any
@@ -124,7 +125,7 @@ class RewardFunction:
         tokens = np.zeros((len(ids), int(length.max(initial=1))), np.int64)
         for i, row in enumerate(ids):
             tokens[i, : len(row)] = row
-        ended = np.array([bool(row) and row[-1] in self._ends for row in ids], np.bool_)
+        ended = np.array([bool(row) and row[-1] in self.ends for row in ids], np.bool_)
         sources = with_sources(self._reward.needs, ())
         given: dict[str, Any] = {
             source.name: [more[source.name][i] for i in known.tolist()] for source in sources if source.name in more

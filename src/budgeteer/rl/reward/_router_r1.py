@@ -42,8 +42,9 @@ def router_r1(weight: float = 0.3, window: int = 1000) -> Reward:
 
     Helps a model that calls others of different prices, on questions of which some need the dear ones. Does not where
     everything is called alike: cheapness compares a row with those before it, so it never runs out of something to
-    charge. The model's own tokens are not in it. Training needs rollouts that call models: in this package's trainers
-    nothing does, so it is for others, with the columns ``called_cost`` and ``well_formed``.
+    charge. The model's own tokens are not in it. Rollouts that call models are those of TRL with
+    :class:`budgeteer.adapters.trl.pool.Pool`; for another trainer, give the columns ``called_cost`` and
+    ``well_formed``.
 
     Args:
         weight: of cheapness, 0 to 1; 0 looks at answers alone.
