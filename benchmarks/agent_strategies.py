@@ -1,5 +1,5 @@
-"""Agents at equal unified cost: searches over 2WikiMultihopQA by scripted models and SmolLM2, lookups by the thinking
-model.
+"""Agents at equal unified cost: searches over 2WikiMultihopQA by scripted models, SmolLM2 and Gemma 3 270M, lookups by
+the thinking model.
 
     python benchmarks/agent_strategies.py DATA.jsonl.gz --work DIR     # writes its JSON; run again to go on
     python benchmarks/agent_strategies.py DATA.jsonl.gz --quick        # smoke test
@@ -30,7 +30,10 @@ its verdict, whether the tool found something, is right with chance 0.85.
 sentences, too, and find nothing; all have descriptions of 50 words or so, and a call costs as much as a search. The
 model takes any of the tools that are said to search and did not fail before its eyes.
 
-**smollm2**: SmolLM2-135M through llama.cpp on the first questions, greedy, one seed: it was not trained on calls.
+**smollm2**, **gemma3**: SmolLM2-135M-Instruct, and Gemma 3 270M (base; ``gemma3.py`` says where from), through
+llama.cpp on the first questions. Neither was trained on calls, so both read raw text with three worked examples: two
+searches in a row, a text that is there already, one search. They are greedy but in BAVT and tree-planner, so one seed,
+and a step has at most 48 tokens.
 
 **lookups**: the embedded thinking model with its own tool calls, on held-out questions of 1 to 4 lookups. It was not
 trained on plans, notes or checks. It is greedy but in the tree, so one seed; the questions are few, since it is slow.
@@ -65,7 +68,7 @@ from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.simulated import Simulated
 from budgeteer.lab.stats import crossed, crossed_weights
 from budgeteer.lab.tasks.named import Task
-from budgeteer.models.chat import Chat, Message, call_of
+from budgeteer.models.chat import call_of
 from budgeteer.models.model import Model
 from budgeteer.prices.price import Price, Rates
 from budgeteer.prices.table import PriceTable, of
@@ -73,6 +76,7 @@ from budgeteer.solve import Question, Strategy, Style, registered, styles
 from budgeteer.solve.runner import Pause
 from budgeteer.solve.styles import TaskInfo
 from budgeteer.solve.tool import Tool
+from gemma3 import gemma3
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, PAGE = ROOT / "benchmarks" / "results" / "agent_strategies.json", ROOT / "docs" / "agents.md"
@@ -101,13 +105,28 @@ STRATEGIES = {
 SEARCHING = tuple(name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer"))
 PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
+BY_SMALL = {
+    "react": "react:turns=8,step_tokens=48",
+    "one-prompt": "one-prompt:step_tokens=48",
+    "fixed": "turn-control:turns=6,step_tokens=48",
+    "dynamic": "turn-control:turns=4,control=dynamic,most=8,step_tokens=48",
+    "tracker": "bats:plan=false,verify=false,step_tokens=48",
+    "bats": "bats:step_tokens=48",
+    "bavt": "bavt:step_tokens=48",
+    "voi": "voi:step_tokens=48",
+    "tree-planner": "tree-planner:plans=4,step_tokens=48",
+    "code-agents": "code-agents:step_tokens=48",
+    "composer": "composer:step_tokens=48",
+}
+"""What small models are measured with: their steps are cut, since they seldom end them."""
+SMALL = {"smollm2": "SmolLM2-135M-Instruct", "gemma3": "Gemma 3 270M (base)"}
 PRICES = {"search": SEARCH, "lookup": LOOKUP}
 
 
 def prices() -> PriceTable:
     """Dollars a million tokens, of every model."""
     rates = Rates(input=Decimal(1), output=Decimal(4))
-    return of(dict.fromkeys(("simulated", "thinker", "smollm2"), Price(rates)), "benchmark")
+    return of(dict.fromkeys(("simulated", "thinker", *SMALL), Price(rates)), "benchmark")
 
 
 # searches
@@ -305,14 +324,52 @@ PLAIN = Style(
 )
 
 
-SAID = Style(
-    lambda text: Chat((Message("system", "Answer with a name or a few words only."), Message("user", text))),
-    lambda text: text.strip().split("\n")[0].strip(" .") or None,
-    "",
-    answer_tokens=24,
-    normal=str.strip,
+def worked(question: str, steps: Sequence[tuple[str, str]], answer: str) -> str:
+    """A worked example: queries with what they found, and the answer."""
+    made = [
+        f"{call_of('search', json.dumps({'query': query}))}\n<tool_response>\n{found}\n</tool_response>\n"
+        for query, found in steps
+    ]
+    return f"Question: {question}\n{''.join(made)}Answer: {answer}\n\n"
+
+
+EXAMPLES = (
+    worked(
+        "Where was the director of film Silver Lake born?",
+        [
+            ("director of film Silver Lake", "Silver Lake is a 1987 film directed by Carl Weiss."),
+            ("Carl Weiss born", "Carl Weiss was born in Graz, Austria."),
+        ],
+        "Graz, Austria",
+    )
+    + worked(
+        "Who was born later, Ada Moor or Ben Holt?\n\nAda Moor (born 3 May 1890) was a painter.\n"
+        "Ben Holt (born 1 June 1902) was a poet.",
+        [],
+        "Ben Holt",
+    )
+    + worked(
+        "Who is the father of Emma of Arden?",
+        [("father of Emma of Arden", "Emma of Arden was the daughter of Hugh II.")],
+        "Hugh II",
+    )
 )
-"""How SmolLM2 is asked."""
+
+
+def stated(text: str) -> str | None:
+    """The answer of a small model: the rest of the line behind "Answer:", else the first line.
+
+    >>> stated("Answer: Oslo.\\n\\nQuestion:"), stated(" Oslo\\nand more"), stated("\\n")
+    ('Oslo', 'Oslo', None)
+    """
+    lines = text.rpartition("Answer:")[2].strip().split("\n")
+    return lines[0].strip(" .") or None
+
+
+WORKED = Style(
+    lambda text: f"{EXAMPLES}Question: {text}\n", stated, "", ("Question:",), answer_tokens=24, normal=str.strip
+)
+"""How SmolLM2 and Gemma are asked."""
 
 
 def searches(rows: Sequence[Mapping[str, Any]], many: bool = False) -> QuestionSet:
@@ -332,10 +389,10 @@ async def measured(
     name: str, asked: QuestionSet, model: Model, style: Style, chosen: Sequence[str], budgets: str, args: Any
 ) -> dict[str, Any]:
     """Frontier of strategies, and the differences that the claims are about."""
-    strategies = {label: built(STRATEGIES[label]) for label in chosen}
+    strategies = {label: built(specs_of(name)[label]) for label in chosen}
     folder = Path(args.work) / name
     amounts = frontier.budgets_of(budgets)
-    seeds = range(1 if args.quick or name in ("lookups", "smollm2") else SEEDS)
+    seeds = range(1 if args.quick or name in ("lookups", *SMALL) else SEEDS)
     (folder / "rows").mkdir(parents=True, exist_ok=True)
     cells: dict[Cell, Any] = {}
     for budget in amounts:
@@ -368,6 +425,11 @@ async def measured(
             point.pop(field)
     shown = [str(budget) for budget in amounts]
     return {"questions": numbers["questions"], "points": numbers["points"], "claims": claims(cells, shown)}
+
+
+def specs_of(part: str) -> Mapping[str, str]:
+    """The strategies of a part, by label."""
+    return BY_SMALL if part in SMALL else STRATEGIES
 
 
 def pair(point: Mapping[str, Any]) -> tuple[str, str]:
@@ -433,7 +495,7 @@ def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[
 
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    searched = {"search", "many", "smollm2"} & set(args.only)
+    searched = {"search", "many", *SMALL} & set(args.only)
     if searched and (args.data is None or not Path(args.data).exists()):
         sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
         searched = set()
@@ -450,9 +512,10 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
             chosen = PLANNED if part == "many" else SEARCHING
             results[name] = await measured(name, searches(rows, many), simulated, PLAIN, chosen, budgets, args)
             save(args, results)
-    if "smollm2" in searched:
-        results["smollm2"] = await small(rows, args)
-        save(args, results)
+    for name in SMALL:
+        if name in searched:
+            results[name] = await small(name, rows, args)
+            save(args, results)
     if "lookups" in args.only:
         try:
             from budgeteer.models.thinker import thinker
@@ -469,15 +532,17 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-async def small(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
-    """Searches by SmolLM2."""
+async def small(name: str, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """Searches by SmolLM2 or Gemma."""
     from budgeteer.models.llama_cpp import LlamaCpp
 
-    model = LlamaCpp(slots=1, context=8192, threads=1, stall=900.0)
+    weights = gemma3(Path(args.work)) if name == "gemma3" else None
+    model = LlamaCpp(weights, slots=4, context=4096, threads=1, stall=900.0)
+    model.name = name
     try:
         asked = searches(rows[: args.small])
-        budgets = "$0.004" if args.quick else FEW
-        return await measured("smollm2", asked, model, SAID, PLANNED, budgets, args)
+        budgets = "$0.004" if args.quick else args.small_budgets
+        return await measured(name, asked, model, WORKED, tuple(BY_SMALL), budgets, args)
     finally:
         await model.aclose()
 
@@ -487,7 +552,7 @@ TITLES = {
     "search, unaware": "One tool, a model that reads over it",
     "one tool": "One tool, strategies that plan",
     "many tools": "Nine tools, of which one is of use",
-    "smollm2": "SmolLM2-135M through llama.cpp, one tool",
+    **{name: f"{title} through llama.cpp, one tool" for name, title in SMALL.items()},
     "lookups": "The thinking model, lookups",
 }
 BEGIN, END = "<!-- written by benchmarks/agent_strategies.py --tables -->", "<!-- end -->"
@@ -509,7 +574,7 @@ def tables(results: Mapping[str, Any]) -> str:
             most = own[budgets[-1]]
             cells = [per_cent(own[budget]["accuracy"]) for budget in budgets]
             used = f"{most['tools']:.1f}, ${most['used']['mean'] / PICO:.4f}"
-            lines.append(f"| `{STRATEGIES[name]}` | {' | '.join(cells)} | {used} |")
+            lines.append(f"| `{specs_of(part)[name]}` | {' | '.join(cells)} | {used} |")
     return "\n".join([*lines, "", END])
 
 
@@ -543,11 +608,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=None, help="2WikiMultihopQA with candidate sentences, JSON lines")
     parser.add_argument("--work", default=None, help="folder of the rows, to go on from (default: a temporary one)")
-    parts = ["search", "many", "smollm2", "lookups"]
+    parts = ["search", "many", *SMALL, "lookups"]
     parser.add_argument("--only", nargs="+", default=parts, choices=parts)
     parser.add_argument("--lookups", type=int, default=8, help="questions of the thinking model (default %(default)s)")
     parser.add_argument("--budgets", default=BUDGETS, help="of the scripted models (default %(default)s)")
-    parser.add_argument("--small", type=int, default=20, help="questions of SmolLM2 (default %(default)s)")
+    parser.add_argument("--small", type=int, default=20, help="questions of small models (default %(default)s)")
+    parser.add_argument("--small-budgets", default=FEW, help="of small models (default %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true", help="write the tables of the page from the file, no more")

@@ -2,6 +2,7 @@
 
     python benchmarks/route.py FOLDER            # writes benchmarks/results/route.json
     python benchmarks/route.py FOLDER --quick    # smoke test: few rows and splits, writes nothing without --out
+    python benchmarks/route.py --markdown        # the tables of docs/route.md, from benchmarks/results/route.json
 
 FOLDER has routellm_gsm8k_mmlu (RouteLLM's evaluation, Apache 2.0: Mixtral-8x7B and GPT-4 on GSM8K and MMLU) and
 llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks). Three tables are made of them:
@@ -13,6 +14,19 @@ llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks). Three tables ar
 - ``llmrouter``: whole tasks are held out; lengths and words of the questions; an answer counts as 250 tokens. The
   questions that stand in both parts of the source are dropped. ``llmrouter-rows`` holds out questions of the same
   tasks, and the task is a feature.
+
+Four more hold out models, or a task together with its source:
+
+- ``gsm8k-mmlu``: learnt on MMLU, measured on GSM8K, and ``mmlu-gsm8k`` the other way; lengths of the prompts alone,
+  since that is all that both have. The models are the same two.
+- ``new-models``: a cheap and a dear model of llmrouter that nothing was learnt from, all 18 pairs, a split each. Their
+  prices are known; their scores in the training rows are the means of the other models at such a price (0.1 or 0.2
+  dollars, and 0.9). Task and lengths are features, and other questions of the same tasks are held out.
+  ``new-models-tasks`` holds out whole tasks, too, and has lengths alone. ``own scores`` is the classifier on the two
+  models' own scores, which a table of them would give.
+
+RouteLLM's tables have one pair of models, and llmrouter no text of its questions: what a route that reads prompts is
+worth on models that it never saw cannot be measured with them.
 
 Prices in dollars a million tokens: Mixtral 0.24 in and out, GPT-4 10 and 30, those of llmrouter as its source has them.
 ``shuffled`` is the classifier on features of other requests: what is above the mix there is chance. ``task alone`` and
@@ -27,13 +41,16 @@ import csv
 import gzip
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from budgeteer.lab.routing import Row, measure
+from budgeteer.core import registry
+from budgeteer.core.plan import I64
+from budgeteer.lab.routing import Row, corrected, measure
+from budgeteer.route.evaluate import Point, evaluate, splits
 from budgeteer.route.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,14 +123,14 @@ def shuffled(table: Table, group: str | None) -> Table:
     return Table(table.models, table.score, table.cost, table.signal, fields)
 
 
-def rows_of(table: Table, methods: Sequence[str], splits: int, group: str | None, name: str) -> list[dict[str, Any]]:
+def rows_of(table: Table, methods: Sequence[str], count: int, group: str | None, name: str) -> list[dict[str, Any]]:
     """Measure, and print a row each."""
 
     def tell(row: Row) -> None:
-        change = f"{100 * row.gain:+5.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        change = interval(row.to_json())
         print(f"{name:10} {row.method:16} {row.share:4.0%} {row.cost:9.3g} {row.score:6.1%} {change}", flush=True)
 
-    return [row.to_json() for row in measure(table, methods, SHARES, count=splits, group=group, tell=tell)]
+    return [row.to_json() for row in measure(table, methods, SHARES, count=count, group=group, tell=tell)]
 
 
 def alone(table: Table) -> tuple[str, Table]:
@@ -126,6 +143,145 @@ def alone(table: Table) -> tuple[str, Table]:
     return "task alone", Table(table.models, table.score, table.cost, table.signal, {"task": table.fields["task"]})
 
 
+def lengths(table: Table) -> Table:
+    """The table with the length of its prompts alone."""
+    fields = table.fields
+    chars = fields["log_chars"] if "log_chars" in fields else tuple(math.log(len(text)) for text in fields["prompt"])
+    return Table(table.models, table.score, table.cost, np.full(table.score.shape, np.nan), {"log_chars": chars})
+
+
+def joined(first: Table, second: Table) -> Table:
+    """The rows of two tables of the same models and columns, one below the other."""
+    fields = {name: (*values, *second.fields[name]) for name, values in first.fields.items()}
+    parts = [np.concatenate(pair) for pair in zip(_numbers(first), _numbers(second), strict=True)]
+    return Table(first.models, *parts, fields)
+
+
+def _numbers(table: Table) -> tuple[Any, Any, Any]:
+    return table.score, table.cost, table.signal
+
+
+Split = tuple[Table, I64, I64]
+"""A table, the rows to learn from, and the rows to measure on."""
+
+
+def other_task(source: Table, target: Table, count: int) -> list[Split]:
+    """Learn on two thirds of one table, measure on a third of another, ``count`` times."""
+    both = joined(lengths(source), lengths(target))
+    parts = zip(splits(source, count, None, 0), splits(target, count, None, 1), strict=True)
+    return [(both, train, len(source) + heldout) for (train, _), (_, heldout) in parts]
+
+
+def new_models(table: Table, group: str | None, own: bool = False, most: int | None = None) -> list[Split]:
+    """A split a pair of a cheap and a dear model; in its training rows the pair has the scores of other models.
+
+    Args:
+        table: of all models, at two kinds of price: the dearest, and those below.
+        group: column whose values are held out whole; None = rows.
+        own: whether the pair keeps its own scores.
+        most: pairs that are taken; None = all.
+    """
+    cost = table.cost.mean(axis=0)
+    dear = cost > cost.max() * 0.99
+    sides = [np.flatnonzero(~dear), np.flatnonzero(dear)]
+    pairs = [(a, b) for b in sides[1] for a in sides[0]][:most]
+    made: list[Split] = []
+    for pair, (train, heldout) in zip(pairs, splits(table, len(pairs), group, 0), strict=True):
+        score = table.score[:, list(pair)]
+        if not own:
+            for place, (model, side) in enumerate(zip(pair, sides, strict=True)):
+                score[train, place] = table.score[np.ix_(train, side[side != model])].mean(axis=1)
+        names = tuple(table.models[model] for model in pair)
+        made.append(
+            (Table(names, score, table.cost[:, list(pair)], table.signal[:, list(pair)], table.fields), train, heldout)
+        )
+    return made
+
+
+def measured(parts: Sequence[Split], methods: Sequence[str], without: Sequence[str], name: str) -> list[dict[str, Any]]:
+    """Score above the mix of the models that are routed, over splits that each have a table; a row a method and budget.
+
+    ``above`` is the share of the splits in which it is above 0.
+    """
+    found: list[dict[str, Any]] = []
+    for method in methods:
+        route = registry.part_of("route", method)
+        points: list[list[Point]] = [
+            evaluate(route, table, train, heldout, SHARES, without=without, seed=number)
+            for number, (table, train, heldout) in enumerate(parts)
+        ]
+        for place, share in enumerate(SHARES):
+            each = [point[place] for point in points]
+            gain, low, high = corrected([point.gain for point in each])
+            row: dict[str, Any] = {"method": method, "share": share, "gain": gain, "low": low, "high": high}
+            for field in ("budget", "cost", "score", "hull"):
+                row[field] = float(np.mean([getattr(point, field) for point in each]))
+            row["above"] = float(np.mean([point.gain > 0 for point in each]))
+            found.append(row)
+            print(f"{name:16} {method:14} {share:4.0%} {row['score']:6.1%} {interval(row)}", flush=True)
+    return found
+
+
+def named(rows: Sequence[dict[str, Any]], method: str) -> list[dict[str, Any]]:
+    """The rows under another name."""
+    return [{**row, "method": method} for row in rows]
+
+
+def transfer(name: str, folder: Path, count: int, quick: bool) -> dict[str, Any]:
+    """One of the tables that hold out models, or a task with its source."""
+
+    def read(reader: Callable[[Path], Table]) -> Table:
+        table = reader(folder)
+        return table.take(np.arange(0, len(table), len(table) // 150)) if quick else table
+
+    if name in ("gsm8k-mmlu", "mmlu-gsm8k"):
+        source, target = (read(mmlu), read(gsm8k)) if name == "gsm8k-mmlu" else (read(gsm8k), read(mmlu))
+        rows = measured(other_task(source, target, count), METHODS, [], name)
+        chance = measured(other_task(shuffled(lengths(source), None), target, count), ["classifier"], [], name)
+        return {"requests": len(target), "held out": "task and source", "rows": [*rows, *named(chance, "shuffled")]}
+    table = read(llmrouter)
+    group = "task" if name == "new-models-tasks" else None
+    without, most = ["task"] if group else [], 2 if quick else None
+    rows = measured(new_models(table, group, most=most), METHODS, without, name)
+    rows += named(measured(new_models(table, group, True, most), ["classifier"], without, name), "own scores")
+    mixed = shuffled(table, group)
+    rows += named(measured(new_models(mixed, group, most=most), ["classifier"], without, name), "shuffled")
+    held_out = "models and tasks" if group else "models and questions"
+    return {"requests": len(table), "held out": held_out, "rows": rows}
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Points above the mix, with the interval.
+
+    >>> interval({"gain": 0.012, "low": -0.001, "high": 0.03})
+    '+1.2 [-0.1, +3.0]'
+    """
+    return f"{100 * row['gain']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+TITLES = {
+    "gsm8k": "GSM8K, prompts",
+    "mmlu": "MMLU, lengths; new subjects",
+    "llmrouter": "14 tasks, lengths; new tasks",
+    "llmrouter-rows": "14 tasks, task and lengths; new questions",
+    "gsm8k-mmlu": "GSM8K, learnt on MMLU; lengths",
+    "mmlu-gsm8k": "MMLU, learnt on GSM8K; lengths",
+    "new-models": "new models, new questions; task and lengths",
+    "new-models-tasks": "new models, new tasks; lengths",
+}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """A table with a row a route, of all that was measured."""
+    lines = ["| table | route | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |", "|---" * 6 + "|"]
+    for name, title in TITLES.items():
+        rows = found["tables"].get(name, {"rows": []})["rows"]
+        for method in dict.fromkeys(row["method"] for row in rows):
+            cells = [interval(row) for row in rows if row["method"] == method]
+            lines.append(f"| {title} | `{method}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 READERS: dict[str, tuple[Callable[[Path], Table], str | None]] = {
     "gsm8k": (gsm8k, None),
     "mmlu": (mmlu, "subject"),
@@ -133,37 +289,49 @@ READERS: dict[str, tuple[Callable[[Path], Table], str | None]] = {
     "llmrouter-rows": (llmrouter, None),
 }
 """Name -> how the table is read, and the column whose values are held out whole; None = rows."""
-TABLES = list(READERS)
+TRANSFERS = ("gsm8k-mmlu", "mmlu-gsm8k", "new-models", "new-models-tasks")
+TABLES = [*READERS, *TRANSFERS]
 
 
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the page, and nothing else")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    splits = 2 if args.quick else args.splits
-    found: dict[str, Any] = {"splits": splits, "tables": {}}
+    if args.markdown:
+        print(markdown(json.loads((args.out or OUT).read_text(encoding="utf-8"))))
+        return
+    if args.folder is None:
+        parser.error("give FOLDER, or --markdown")
+    count = 2 if args.quick else args.splits
+    found: dict[str, Any] = {"splits": count, "tables": {}}
     out = args.out or (None if args.quick else OUT)
     if out is not None and out.exists() and args.tables != TABLES:
         found = json.loads(out.read_text())  # the other tables stay
     for name in args.tables:
+        if name in TRANSFERS:
+            found["tables"][name] = transfer(name, args.folder, count, args.quick)
+            if out is not None:
+                out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            continue
         read, group = READERS[name]
         table = read(args.folder)
         if args.quick:
             table = table.take(np.arange(0, len(table), len(table) // 150))
         methods = [*METHODS, "cascade"] if name == "gsm8k" else list(METHODS)
-        rows = rows_of(table, methods, splits, group, name)
+        rows = rows_of(table, methods, count, group, name)
         rows += [
             {**row, "method": "shuffled"}
-            for row in rows_of(shuffled(table, group), ["classifier"], splits, group, f"{name} shuffled")
+            for row in rows_of(shuffled(table, group), ["classifier"], count, group, f"{name} shuffled")
         ]
         if group is None:
             method, plain = alone(table)
-            rows += [{**row, "method": method} for row in rows_of(plain, ["classifier"], splits, None, f"{name} alone")]
+            rows += [{**row, "method": method} for row in rows_of(plain, ["classifier"], count, None, f"{name} alone")]
         models = {
             model: {"score": float(score), "dollars": float(cost)}
             for model, score, cost in zip(table.models, table.score.mean(axis=0), table.cost.mean(axis=0), strict=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+
+from budgeteer.lab.simulated import Simulated
+from budgeteer.models.chat import calls_in
+from budgeteer.solve.runner import Settings, run
 
 pytest.importorskip("bm25s")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -37,3 +42,38 @@ def test_a_table_has_a_row_a_strategy_and_a_column_a_budget(script):
     assert made.count("\n| `") == 2
     page = f"before\n{made}\nafter\n"
     assert script.page_with(page, f"{script.BEGIN}\n{script.END}") == f"before\n{script.BEGIN}\n{script.END}\nafter\n"
+
+
+def test_a_small_model_is_shown_calls_that_are_read_as_calls(script):
+    calls = calls_in(script.EXAMPLES)
+    assert [call.name for call in calls] == ["search"] * 3
+    assert calls[1].arguments == {"query": "Carl Weiss born"}
+    for text in script.EXAMPLES.split("Question:")[1:]:
+        assert script.stated(text) in ("Graz, Austria", "Ben Holt", "Hugh II")
+    assert script.stated("  \n") is None
+    for spec in script.BY_SMALL.values():
+        script.built(spec)
+
+
+def test_a_small_model_searches_in_raw_text(script):
+    rows = [
+        {
+            "question": "Who is the mother of Ada?",
+            "answers": ["Bea"],
+            "gold_sentences": ["Bea is the mother of Ada."],
+            "candidate_sentences": ["Bea is the mother of Ada.", "Oslo is a city."],
+        }
+    ]
+    asked = script.searches(rows)
+
+    def write(prompt, rng):
+        begun = prompt.rpartition("Question: Who is the mother of Ada?")[2]
+        if "<tool_response>\nBea is the mother of Ada.\n" in begun:
+            return "Answer: Bea.\n\nQuestion: Who"
+        return script.call_of("search", '{"query": "mother Ada"}')
+
+    settings = Settings(tools=lambda question: asked.task.tools(asked.items[question.id]))
+    strategy = script.built(script.BY_SMALL["react"])
+    done = asyncio.run(run(asked.questions, strategy, Simulated(write), script.WORKED, "5k, tool:search:2", settings))
+    assert done.rows[0]["answer"] == "Bea"
+    assert done.rows[0]["tools"] == {"search": 1}
