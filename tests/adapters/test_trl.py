@@ -356,9 +356,21 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
     other = BudgetedGRPOTrainer(str(folder), [letters, odd], args, DATA, recipe=recipe, budget=900)
     with pytest.raises(CheckpointError, match=r"of another run \(.*tokens: 900 here, 700 there"):
         other.train(resume_from_checkpoint=resume)
+    cut = config(tmp_path / "c", **settings, max_completion_length=args.max_completion_length + 1)
+    with pytest.raises(CheckpointError, match=r"cap of a rollout: "):
+        trained(folder, cut, recipe=recipe, budget=700, resume=resume)
     (tmp_path / "checkpoint-2" / "budgeteer-0.pt").unlink()
     with pytest.raises(CheckpointError, match="has no budgeteer-0"):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_generation_is_not_gone_on_with_in_other_batches(folder, tmp_path) -> None:
+    """What a checkpoint within a generation has of it are batches of one size."""
+    small = config(tmp_path, steps_per_generation=4, save_strategy="steps", save_steps=1, max_steps=1)
+    trained(folder, small, budget=700)
+    large = config(tmp_path / "b", per_device_train_batch_size=8, gradient_accumulation_steps=1, steps_per_generation=2)
+    with pytest.raises(CheckpointError, match=r"batches of a generation: 2 here, 4 there; rollouts of a batch: 8 here"):
+        trained(folder, large, budget=700, resume=str(tmp_path / "checkpoint-1"))
 
 
 KEYS = [f"k{i}" for i in range(len(DATA))]

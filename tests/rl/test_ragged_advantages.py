@@ -14,7 +14,7 @@ from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import F64, I64
 from budgeteer.rl.advantage import batch_scaled, centred_advantage, grpo_advantage, opo, pass_at_k, rloo
 from budgeteer.rl.rollouts import Rollouts
-from budgeteer.rl.rows import GROUPED, advantages
+from budgeteer.rl.rows import GROUPED, advantages, turn_advantages
 
 ROLLOUTS, VIEW = made_up(0)
 A = np.array
@@ -157,3 +157,48 @@ def test_rows_are_refused():
         advantages("rloo", [math.inf, 0], ["a", "a"])
     with pytest.raises(UnknownName, match="did you mean 'rloo'"):
         advantages("rlo", [1, 0], ["a", "a"])
+
+
+def test_a_prior_is_the_baseline_of_a_lone_row_by_hand() -> None:
+    # group a: (2 * 0.25 + 1) / 3 and (2 * 0.25 + 0) / 3 are the baselines; b alone: its prior; c has none and is alone
+    reward, keys, prior = [0, 1, 1, 1, math.nan], ["a", "b", "a", "c", "a"], [0.25, 0.5, 0.25, math.nan, 0.25]
+    wanted = [0 - 1.5 / 3, 1 - 0.5, 1 - 0.5 / 3, 0, 0]
+    np.testing.assert_allclose(advantages("shrunk", reward, keys, prior=prior), wanted)
+    with pytest.raises(InvalidInput, match="differs within a prompt"):
+        advantages("shrunk", reward, keys, prior=[0.25, 0.5, 0.75, math.nan, 0.25])
+    for method, given in (("shrunk", None), ("rloo", prior)):
+        with pytest.raises(InvalidInput, match="shrunk needs prior"):
+            advantages(method, reward, keys, prior=given)
+
+
+def test_turns_are_compared_with_the_same_turn_by_hand() -> None:
+    none = math.nan
+    reward = [[1, 0, 2], [0, 1, none], [5, none, none], [0, 3, none]]
+    # returns with discount 0.5: [1.5, 1, 2], [0.5, 1], [5], [1.5, 3]; prompt a has rows 0, 1, 3, and b row 2 alone
+    value = turn_advantages("rloo", reward, ["a", "a", "b", "a"], discount=0.5)
+    wanted = [[0.5, -1, 0], [-1, -1, 0], [0, 0, 0], [0.5, 2, 0]]
+    np.testing.assert_allclose(value, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [*GROUPED, "shrunk"])
+def test_a_reward_at_the_end_of_equally_many_turns_is_the_rollouts_advantage_in_each(method) -> None:
+    last, keys = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0], [*"aaaabbb"]
+    prior = {"prior": [0.5] * 7} if method == "shrunk" else {}
+    once = advantages(method, last, keys, **prior)
+    value = turn_advantages(method, [[0, 0, r] for r in last], keys, **prior)
+    np.testing.assert_allclose(value, np.repeat(once[:, None], 3, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("reward", "discount", "message"),
+    [
+        ([1.0, 0.0], 1.0, r"give \[n, turns\]"),
+        ([[1.0]], 1.0, "for 2 rows"),
+        ([[math.nan, 1.0], [1.0, 1.0]], 1.0, "give 0 to a turn"),
+        ([[1.0], [0.0]], 1.5, "from 0 to 1"),
+        ([[math.inf], [0.0]], 1.0, "infinite"),
+    ],
+)
+def test_turns_that_are_none_are_refused(reward, discount, message) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        turn_advantages("rloo", reward, ["a", "a"], discount=discount)

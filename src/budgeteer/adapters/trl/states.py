@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,37 @@ import torch
 
 from budgeteer.core.errors import CheckpointError
 from budgeteer.rl import checkpoint
+from budgeteer.rl.identity import digest, fingerprint
+from budgeteer.rl.recipe import Recipe
+
+
+def identity_of(
+    trainer: Any, recipe: Recipe, budget: int | None, step_budget: int | None, problems: Sequence[Any]
+) -> dict[str, Any]:
+    """What a run has to share with the checkpoint that it goes on from.
+
+    How a generation is cut into batches counts, too: TRL's checkpoint within one holds what is left of it in batches.
+
+    Args:
+        trainer: a :class:`~budgeteer.adapters.trl.BudgetedGRPOTrainer`.
+        recipe: as it was given.
+        budget, step_budget: tokens; None = no limit.
+        problems: keys and tokens of the prompts, and whatever else belongs to them.
+    """
+    return {
+        "recipe": recipe.name,
+        "parts of the recipe": fingerprint((recipe, recipe.columns())),
+        "tokens": budget,
+        "tokens of a step": step_budget,
+        "prompts of a step": trainer.args.generation_batch_size // trainer.num_generations,
+        "rollouts of a prompt": trainer.num_generations,
+        "cap of a rollout": trainer.max_completion_length,
+        "rollouts of a batch": trainer.args.per_device_train_batch_size,
+        "batches of a generation": trainer.args.steps_per_generation,
+        "processes": trainer.accelerator.num_processes,
+        "problems": digest(json.dumps(problems).encode()),
+        "weights": "shared out" if trainer.is_fsdp_enabled else "whole",
+    }
 
 
 def save_state(trainer: Any, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,7 @@ from budgeteer.adapters.trl.report import report, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
 from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.sharded import refuse_shards, whole
-from budgeteer.adapters.trl.states import load_state, require_state, save_state
+from budgeteer.adapters.trl.states import identity_of, load_state, require_state, save_state
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import CUT, F64, I64, Plan
@@ -52,7 +51,6 @@ from budgeteer.rl.compress import ATTENTION
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
 from budgeteer.rl.history import Std
-from budgeteer.rl.identity import digest, fingerprint
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
 from budgeteer.rl.reward import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
@@ -158,17 +156,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             problems.append(self._hints.solutions)
         made = Control(parts, config, self._ids, keys, offers=offers, columns=columns, wording=self._hints, **tokens)
         self._recipe = recipe
-        self.identity = {
-            "recipe": recipe.name,
-            "parts of the recipe": fingerprint((recipe, recipe.columns())),
-            "tokens": budget,
-            "tokens of a step": step_budget,
-            "prompts of a step": self._size,
-            "rollouts of a prompt": self.num_generations,
-            "processes": self.accelerator.num_processes,
-            "problems": digest(json.dumps(problems).encode()),
-            "weights": "shared out" if self.is_fsdp_enabled else "whole",
-        }
+        self.identity = identity_of(self, recipe, budget, step_budget, problems)
         _, _, items = made.candidates()
         refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)), self.use_vllm)
         if budget is not None or step_budget is not None:

@@ -280,7 +280,8 @@ def summary(folder: Path) -> str:
         f"held out: {100 * before.mean():.1f} % before, {100 * after.mean():.1f} % after: "
         f"{100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}] points, over "
         f"{len(before)} problems, one rollout each, at equal caps",
-        f"tokens of a held-out rollout: {tokens[0]:.0f} before, {tokens[1]:.0f} after",
+        f"tokens of a held-out rollout: {tokens[0]:.0f} before, {tokens[1]:.0f} after "
+        f"({sum(sum(kept[when]['tokens']) for when in (BEFORE, AFTER)):,} in all, outside the budget of training)",
     ]
     if failures:
         lines.append(f"the verifier failed {failures:,} times; these answers counted 0")
