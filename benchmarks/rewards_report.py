@@ -20,6 +20,8 @@ COMPRESSED = ", traces compressed"
 """Behind the name of a reward: with the recipe of that name, which learns from compressed traces as well."""
 THINKER_MARKS = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
 """Between which the page has the tables of benchmarks/rewards_thinker.py."""
+TRAAC_MARKS = "<!-- written by benchmarks/traac.py -->\n", "<!-- end of traac -->"
+"""Between which the page has the tables of benchmarks/traac.py."""
 BANDS = ("easy", "medium", "hard")
 
 
@@ -290,3 +292,41 @@ def thinker_summary(content: Row) -> str:
     said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if any(used))
     lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
     return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
+
+
+def traac_summary(content: Row) -> str:
+    """The tables of benchmarks/traac.py, as Markdown."""
+    found: dict[str, dict[int, Row]] = {}
+    for run in content["runs"]:
+        found.setdefault(run["arm"], {})[run["seed"]] = run
+    first = next(iter(found.values()), {})
+    lines = [
+        "| arm | seeds | accuracy | minus `reward alone` | easy | medium | hard | tokens | compressed rows a run |",
+        "|---" * 9 + "|",
+    ]
+    for name, mine in found.items():
+        against = "" if mine is first else interval(compared(mine, first, lambda run: run["accuracy"]), 100)
+        right, tokens = (interval(mean_ci([run[k] for run in mine.values()]), scale, sign=False)
+                         for k, scale in (("accuracy", 100), ("tokens", 1)))  # fmt: skip
+        rows = np.mean([len(run["compressed"]) for run in mine.values()])
+        levels = [
+            np.mean([v[0] for run in mine.values() for kind, v in run["levels"].items() if content["bands"][kind] == b])
+            for b in range(3)
+        ]
+        parts = " | ".join(f"{100 * level:.0f}" for level in levels)
+        lines.append(f"| {name} | {len(mine)} | {right} | {against} | {parts} | {tokens} | {rows:.0f} |")
+    heads = ("rows", "right", "advantage", "that of their trace", "steps left out", "that stand nowhere else")
+    lines += ["", f"| compressed rows of prompts | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    rows = [row for run in found.get("compressed", {}).values() for row in run["compressed"]]
+    for number, band in enumerate(BANDS):
+        if own := [row for row in rows if row["level"] == number]:
+
+            def mean(key: str, own: list[Row] = own) -> float:
+                return float(np.mean([row[key] for row in own]))
+
+            lines.append(
+                f"| {band} | {len(own)} | {100 * mean('right'):.0f} % | {mean('advantage'):+.2f} | "
+                f"{mean('trace advantage'):+.2f} | {100 * mean('out') / mean('steps'):.0f} % | "
+                f"{100 * mean('needed') / mean('out'):.0f} % |"
+            )
+    return "\n".join(lines) + "\n"

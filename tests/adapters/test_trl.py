@@ -398,6 +398,7 @@ def without(*names: str):
         ({"recipe": "c3po"}, {}, "later steps.*; choose another recipe"),
         ({"recipe": "dart"}, {}, "earlier steps again.*; choose another recipe"),
         ({"recipe": "brpo"}, {}, "rollouts that it cuts.*; choose another recipe"),
+        ({"recipe": "ares"}, {}, "from the middle of rollouts.*; choose another recipe"),
         ({"recipe": "seele"}, {}, "give each row a field solution"),
         ({"recipe": "hbpo"}, {}, "changes the texts of prompts"),
         ({"recipe": replace(recipes.get("grpo"), beside=(next_token(),))}, {}, "'next token' beside .*choose another"),

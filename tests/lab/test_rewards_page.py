@@ -204,3 +204,31 @@ def test_traces_are_drawn_once_for_all_dials(taught, monkeypatch, tmp_path):
     for _ in range(2):
         assert taught.kept_traces(None, 9, 4, tmp_path / "traces.json") == asked
     assert calls == [4]
+
+
+# -- what TRAAC's compression costs ------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_the_numbers_of_traac(script, report):
+    content = json.loads((ROOT / "benchmarks" / "results" / "traac.json").read_text())
+    page = (ROOT / "docs" / "rewards.md").read_text()
+    assert script.between(page, report.traac_summary(content), *report.TRAAC_MARKS) == page
+
+
+def test_the_table_of_traac_by_hand(report):
+    def row(level, good, out, needed):
+        return {"level": level, "right": good, "advantage": 0.5, "trace advantage": -0.5, "steps": 10, "out": out,
+                "needed": needed}  # fmt: skip
+
+    levels = {"a": [0.9, 1, 1], "b": [0.5, 1, 1], "c": [0.1, 1, 1], "d": [0.3, 1, 1]}
+    made = [row(0, 1, 2, 1), row(0, 0, 2, 0)]
+    runs = [
+        {"arm": "reward alone", "seed": 1, "accuracy": 0.5, "tokens": 30.0, "levels": levels, "compressed": []},
+        {"arm": "compressed", "seed": 1, "accuracy": 0.4, "tokens": 20.0, "levels": levels, "compressed": made},
+    ]
+    lines = report.traac_summary({"bands": {"a": 0, "b": 1, "c": 2, "d": 2}, "runs": runs}).splitlines()
+    assert lines[2:4] == [
+        "| reward alone | 1 | 50.0 |  | 90 | 50 | 20 | 30.0 | 0 |",
+        "| compressed | 1 | 40.0 | -10.0 | 90 | 50 | 20 | 20.0 | 2 |",
+    ]
+    assert lines[-1] == "| easy | 2 | 50 % | +0.50 | -0.50 | 20 % | 25 % |"

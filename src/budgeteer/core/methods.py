@@ -943,6 +943,7 @@ METHODS: tuple[Method, ...] = (
     Method("dr-grpo", "recipe", _R("dr_grpo"), "GRPO without division by deviation and length", DR_GRPO),
     Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
     Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
+    Method("ares", "recipe", _R("ares"), "GRPO that goes on again from where hard prompts made it hesitate", ARES),
     Method("rmt", "recipe", _R("rmt"), "GRPO to a falling length, with the next-token loss on the prompts", RMT),
     Method(
         "adaptive-deep",

@@ -42,7 +42,7 @@ def require_wording(recipe: Recipe, wording: Wording | None) -> None:
     Raises:
         InvalidInput: says what is missing, and how it is given.
     """
-    if recipe.branch is not None and wording is None:
+    if recipe.branch is not None and recipe.branch.text and wording is None:
         raise InvalidInput(
             f"recipe {recipe.name!r} ends the thinking of its rollouts with a text, and this trainer knows tokens "
             "only; give it wording= (`budgeteer train` does), or choose a recipe without a branch"

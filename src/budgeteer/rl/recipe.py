@@ -23,6 +23,7 @@ from budgeteer.core.words import one_of
 from budgeteer.rl.beside import Beside
 from budgeteer.rl.branch import Branch
 from budgeteer.rl.compress import Compression
+from budgeteer.rl.fork import Fork
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.kl_weight import KLWeight
 from budgeteer.rl.ratio.protocol import Loss
@@ -256,7 +257,8 @@ class Recipe:
         variant: what rollouts are asked with besides their prompts; None = nothing.
         schedules: of temperature, cap and learning rate.
         replay: which rollouts of earlier steps are learnt from again; None = none.
-        branch: answers from rollouts whose thinking is cut or compressed, after the rounds of a step; None = none.
+        branch: answers from rollouts whose thinking is cut or compressed, or further rollouts from the middle of
+            others, after the rounds of a step; None = none.
         beside: losses on the prompts beside that of the rollouts.
         kl_weight: what ``TrainConfig.kl`` is multiplied with, row by row; None = 1.
         memory: how earlier steps become estimates.
@@ -299,7 +301,7 @@ class Recipe:
     variant: Variant | None = None
     schedules: Schedules = field(default_factory=Schedules)
     replay: Replay | None = None
-    branch: Branch | Compression | None = None
+    branch: Branch | Compression | Fork | None = None
     beside: tuple[Beside, ...] = ()
     kl_weight: KLWeight | None = None
 

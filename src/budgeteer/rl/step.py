@@ -221,13 +221,13 @@ class Step:
         )
 
     def _branches(self) -> Round | None:
-        """The round that asks for answers of the step's rollouts, cut or compressed; None without one, and after it."""
+        """The round of the recipe's branches from the step's rollouts; None without one, and after it."""
         own, c, branch = self._control, self._control.config, self._control.recipe.branch
-        if branch is None or self._branching or not self._parts or own.wording is None:
+        if branch is None or self._branching or not self._parts:
             return None
         traces = Rollouts.concatenate(self._parts)
         view = own.view(self._items, Plan(self._items.keys, self._total, 0.0))
-        (written,) = own.wording.write([branch.text])
+        (written,) = own.wording.write([branch.text]) if own.wording and branch.text else ((),)
         asked = branch.requests(traces.take(~traces.short), view.max_tokens, written)
         if not len(asked.of):
             return None

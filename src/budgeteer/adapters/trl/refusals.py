@@ -18,6 +18,7 @@ from budgeteer.core.steer import require_offered
 from budgeteer.models.hub import require_there
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.branch import Branch
+from budgeteer.rl.fork import Fork
 from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import ENTROPY, SOLUTION, Recipe, Schedules, View
@@ -99,10 +100,9 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         raise InvalidInput(
             f"{name} learns from rollouts of earlier steps again, which this trainer does not offer; {other}"
         )
-    if isinstance(recipe.branch, Branch):
-        raise InvalidInput(
-            f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer; {other}"
-        )
+    if isinstance(recipe.branch, Branch | Fork):
+        what = "asks for answers of" if isinstance(recipe.branch, Branch) else "goes on from the middle of"
+        raise InvalidInput(f"{name} {what} rollouts that it cuts, which this trainer does not offer; {other}")
     if recipe.variant is not None and SOLUTION not in recipe.variant.needs:
         raise InvalidInput(
             f"{name} changes the texts of prompts in the course of the run, and here they are those of the data set; "

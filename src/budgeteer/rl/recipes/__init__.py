@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.recipes._adaptive_deep_rl import adaptive_deep_rl
+    from budgeteer.rl.recipes._ares import ares
     from budgeteer.rl.recipes._brpo_rl import brpo_rl
     from budgeteer.rl.recipes._budget_forcing_rl import budget_forcing_rl
     from budgeteer.rl.recipes._c3po import c3po
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNTRAINED",
     "adaptive_deep_rl",
+    "ares",
     "brpo_rl",
     "budget_forcing_rl",
     "c3po",
@@ -86,6 +88,7 @@ __getattr__ = lazy(
     {
         "UNTRAINED": "named",
         "adaptive_deep_rl": "_adaptive_deep_rl",
+        "ares": "_ares",
         "brpo_rl": "_brpo_rl",
         "budget_forcing_rl": "_budget_forcing_rl",
         "c3po": "_c3po",

@@ -23,7 +23,7 @@ def traac(easy: float = 0.75, medium: float = 0.5, hard: float = 0.25) -> Recipe
 
     Helps where traces have steps that the answer does not rest on, and attention tells which. What is left of a trace
     is text that the policy would hardly have written: on the small reasoner the recipe takes the tokens of
-    ``grpo:reward=traac`` and has fewer right answers. Costs one more reading of each right rollout, and the tokens of
+    ``grpo:reward=traac`` and is not more often right. Costs one more reading of each right rollout, and the tokens of
     one more answer of each that is compressed. The paper's code draws as many rows as before from both kinds; here all
     train. It measures attention without the question, and finds words within others; here neither.
 
