@@ -57,7 +57,7 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 640, "thinker": 640}
+MODELS = {"smollm2": 768, "thinker": 640}
 """Name -> tokens of a text."""
 LENGTH = 768
 """Of a text for other models."""
