@@ -15,6 +15,14 @@ and the other tables of the file kept; its answers are in smollm2_other_budgets.
     python benchmarks/cache.py --stored --keep --models smollm2_other_budgets \\
         --methods recent random tova snapkv h2o defensive
 
+A third one, of all four budgets with the question known, is not finished: its answers so far are committed, and this
+goes on with them, for five texts:
+
+    python benchmarks/cache.py --keep --models smollm2_640=smollm2 --tasks single --question known \\
+        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv \\
+        defensive:split=layers kvzip compactor tri-attention expected-attention \\
+        'recent:every=0,rest="quantise:bits=4,full=0"'
+
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
 computed again. A line knows its text by (length, task, seed, number).
@@ -57,8 +65,10 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 640, "thinker": 640}
+MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640}
 """Name -> tokens of a text."""
+STANDARD = ("smollm2", "thinker")
+"""Names that need no MODEL."""
 LENGTH = 768
 """Of a text for other models."""
 ASKED = ("single", "multikey")
@@ -184,7 +194,7 @@ def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer, print the tables, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="smollm2, thinker or NAME=hf:FOLDER")
+    parser.add_argument("--models", nargs="+", default=list(STANDARD), help="smollm2, thinker or NAME=MODEL")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="scores with options and split")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the cache")
     parser.add_argument("--tasks", nargs="+", default=list(ASKED), choices=TASKS, help="what is hidden in the texts")
@@ -203,8 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.models, args.seeds, args.each = ["thinker"], 2, 1
     found = {}
     for name, _, spec in (each.partition("=") for each in args.models):
-        if not spec and name not in MODELS and not args.stored:
-            raise InvalidInput(f"no model {name!r} here; give {', '.join(MODELS)} or NAME=hf:FOLDER")
+        if not spec and name not in STANDARD and not args.stored:
+            raise InvalidInput(f"no model {name!r} here; give smollm2, thinker or NAME=MODEL, such as NAME=hf:FOLDER")
         length = MODELS.get(name, LENGTH)
         answers = stored(name, length, args) if args.stored else answer(name, spec or name, length, args)
         rows = cache_eval.table(answers)

@@ -48,7 +48,7 @@ def prefix_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None)
             f"texts of {tokens} tokens, of which {SHARES[0]:.2%} are no more than the {always} that are always kept; "
             f"give a --length of {int((always + 1) / SHARES[0])} or more"
         )
-    found = []
+    found = list[list[list[float]]]()
     for place, text in enumerate(texts.to(next(model.parameters()).device)):
         read = Prefill(model, text[None])
         cache = read.into(BudgetedCache(model, "100%", selected))
@@ -115,7 +115,7 @@ def similarity(model: Any, text: Tensor) -> list[float]:
     name, n = argument_of(model), len(text)
     both = []
     for mask in (None, blockwise(n, max(n // 4, 2)).to(text.device)):
-        cache = DynamicCache(config=model.config)
+        cache: Any = DynamicCache(config=model.config)
         given = {} if mask is None else {"attention_mask": _additive(mask, model.dtype)}
         with torch.no_grad():
             model(input_ids=text[None], **{name: cache}, use_cache=True, logits_to_keep=1, **given)

@@ -48,7 +48,7 @@ def profile(sizes: str | Mapping[str, Any] = "", compete: bool = False) -> Split
     def each(groups: Groups) -> tuple[Tensor, ...]:
         if groups.layers != len(rows):
             raise InvalidInput(f"profile: sizes of {len(rows)} layers for {groups.layers}; measure this model")
-        found = []
+        found = list[Tensor]()
         for place, (scores, size, tokens) in enumerate(zip(groups.scores, groups.size, groups.tokens, strict=True)):
             has, must = (scores > float("-inf")).sum(-1), (scores == float("inf")).sum(-1)
             whole = zip(size.tolist(), tokens.tolist(), must.amax(1).tolist(), strict=True)
@@ -86,10 +86,12 @@ def fitted(wanted: F64, least: float, most: float, total: float) -> F64:
     They are first brought into the range. If their sum is then too large, what each has above ``least`` shrinks by one
     factor; if it is too small, what each lacks to ``most`` does.
     """
-    inside = wanted.clip(least, most)
+    inside: F64 = wanted.clip(least, most)
     over = inside.sum() - total
     room = (inside - least if over > 0 else most - inside).sum()
     if room <= 0:
         return inside
     part = min(abs(over) / room, 1.0)
-    return inside - part * (inside - least) if over > 0 else inside + part * (most - inside)
+    towards = least if over > 0 else most
+    near: F64 = inside + part * (towards - inside)
+    return near
