@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import math
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -204,3 +207,34 @@ def test_two_steps_of_training_learn_from_the_policy_s_own_tokens_alone(tmp_path
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert {"helpers/calls", "helpers/cost", "helpers/formed"} <= rows[0].keys()
     assert -1 <= rows[0]["rewards/router-r1/mean"] <= 1
+
+
+def test_the_example_shows_calls_in_the_tokens_that_a_rollout_has():
+    """What is read before the answer begins with what was read and written for the call: TRL goes on from that."""
+    import random
+
+    import transformers
+    from trl.chat_template_utils import parse_response, qwen3_template
+
+    from budgeteer.models.thinker import THINKER
+
+    path = Path(__file__).parents[2] / "examples" / "trl_router_r1.py"
+    spec = importlib.util.spec_from_file_location("trl_router_r1", path)
+    example = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = example  # where dataclasses look for their annotations
+    spec.loader.exec_module(example)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(THINKER)
+    tokenizer.response_template = qwen3_template
+    asked = example.questions(6, 1)
+    assert [one.modular for one in asked] == [True, False] * 3
+    assert asked == example.questions(6, 1) != example.questions(6, 2)
+    tools = [helper(name, "4", 1).tool().schema() for name in ("sums", "words")]
+    turns = example.shown(tokenizer, asked, tools, random.Random(0))
+    assert len(turns) == 12
+    for one, call, answer in zip(asked, turns[::2], turns[1::2], strict=True):
+        assert answer[0][: len(call[0]) + len(call[1])] == [*call[0], *call[1]]
+        (made,) = parse_response(tokenizer, call[1], prefix=call[0], tools=tools)["tool_calls"]
+        assert made["function"]["name"] in ("sums", "words")
+        assert made["function"]["arguments"] == {"query": one.text}
+        assert example.answer_of(tokenizer.decode(answer[1], skip_special_tokens=True)).startswith("The answer is ")
+    assert example.answer_of("no idea") == "I do not know."

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from budgeteer.agent import composer
@@ -73,6 +74,50 @@ def test_few_candidates_come_for_a_skill_and_bad_prices_are_refused() -> None:
         bought([FIND], [Component("a", "", 0)], 10, {})
     with pytest.raises(InvalidInput, match="room=0"):
         composer(room=0)
+
+
+def best(covers: list[int], prices: Any, weights: Any, budget: float) -> float:
+    """The most weight that a set of tools covers within the budget, of all 2^n sets; ``covers`` are bits of skills."""
+    cost, covered = np.zeros(1), np.zeros(1, np.int64)
+    for price, cover in zip(prices, covers, strict=True):
+        cost, covered = np.concatenate([cost, cost + price]), np.concatenate([covered, covered | cover])
+    kept = np.unique(covered[cost <= budget])
+    return float(sum(weight * (kept >> skill & 1) for skill, weight in enumerate(weights)).max())
+
+
+@pytest.mark.parametrize(
+    ("skills", "budget", "mean", "plain"),
+    [(20, 250, 0.47, 0.53), (20, 500, 0.54, 0.62), (10, 250, 0.54, 0.61), (10, 500, 0.77, 0.88)],
+)
+def test_what_is_bought_of_twenty_tools_against_the_best_purchase(
+    skills: int, budget: int, mean: float, plain: float
+) -> None:
+    """Means of 20 draws: tools with a skill each (20), or one or two of ten, at prices of 20 to 120 tokens.
+
+    The rule is above its bound 1 / (ln(U / L) + 1). It has no more than one that buys, in a random order, whatever
+    helps and fits: it keeps budget for tools as good as U, of which there are none."""
+    shares, others = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        weights, prices = rng.integers(1, 6, skills).astype(float), rng.integers(20, 121, 20)
+        own = [[i] if skills == 20 else rng.choice(skills, int(rng.integers(1, 3)), replace=False) for i in range(20)]
+        covers = [sum(1 << int(j) for j in each) for each in own]
+        wanted = [Skill(f"skill{j}", float(weights[j]), (f"q{j}",)) for j in range(skills)]
+        about = [" ".join(f"skill{j}" for j in each) for each in own]
+        components = [Component(f"t{i}", about[i], float(prices[i])) for i in range(20)]
+        good = {f"t{i}": " ".join(f"q{j}" for j in each) for i, each in enumerate(own)}
+        found, _ = bought(wanted, components, budget, good)
+        top = best(covers, prices, weights, budget)
+        assert found.spent == sum(prices[int(name[1:])] for name in found.chosen) <= budget
+        shares.append(sum(weights[int(name.removeprefix("skill"))] for name in found.covered) / top)
+        left, covered = budget, 0
+        for i in rng.permutation(20):
+            if prices[i] <= left and covers[i] & ~covered:
+                left, covered = left - prices[i], covered | covers[i]
+        others.append(sum(weight for j, weight in enumerate(weights) if covered >> j & 1) / top)
+        bound = math.log(sum(weights) / min(prices) / (min(weights) / max(prices))) + 1
+        assert 1 / bound <= shares[-1] <= 1
+    assert (np.mean(shares), np.mean(others)) == (pytest.approx(mean, abs=0.006), pytest.approx(plain, abs=0.006))
 
 
 def test_the_model_names_skills_tests_judges_and_answers_with_what_was_bought() -> None:

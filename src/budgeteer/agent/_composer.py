@@ -181,7 +181,9 @@ def composer(
     for each question, so that the tests have to pay at once.
 
     Helps when there are many tools with long or false descriptions, and the run is long. Does not with a few tools: the
-    tests cost more than their descriptions.
+    tests cost more than their descriptions. The purchase is careful: of 20 tools of random worth and price it buys 47
+    to 77 % of what the best one would, and buying whatever helps and fits, in a random order, 53 to 88 %
+    (``tests/agent/test_composer.py``).
 
     Args:
         room: most tokens of all descriptions together.
