@@ -366,9 +366,16 @@ def stated(text: str) -> str | None:
     return lines[0].strip(" .") or None
 
 
-WORKED = Style(
-    lambda text: f"{EXAMPLES}Question: {text}\n", stated, "", ("Question:",), answer_tokens=24, normal=str.strip
-)
+def shown(text: str) -> str:
+    """A question with worked examples right before it, and before them how to call tools.
+
+    Behind the examples the placeholders that say how were copied, and never a query written.
+    """
+    question, begins, tools = text.partition("\n\nYou can call these tools:")
+    return f"{begins.strip()}{tools}\n\n{EXAMPLES}Question: {question}\n".lstrip()
+
+
+WORKED = Style(shown, stated, "", ("Question:",), answer_tokens=24, normal=str.strip)
 """How SmolLM2 and Gemma are asked."""
 
 

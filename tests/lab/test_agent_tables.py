@@ -67,7 +67,9 @@ def test_a_small_model_searches_in_raw_text(script):
     asked = script.searches(rows)
 
     def write(prompt, rng):
-        begun = prompt.rpartition("Question: Who is the mother of Ada?")[2]
+        how, _, begun = prompt.rpartition("Question: Who is the mother of Ada?")
+        assert how.startswith("You can call these tools:")
+        assert how.endswith(script.EXAMPLES)
         if "<tool_response>\nBea is the mother of Ada.\n" in begun:
             return "Answer: Bea.\n\nQuestion: Who"
         return script.call_of("search", '{"query": "mother Ada"}')
