@@ -369,10 +369,11 @@ def stated(text: str) -> str | None:
 def shown(text: str) -> str:
     """A question with worked examples right before it, and before them how to call tools.
 
-    Behind the examples the placeholders that say how were copied, and never a query written.
+    Behind the examples the placeholders that say how were copied, and never a query written. Without tools it ends
+    with "Answer:", without which the sentences of one prompt were continued.
     """
     question, begins, tools = text.partition("\n\nYou can call these tools:")
-    return f"{begins.strip()}{tools}\n\n{EXAMPLES}Question: {question}\n".lstrip()
+    return f"{begins.strip()}{tools}\n\n{EXAMPLES}Question: {question}\n{'' if tools else 'Answer:'}".lstrip()
 
 
 WORKED = Style(shown, stated, "", ("Question:",), answer_tokens=24, normal=str.strip)
@@ -549,7 +550,7 @@ async def small(name: str, rows: Sequence[Mapping[str, Any]], args: argparse.Nam
     try:
         asked = searches(rows[: args.small])
         budgets = "$0.004" if args.quick else args.small_budgets
-        return await measured(name, asked, model, WORKED, tuple(BY_SMALL), budgets, args)
+        return await measured(name, asked, model, WORKED, args.small_strategies, budgets, args)
     finally:
         await model.aclose()
 
@@ -621,6 +622,7 @@ def main() -> None:
     parser.add_argument("--budgets", default=BUDGETS, help="of the scripted models (default %(default)s)")
     parser.add_argument("--small", type=int, default=20, help="questions of small models (default %(default)s)")
     parser.add_argument("--small-budgets", default=FEW, help="of small models (default %(default)s)")
+    parser.add_argument("--small-strategies", nargs="+", choices=tuple(BY_SMALL), default=tuple(BY_SMALL))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true", help="write the tables of the page from the file, no more")

@@ -51,6 +51,7 @@ def test_a_small_model_is_shown_calls_that_are_read_as_calls(script):
     for text in script.EXAMPLES.split("Question:")[1:]:
         assert script.stated(text) in ("Graz, Austria", "Ben Holt", "Hugh II")
     assert script.stated("  \n") is None
+    assert script.shown("Who?") == f"{script.EXAMPLES}Question: Who?\nAnswer:"
     for spec in script.BY_SMALL.values():
         script.built(spec)
 
