@@ -38,7 +38,8 @@ and a step has at most 48 tokens.
 **lookups**: the embedded thinking model with its own tool calls, on held-out questions of 1 to 4 lookups. It was not
 trained on plans, notes or checks. It is greedy but in the tree, so one seed; the questions are few, since it is slow.
 
-Accuracy has 95 % bootstrap intervals over questions and seeds; ``claims`` are paired differences.
+Accuracy has 95 % bootstrap intervals over questions and seeds, with one seed Wilson's over questions; ``claims`` are
+paired differences.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ from budgeteer.lab import frontier, questions
 from budgeteer.lab.frontier import Cell
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.simulated import Simulated
-from budgeteer.lab.stats import crossed, crossed_weights
+from budgeteer.lab.stats import crossed, crossed_weights, wilson
 from budgeteer.lab.tasks.named import Task
 from budgeteer.models.chat import call_of
 from budgeteer.models.model import Model
@@ -429,6 +430,9 @@ async def measured(
     for point in numbers["points"]:
         rows = [row for cell, rows in cells.items() if (cell.strategy, cell.budget) == pair(point) for row in rows]
         point["tools"] = sum(sum(row["tools"].values()) for row in rows) / len(rows)
+        if len(seeds) == 1:  # a bootstrap of a few questions that are all wrong has no width
+            found = wilson(sum(bool(row["correct"]) for row in rows), len(rows))
+            point["accuracy"] = {"mean": found.mean, "low": found.low, "high": found.high, "n": 1}
         for field in ("e3", "accuracy_per_token", "by_seed", "seconds", "answered", "wasted"):
             point.pop(field)
     shown = [str(budget) for budget in amounts]
