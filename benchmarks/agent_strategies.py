@@ -38,7 +38,8 @@ and a step has at most 48 tokens.
 **lookups**: the embedded thinking model with its own tool calls, on held-out questions of 1 to 4 lookups. It was not
 trained on plans, notes or checks. It is greedy but in the tree, so one seed; the questions are few, since it is slow.
 
-Accuracy has 95 % bootstrap intervals over questions and seeds; ``claims`` are paired differences.
+Accuracy has 95 % bootstrap intervals over questions and seeds, with one seed Wilson's over questions; ``claims`` are
+paired differences.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ from budgeteer.lab import frontier, questions
 from budgeteer.lab.frontier import Cell
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.simulated import Simulated
-from budgeteer.lab.stats import crossed, crossed_weights
+from budgeteer.lab.stats import crossed, crossed_weights, wilson
 from budgeteer.lab.tasks.named import Task
 from budgeteer.models.chat import call_of
 from budgeteer.models.model import Model
@@ -366,9 +367,17 @@ def stated(text: str) -> str | None:
     return lines[0].strip(" .") or None
 
 
-WORKED = Style(
-    lambda text: f"{EXAMPLES}Question: {text}\n", stated, "", ("Question:",), answer_tokens=24, normal=str.strip
-)
+def shown(text: str) -> str:
+    """A question with worked examples right before it, and before them how to call tools.
+
+    Behind the examples the placeholders that say how were copied, and never a query written. Without tools it ends
+    with "Answer:", without which the sentences of one prompt were continued.
+    """
+    question, begins, tools = text.partition("\n\nYou can call these tools:")
+    return f"{begins.strip()}{tools}\n\n{EXAMPLES}Question: {question}\n{'' if tools else 'Answer:'}".lstrip()
+
+
+WORKED = Style(shown, stated, "", ("Question:",), answer_tokens=24, normal=str.strip)
 """How SmolLM2 and Gemma are asked."""
 
 
@@ -421,6 +430,9 @@ async def measured(
     for point in numbers["points"]:
         rows = [row for cell, rows in cells.items() if (cell.strategy, cell.budget) == pair(point) for row in rows]
         point["tools"] = sum(sum(row["tools"].values()) for row in rows) / len(rows)
+        if len(seeds) == 1:  # a bootstrap of a few questions that are all wrong has no width
+            found = wilson(sum(bool(row["correct"]) for row in rows), len(rows))
+            point["accuracy"] = {"mean": found.mean, "low": found.low, "high": found.high, "n": 1}
         for field in ("e3", "accuracy_per_token", "by_seed", "seconds", "answered", "wasted"):
             point.pop(field)
     shown = [str(budget) for budget in amounts]
@@ -542,7 +554,7 @@ async def small(name: str, rows: Sequence[Mapping[str, Any]], args: argparse.Nam
     try:
         asked = searches(rows[: args.small])
         budgets = "$0.004" if args.quick else args.small_budgets
-        return await measured(name, asked, model, WORKED, tuple(BY_SMALL), budgets, args)
+        return await measured(name, asked, model, WORKED, args.small_strategies, budgets, args)
     finally:
         await model.aclose()
 
@@ -614,6 +626,7 @@ def main() -> None:
     parser.add_argument("--budgets", default=BUDGETS, help="of the scripted models (default %(default)s)")
     parser.add_argument("--small", type=int, default=20, help="questions of small models (default %(default)s)")
     parser.add_argument("--small-budgets", default=FEW, help="of small models (default %(default)s)")
+    parser.add_argument("--small-strategies", nargs="+", choices=tuple(BY_SMALL), default=tuple(BY_SMALL))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true", help="write the tables of the page from the file, no more")

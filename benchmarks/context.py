@@ -14,8 +14,9 @@ the place of a sentence, and the random control, see as many orders as there are
 them, ``answer`` the share of questions whose answer stands in the kept candidates, of those with an answer that is not
 yes or no and stands in the candidates at all. ``minus_random``, ``minus_shortest`` and ``minus_bm25`` are paired
 differences of ``recall`` over questions. ``full`` is the whole prompt whatever the budget, ``oracle`` keeps gold
-sentences first, ``shortest`` the shortest whatever the question. No model answers. Rerankers and encoders read text of
-their own: ``read`` counts the words that a reranker was given a question, which is not in the budget.
+sentences first, ``shortest`` the shortest whatever the question. No model answers here; ``context_answers.py`` has
+one. Rerankers and encoders read text of their own: ``read`` counts the words that a reranker was given a question,
+which is not in the budget.
 """
 
 from __future__ import annotations

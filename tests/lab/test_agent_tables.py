@@ -51,6 +51,7 @@ def test_a_small_model_is_shown_calls_that_are_read_as_calls(script):
     for text in script.EXAMPLES.split("Question:")[1:]:
         assert script.stated(text) in ("Graz, Austria", "Ben Holt", "Hugh II")
     assert script.stated("  \n") is None
+    assert script.shown("Who?") == f"{script.EXAMPLES}Question: Who?\nAnswer:"
     for spec in script.BY_SMALL.values():
         script.built(spec)
 
@@ -67,7 +68,9 @@ def test_a_small_model_searches_in_raw_text(script):
     asked = script.searches(rows)
 
     def write(prompt, rng):
-        begun = prompt.rpartition("Question: Who is the mother of Ada?")[2]
+        how, _, begun = prompt.rpartition("Question: Who is the mother of Ada?")
+        assert how.startswith("You can call these tools:")
+        assert how.endswith(script.EXAMPLES)
         if "<tool_response>\nBea is the mother of Ada.\n" in begun:
             return "Answer: Bea.\n\nQuestion: Who"
         return script.call_of("search", '{"query": "mother Ada"}')
