@@ -43,6 +43,8 @@ from trl_thinker import accuracy_of, minus
 
 OUT = Path(__file__).parent / "results" / "trl_recipes.json"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "trl.md"
+SETTINGS = ("steps", "prompts", "train", "heldout", "max_tokens", "rank", "lr")
+"""What rows of one file share, beside the model."""
 MARKS = "<!-- written by benchmarks/trl_recipes.py -->", "<!-- end of trl_recipes -->"
 STOP = "uniform-answer-stop"
 REFERENCE, CONTROL = "grpo@100%", f"{STOP}@100%"
@@ -216,9 +218,16 @@ def main() -> None:
     out = args.out or (None if args.quick else OUT)
     arms = ARMS if args.arms is None else (REFERENCE, *args.arms)
     arms = ARMS[:3:2] if args.quick and args.arms is None else arms
-    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out and out.exists() else []
     if not args.summary:
         args.model = args.model or str(smollm2())
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    there = json.loads(out.read_text()) if out and out.exists() else {"rows": []}
+    if not args.summary and there["rows"] and (there["model"], there["settings"]) != (Path(args.model).name, settings):
+        parser.error(
+            f"{out} has rows of {there['model']} with {there['settings']}; give another --out, or those settings"
+        )
+    rows: list[dict[str, Any]] = there["rows"]
+    if not args.summary:
         for seed in range(args.seeds):
             for arm in arms:
                 if any((row["arm"], row["seed"]) == (arm, seed) for row in rows):
@@ -227,7 +236,6 @@ def main() -> None:
                 rows.append(run(arm, seed, first, args))
                 print(rows[-1], flush=True)
                 if out:
-                    settings = {k: v for k, v in vars(args).items() if k not in ("out", "summary", "model")}
                     found = {
                         "model": Path(args.model).name, "settings": settings, "rows": rows, "machine": machine(),
                         "packages": installed(PACKAGES),

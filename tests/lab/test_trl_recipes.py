@@ -29,3 +29,8 @@ def test_the_benchmark_of_recipes_in_trl_runs_quickly(tmp_path) -> None:
     assert "| `grpo` | 100 % | 1 |" in said
     again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert again.splitlines() == said.splitlines()[-5:]  # both rows are there: nothing is run
+    content = json.loads(out.read_text())
+    out.write_text(json.dumps({**content, "settings": {**content["settings"], "steps": 3}}))
+    other = subprocess.run(command, capture_output=True, text=True)
+    assert other.returncode == 2
+    assert "give another --out" in other.stderr
