@@ -4,7 +4,7 @@
     python benchmarks/context_answers.py DATA.jsonl.gz --model FOLDER --budgets --limit 50         # controls alone
     python benchmarks/context_answers.py                    # writes what was answered so far, asks nothing
     python benchmarks/context_answers.py --table            # the tables of docs/context.md, from what was written
-    python benchmarks/context_answers.py DATA.jsonl.gz --model FOLDER --quick --out FILE           # smoke test
+    python benchmarks/context_answers.py DATA.jsonl.gz --model FOLDER --quick --rows FILE --out FILE  # smoke test
 
 DATA, prompts, reducers and their budgets are those of ``context.py`` (first order of the candidates, first seed of
 ``random``), and so is what is counted against a budget, but in tokens of the model that answers. Before what a reducer
@@ -17,7 +17,7 @@ all candidates. ``exact`` and ``f1`` are those of the data set's own evaluation,
 Intervals are over questions; ``minus_bm25`` and ``minus_none`` are paired differences of F1 over the questions that
 both have, so that a budget may have been measured on fewer questions than another.
 
-Each answer is a line of ``--rows`` (runs/context_answers.jsonl); what is there is not asked again. Prompts of one
+Each answer is a line of ``--rows`` (results/context_answers.jsonl); what is there is not asked again. Prompts of one
 question and budget are one batch, and equal prompts are asked once. A line whose prompt is another one is not used.
 """
 
@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="first questions only")
     parser.add_argument("--only", nargs="+", default=None, help="these reducers, beside bm25, oracle and random")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no question later; run again to go on")
-    parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "context_answers.jsonl")
+    parser.add_argument("--rows", type=Path, default=OUT.with_suffix(".jsonl"))
     parser.add_argument("--quick", action="store_true", help="3 questions, 256 tokens, and all candidates")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
