@@ -110,7 +110,8 @@ def test_one_prompt_is_cut_to_what_the_budget_reads() -> None:
     large = Tool("look", "", {}, found, everything="x" * 50_000)
     asked = task(lambda prompt: "4\n", {"all": 1000}, large)
     assert solved(one_prompt(), asked).answer == "4"
-    assert 300 < prompts(asked)[0].count("x") < 1000
+    assert 800 < prompts(asked)[0].count("x") < 1000  # one call: room for a second reading is not kept
+    assert asked.model.spend.calls == 1
     nothing = Tool("look", "", {}, found)
     with pytest.raises(InvalidInput, match="everything"):
         solved(one_prompt(), task(lambda prompt: "4\n", {"all": 1000}, nothing))

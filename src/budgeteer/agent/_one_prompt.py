@@ -5,6 +5,7 @@ from __future__ import annotations
 from budgeteer.agent.turns import Agent, Turn, answered, limits_of, walk
 from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
 from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.solve.strategy import TOOLS
 
@@ -16,7 +17,8 @@ def one_prompt(step_tokens: int = 256, temperature: float = 0.0) -> Strategy:
     can be read so.
 
     Helps when the store is small, or input is cheap beside calls of tools. Does not when the store is larger than the
-    budget or the context, where the end of it is cut off.
+    budget or the context, where the end of it is cut off. A model that thinks reads it twice where its thinking is cut,
+    so half as much fits.
 
     Args:
         step_tokens: most tokens of output.
@@ -33,10 +35,14 @@ def one_prompt(step_tokens: int = 256, temperature: float = 0.0) -> Strategy:
             return Agent(task, limits, about=known[:size], tools=False)
 
         def fits(size: int) -> bool:
-            prompt = agent(size).prompt(())
-            return agent(size).fits(prompt, task.style.answer_tokens, (Turn(""),)) and (
-                task.model.context is None
-                or task.model.count(prompt) + 2 * task.style.answer_tokens <= task.model.context
+            prompt, output = agent(size).prompt(()), task.style.answer_tokens
+            if not task.style.close:  # one call: nothing is thought that would have to be closed, and read once more
+                inputs, context = task.model.count(prompt), task.model.context
+                return task.model.fits(Usage(input=inputs, output=output)) and (
+                    context is None or inputs + output <= context
+                )
+            return agent(size).fits(prompt, output, (Turn(""),)) and (
+                task.model.context is None or task.model.count(prompt) + 2 * output <= task.model.context
             )
 
         size = len(known) if fits(len(known)) else largest(fits, len(known))
