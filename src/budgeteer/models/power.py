@@ -74,9 +74,10 @@ def gpu_meter(gpus: Sequence[int] | None = None, nvml: Any = None) -> Callable[[
     """
     if nvml is None:
         try:
-            import pynvml as nvml
+            import pynvml
         except ImportError as error:
             raise MissingExtra("nvidia-ml-py", "nvml") from error
+        nvml = pynvml
     try:
         nvml.nvmlInit()
         count = int(nvml.nvmlDeviceGetCount())
