@@ -198,6 +198,10 @@ def test_what_cannot_be_had_is_refused_when_the_function_is_made() -> None:
         reward("laser:monitor=4", max_tokens=9)
     with pytest.raises(InvalidInput, match="max_completion_length"):
         reward("kimi", max_tokens=0)
+    with pytest.raises(InvalidInput, match="close=5; give the text"):
+        reward("kimi", max_tokens=9, close=5)
+    with pytest.raises(InvalidInput, match="answer=''; give the regular expression"):
+        reward("kimi", max_tokens=9, answer="")
     with pytest.raises(UnknownName, match="did you mean 'kimi'"):
         reward("kimy", max_tokens=9)
     labels = reward("thinkdial", max_tokens=9, right=lambda completions, **_: [1.0])

@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import PartialState
 
 from budgeteer import verify
+from budgeteer.adapters.trl.refusals import refuse_texts
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling
 from budgeteer.core import registry
 from budgeteer.core.allocator import dump_state, load_state
@@ -195,6 +196,7 @@ def reward(
     >>> kimi(prompts=["2+2?"] * 2, completions=["4", "It is 4"], completion_ids=[[1], [2, 3, 4]], answer=["4", "4"])
     [1.5, 0.5]
     """
+    refuse_texts(answer, close)
     if max_tokens < 1:
         raise InvalidInput(f"max_tokens={max_tokens}; give max_completion_length of the trainer")
     check = verify.named(verifier)

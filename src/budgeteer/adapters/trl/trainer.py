@@ -92,9 +92,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         close: str | None = None,
         **kwargs: Any,
     ) -> None:
-        refuse_arguments(inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments)
-        if not isinstance(recipe, str | Recipe):
-            raise InvalidInput(f"recipe={recipe!r:.60}; give a recipe or its name, such as 'duet'")
+        given = inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments
+        refuse_arguments(given, recipe, answer, close)
         self._ready: Ready | None = None
         self.preparing = False
         super().__init__(*args, **kwargs)
