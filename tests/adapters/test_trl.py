@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +32,8 @@ from budgeteer.adapters.trl.order import Taken, trl_order  # noqa: E402
 from budgeteer.adapters.trl.scores import require_scores  # noqa: E402
 from budgeteer.adapters.trl.sharded import refuse_shards  # noqa: E402
 from budgeteer.adapters.trl.update import trl_advantages, weighted  # noqa: E402
-from budgeteer.core.allocator import stateless  # noqa: E402
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded, CheckpointError, InvalidInput  # noqa: E402
-from budgeteer.core.plan import ABORTED, Plan  # noqa: E402
+from budgeteer.core.plan import ABORTED  # noqa: E402
 from budgeteer.rl import recipes  # noqa: E402
 from budgeteer.rl.beside import next_token  # noqa: E402
 from budgeteer.rl.kl_weight import by_difficulty  # noqa: E402
@@ -41,7 +42,7 @@ from budgeteer.rl.step import Update  # noqa: E402
 from budgeteer.rl.weight import prompt_mean  # noqa: E402
 from budgeteer.steer import budget_forcing, marker_gate  # noqa: E402
 from helpers.rollouts import rows_of  # noqa: E402
-from helpers.trl_tiny import DATA, THINKER, config, letters, odd, tiny, trained, weights  # noqa: E402
+from helpers.trl_tiny import DATA, THINKER, config, letters, odd, ragged, tiny, trained, weights  # noqa: E402
 
 LOSSES = ["dapo", "grpo", "vespo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo"]
 
@@ -108,16 +109,6 @@ def test_the_advantages_of_ragged_groups(scale) -> None:
     rewards[np.flatnonzero(group == 1)[0], 0] = nan
     got = trl_advantages(torch.tensor(rewards), torch.ones(2), group, scale, "sum_then_normalize")
     assert got.value.tolist() == pytest.approx(plain_advantages(rewards.tolist(), group.tolist(), scale), abs=1e-6)
-
-
-def ragged(*units, **more):
-    """GRPO with these rollouts of the step's prompts."""
-
-    def allocate(budget, items):
-        given = np.resize(np.array(units), len(items))
-        return Plan(items.keys, given, items.spend(given))
-
-    return replace(recipes.get("grpo"), allocator=stateless(lambda budget, items: allocate(budget, items)), **more)
 
 
 @pytest.mark.parametrize(
@@ -259,19 +250,22 @@ def test_a_rollout_ends_at_its_answer_and_forced_tokens_are_not_trained_on(folde
     assert any(mask is not None and (mask == 0).any() for mask in masks)
 
 
-def test_a_group_whose_rows_are_all_aborted_changes_nothing(folder, tmp_path) -> None:
-    """The gate aborts every row after three tokens: all is wasted, and SGD without decay leaves the weights."""
+def test_a_group_whose_rows_are_all_aborted_changes_nothing(tmp_path) -> None:
+    """The gate aborts every row after three tokens, before any of them ends: all is wasted, and SGD without decay
+    leaves the weights."""
+    folder = tiny(tmp_path / "model")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 1017}))
     gate = marker_gate(0.0, 3.0, keep_abort=1e-9)
     recipe = replace(recipes.get("grpo"), steer=gate, aborted=Aborted.MASK)
     args = config(tmp_path, optim="sgd", learning_rate=1.0, max_steps=2)
     made = trained(folder, args, recipe=recipe, answer="no text has this", close="")
     p = made.spending.progress
-    aborted = [row for row in p.traces if row["status"] == ABORTED]
-    assert aborted
-    assert p.wasted > 0
+    assert {row["status"] for row in p.traces} == {ABORTED}
+    assert p.used == p.wasted > 0
+    assert p.trained == 0
     start = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    same = torch.equal(weights(made), torch.cat([w.detach().flatten() for w in start.parameters()]))
-    assert same == (p.trained == 0)
+    assert torch.equal(weights(made), torch.cat([w.detach().flatten() for w in start.parameters()]))
 
 
 @pytest.mark.parametrize("said", [None, pytest.param(math.nan, marks=pytest.mark.slow)])
@@ -291,8 +285,13 @@ def test_chats_lora_and_a_named_verifier(folder, tmp_path) -> None:
     peft = pytest.importorskip("peft")
     chat = Dataset.from_list([{"prompt": [{"role": "user", "content": row["prompt"]}], "n": row["n"]} for row in DATA])
 
-    def even(completion_ids, **columns):
-        return [float(ids[0] % 2 == 0) for ids in completion_ids]
+    said = defaultdict(list)
+
+    def even(prompts, completion_ids, n, **columns):
+        got = [float(ids[0] % 2 == 0) for ids in completion_ids]
+        for prompt, right in zip(prompts, got, strict=True):
+            said[prompt[0]["content"]].append(right)
+        return got
 
     def short(completions, **columns):
         assert all(message[0]["role"] == "assistant" for message in completions)
@@ -303,7 +302,46 @@ def test_chats_lora_and_a_named_verifier(folder, tmp_path) -> None:
     changed = {name for name, p in made.model.named_parameters() if p.requires_grad}
     assert changed
     assert all("lora" in name for name in changed)
-    assert 0 <= made.spending.history.right.sum() <= made.spending.history.rollouts.sum()
+    history, texts = made.spending.history, [row["prompt"] for row in DATA]  # a key is the row's number
+    assert {*history.keys} == {str(texts.index(prompt)) for prompt in said}
+    for key, right, rollouts in zip(history.keys, history.right, history.rollouts, strict=True):
+        assert (right, rollouts) == (sum(said[texts[int(key)]]), len(said[texts[int(key)]])), key
+    assert 0 < history.right.sum() < history.rollouts.sum()
+
+
+def test_a_row_that_the_named_verifier_does_not_score_is_wasted_whatever_others_say(folder, tmp_path) -> None:
+    """Its None means: not verified. Without a name the row counts by the other function."""
+    tokens = []
+
+    def some(completion_ids, **columns):
+        tokens.extend((len(ids), ids[0] % 2 == 0) for ids in completion_ids)
+        return [1.0 if ids[0] % 2 else None for ids in completion_ids]
+
+    for name in ("some", None):
+        tokens.clear()
+        made = trained(folder, config(tmp_path, max_steps=1), reward_funcs=[letters, some], verifier=name)
+        unscored = sum(n for n, unknown in tokens if unknown)
+        assert 0 < unscored < sum(n for n, _ in tokens) == made.spending.progress.used
+        assert made.spending.progress.wasted == (unscored if name else 0)
+        assert made.spending.history.rollouts.sum() == sum(not (name and unknown) for _, unknown in tokens)
+
+
+def test_rows_that_the_loss_does_not_see_are_wasted(folder, tmp_path) -> None:
+    """``mask_truncated_completions``: rows at the cap of 12 tokens; the ends of this model may come as the last one."""
+    ends = set(transformers.GenerationConfig.from_pretrained(folder).eos_token_id)
+    seen = []
+
+    def spread(completion_ids, **columns):
+        seen.extend(completion_ids)
+        return [sum(ids) % 97 / 97 for ids in completion_ids]
+
+    for masks in (True, False):
+        seen.clear()
+        args = config(tmp_path, max_steps=1, mask_truncated_completions=masks)
+        p = trained(folder, args, reward_funcs=[spread]).spending.progress
+        cut = sum(len(ids) for ids in seen if len(ids) == 12 and ids[-1] not in ends)
+        assert 0 < cut < p.used == sum(map(len, seen))
+        assert (p.trained, p.wasted) == ((p.used - cut, cut) if masks else (p.used, 0))
 
 
 def test_completions_and_their_columns_are_logged_for_all_rollouts(folder, tmp_path) -> None:
@@ -422,6 +460,13 @@ def without(*names: str):
         ({"train_dataset": DATA.rename_column("prompt", "question")}, {}, "no column 'prompt'.*; rename"),
         ({"train_dataset": DATA.add_column("key", ["a"] * len(DATA))}, {}, "repeats"),
         ({"train_dataset": DATA.add_column("key", KEYS)}, {"max_completion_length": 250}, r"data set \(key 'k0'\)"),
+        ({}, {"generation_kwargs": {"num_beams": 2}}, "generation_kwargs has num_beams, .*leave that out"),
+        ({}, {"generation_kwargs": {"num_return_sequences": 2, "stop_strings": ["e"]}}, "_sequences, stop_strings"),
+        ({}, {"generation_kwargs": {"stop_strings": "e"}, "use_vllm": True}, "generation_kwargs has stop_strings"),
+        ({}, {"generation_kwargs": {"max_new_tokens": 3, "max_time": 1.0}}, "has max_new_tokens, max_time"),
+        ({"answer": ""}, {}, "answer=''; give the regular expression"),
+        ({"answer": None}, {}, "answer=None; give the regular expression"),
+        ({"close": 5}, {}, "close=5; give the text"),
         ({"recipe": None}, {}, "recipe=None; give a recipe or its name"),
         ({}, {"max_completion_length": None}, "max_completion_length is None"),
         ({"train_dataset": DATA.select([])}, {}, "the data set is empty"),
@@ -537,15 +582,20 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).p
 
 @pytest.mark.slow
 def test_two_processes_plan_and_learn_as_one(folder, tmp_path) -> None:
-    """Over gloo: rows draw by their number, so the plans, rollouts and rewards are those of one process; the weights
-    differ by the order of sums alone."""
+    """Over gloo: rows draw by their number, so the plans, rollouts and advantages are those of one process, also of a
+    group whose rows are on both; the weights differ by the order of sums alone."""
     for processes in (1, 2):
         out = tmp_path / str(processes)
         launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29517"]
-        child = [*launch, *CHILD[1:], str(folder), "uniform-stop", "3", str(out), str(2 // processes)]
+        child = [*launch, *CHILD[1:], str(folder), "ragged", "3", str(out), str(2 // processes)]
         subprocess.run(child, env=ENVIRONMENT, check=True)
     one, two = (torch.load(tmp_path / name / "end.pt") for name in "12")
     assert one["log"] == two["log"]
+    assert all(row["counts"] == {"1": 1, "7": 1} for row in one["log"])
+    assert len(one["advantages"]) == len(two["advantages"]) == len(one["log"]) > 1
+    for mine, other in zip(one["advantages"], two["advantages"], strict=True):
+        assert mine == pytest.approx(other, abs=1e-6)
+        assert max(map(abs, mine)) > 0.1
     assert torch.allclose(one["weights"], two["weights"], atol=1e-5)
 
 

@@ -20,6 +20,7 @@ pytest.importorskip("aiohttp")
 
 import transformers  # noqa: E402
 from accelerate import PartialState  # noqa: E402
+from datasets import Dataset  # noqa: E402
 
 from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, ModelError  # noqa: E402
 from helpers.trl_tiny import DATA, letters, tiny  # noqa: E402
@@ -55,12 +56,11 @@ def worker_of(folder, **more):
     from budgeteer.adapters.trl.async_worker import BudgetedRolloutWorker
 
     asked = Asked(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    settings = {"steps": 3, "prompts": 2, "num_generations": 4, "max_tokens": 12, "at_once": 2, **more}
-    funcs = settings.pop("reward_funcs", letters)
-    made = BudgetedRolloutWorker(
-        settings.pop("dataset", DATA), funcs, tokenizer, asked, ends=asked.engine.ends, **settings
-    )
+    settings = {
+        "dataset": DATA, "reward_funcs": letters, "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+        "ends": asked.engine.ends, "steps": 3, "prompts": 2, "num_generations": 4, "max_tokens": 12, "at_once": 2,
+    }  # fmt: skip
+    made = BudgetedRolloutWorker(complete=asked, **{**settings, **more})
     return made, asked.engine
 
 
@@ -146,6 +146,42 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
         worker_of(folder, prompts=40)
     with pytest.raises(InvalidInput, match="importance_sampling_level"):
         worker_of(folder, recipe="gspo")
+
+
+TALK = [{"role": "user", "content": "What is 2 plus 3?"}]
+
+
+def without(folder, name: str):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    setattr(tokenizer, name, None)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"recipe": None}, "recipe=None; give a recipe or its name"),
+        ({"num_generations": 1}, "num_generations is 1; give a whole number from 2"),
+        ({"reward_funcs": []}, "reward_funcs is empty"),
+        ({"reward_funcs": ["letters"]}, "the reward function 'letters' is none; give functions"),
+        ({"reward_funcs": [torch.nn.Identity()]}, r"the reward function Identity\(\) is none; .* call a model in one"),
+        ({"dataset": DATA.rename_column("prompt", "question")}, "no column 'prompt'.*; rename"),
+        ({"dataset": DATA.select([])}, "the data set is empty"),
+        ({"dataset": DATA.to_iterable_dataset()}, "load it without streaming"),
+        ({"dataset": Dataset.from_dict({"prompt": ["What?"] * 3 + [None]})}, "row 3 of the data set is None"),
+        ({"dataset": Dataset.from_dict({"prompt": [5] * 4})}, "row 0 of the data set is 5"),
+        ({"dataset": Dataset.from_dict({"prompt": [TALK] * 4}), "tokenizer": "chat_template"}, "no chat template"),
+        ({"tokenizer": "eos_token", "ends": None}, "has no end of a sequence"),
+        ({"answer": ""}, "answer=''; give the regular expression"),
+        ({"close": 5}, "close=5; give the text"),
+    ],
+)
+def test_what_a_worker_cannot_do_is_refused_when_it_is_made(folder, more, message) -> None:
+    if name := more.get("tokenizer"):
+        more = {**more, "tokenizer": without(folder, name)}
+    with pytest.raises(InvalidInput, match=message) as raised:
+        worker_of(folder, **more)
+    assert "\n" not in str(raised.value)
 
 
 def args_of(**more) -> SimpleNamespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import transformers  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
-from budgeteer.adapters.trl import reward  # noqa: E402
+from budgeteer.adapters.trl import reward, rewarding  # noqa: E402
 from budgeteer.core import registry  # noqa: E402
 from budgeteer.core.errors import InvalidInput, UnknownName  # noqa: E402
 from budgeteer.engine.llama import load  # noqa: E402
@@ -24,6 +25,7 @@ from budgeteer.rl import recipes  # noqa: E402
 from budgeteer.rl.control import Control  # noqa: E402
 from budgeteer.rl.logprobs import entropies  # noqa: E402
 from budgeteer.rl.recipe import ENTROPY  # noqa: E402
+from budgeteer.verify.sandbox import Sandbox  # noqa: E402
 from helpers.trl_tiny import DATA, config, tiny, trained  # noqa: E402
 
 LABELLED = DATA.map(lambda row: {"effort": 0.25 * (1 + row["n"]), "needs_thinking": row["n"] % 2, "n": row["n"]})
@@ -182,6 +184,25 @@ def test_a_completion_is_compared_with_the_reference_of_the_data_set() -> None:
         function(prompts=["a"], completions=["b"], completion_ids=[[1]])
 
 
+def test_a_verifier_that_hangs_raises_or_dies_costs_its_answer_and_not_the_run(tmp_path, monkeypatch) -> None:
+    """It would end this process, or hold it up for ever, if it ran in it."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import os, time\n\n\ndef verify(answer, reference):\n    if answer == '1':\n        time.sleep(3600)\n"
+        "    if answer == '2':\n        os._exit(1)\n    if answer == '3':\n        raise ValueError('of mine')\n"
+        "    return float(answer == reference)\n"
+    )
+    monkeypatch.setattr(rewarding, "Sandbox", partial(Sandbox, seconds=1.0))
+    function, told = reward("kimi:weight=0", max_tokens=99, verifier=f"python:{file}"), {}
+    said = {"prompts": ["?"] * 5, "completions": ["1", "2", "3", "4", "5"], "completion_ids": [[1]] * 5}
+    with pytest.warns(UserWarning, match=r"took more than 1 s; 3 of 5 answers count 0"):
+        got = function(**said, answer=["1", "2", "3", "4", "4"], log_metric=told.__setitem__)
+    assert got == [0.0, 0.0, 0.0, 1.0, 0.0]
+    assert told["kimi:weight=0/verifier_failures"] == 3.0
+    with pytest.raises(InvalidInput, match="there is no such file"):
+        reward("kimi", max_tokens=99, verifier=f"python:{tmp_path}/other.py")
+
+
 def test_equal_prompts_with_keys_of_their_own_are_groups_of_their_own() -> None:
     function = reward("kimi", max_tokens=99, right=lambda completions, **_: [1.0, 1.0])
     said = {"prompts": ["a", "a"], "completions": ["b", "c"], "completion_ids": [[1], [1, 2]]}
@@ -198,6 +219,10 @@ def test_what_cannot_be_had_is_refused_when_the_function_is_made() -> None:
         reward("laser:monitor=4", max_tokens=9)
     with pytest.raises(InvalidInput, match="max_completion_length"):
         reward("kimi", max_tokens=0)
+    with pytest.raises(InvalidInput, match="close=5; give the text"):
+        reward("kimi", max_tokens=9, close=5)
+    with pytest.raises(InvalidInput, match="answer=''; give the regular expression"):
+        reward("kimi", max_tokens=9, answer="")
     with pytest.raises(UnknownName, match="did you mean 'kimi'"):
         reward("kimy", max_tokens=9)
     labels = reward("thinkdial", max_tokens=9, right=lambda completions, **_: [1.0])

@@ -1,15 +1,19 @@
 """A random Llama of two layers, a data set and reward functions for tests of the trainer for TRL, and a run to kill.
 
 python -m helpers.trl_tiny FOLDER RECIPE STEPS OUT ACCUMULATION [BUDGET]
+
+RECIPE is a name, or ``ragged``: one prompt of a step has one rollout and the other seven.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 import trl
@@ -18,6 +22,10 @@ from trl import GRPOConfig
 
 import budgeteer.models
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
+from budgeteer.core.allocator import stateless
+from budgeteer.core.plan import Plan
+from budgeteer.rl import recipes
+from budgeteer.rl.recipe import Recipe
 
 THINKER = Path(budgeteer.models.__file__).parent / "assets" / "thinker"
 TEMPLATE = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
@@ -103,17 +111,38 @@ def weights(trainer: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.accelerator.unwrap_model(trainer.model).parameters()])
 
 
+def ragged(*units: int, of: str = "grpo", **more: Any) -> Recipe:
+    """The recipe of a name with these rollouts of the step's prompts."""
+
+    def allocate(budget: int, items: Any) -> Plan:
+        given = np.resize(np.array(units), len(items))
+        return Plan(items.keys, given, items.spend(given))
+
+    return replace(recipes.get(of), allocator=stateless(allocate), **more)
+
+
+class Watched(BudgetedGRPOTrainer):
+    """Keeps the advantages of each step's rows, those of all processes."""
+
+    def _batch(self, drawn: Any, rows: Any, advantage: Any, loss_tokens: int) -> Any:
+        self.advantages = [*getattr(self, "advantages", []), advantage.tolist()]
+        return super()._batch(drawn, rows, advantage, loss_tokens)
+
+
 def main() -> None:
     """Train, with a checkpoint after each step; go on from the last one if there is one."""
-    folder, recipe, steps, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+    folder, name, steps, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+    recipe = ragged(1, 7, of="uniform-stop") if name == "ragged" else name
     complete = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
     last = max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
     settings = {"max_steps": steps, "save_strategy": "steps", "save_steps": 1, "num_iterations": 2}
     settings["gradient_accumulation_steps"] = int(sys.argv[5])
     budget = sys.argv[6] if len(sys.argv) > 6 else None
-    made = trained(folder, config(out, **settings), recipe=recipe, budget=budget, resume=str(last) if last else None)
+    resume = str(last) if last else None
+    made = trained(folder, config(out, **settings), kind=Watched, recipe=recipe, budget=budget, resume=resume)
     if made.accelerator.is_main_process:
-        torch.save({"weights": weights(made), "log": made.spending.progress.steps_log}, out / "end.pt")
+        kept = {"weights": weights(made), "log": made.spending.progress.steps_log, "advantages": made.advantages}
+        torch.save(kept, out / "end.pt")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -116,3 +117,9 @@ def test_a_cell_that_fails_says_why(address) -> None:
 def test_no_cluster_answers() -> None:
     with pytest.raises(InvalidInput, match="no cluster"), on_ray.cluster("local"):
         pass
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+        for address in (host, f"ray://{host}"):
+            with pytest.raises(InvalidInput, match="no Ray cluster answers there"), on_ray.cluster(address):
+                pass

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 import tarfile
 import tempfile
 import threading
@@ -26,6 +27,8 @@ from budgeteer.lab.run import RunSpec, one_thread
 from budgeteer.lab.workers import ENVIRONMENT, End, Pause, Start, Update, Worker, checkpoint_of, done, keep, work
 from budgeteer.rl.identity import differences
 
+_PATIENCE = 5.0
+"""Seconds until a machine has to take a connection; Ray itself tries for minutes, and may end the process."""
 _POLL = 0.2
 """Seconds between two looks at a run elsewhere."""
 
@@ -47,6 +50,7 @@ def cluster(address: str) -> Iterator[Any]:
         raise MissingExtra("ray", "ray") from error
     if address == "local":
         raise InvalidInput("--ray local is no cluster; give the address of one, or leave --ray out")
+    _reach(address)
     try:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": dict(ENVIRONMENT)})
     except Exception as error:  # Ray raises what its parts raise
@@ -55,6 +59,23 @@ def cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Make sure that something listens at HOST:PORT or ray://HOST:PORT; other addresses are Ray's to look for.
+
+    Raises:
+        InvalidInput: nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError, UnicodeError) as error:  # no such port, no such name
+        raise InvalidInput(
+            f"--ray {address}: no Ray cluster answers there ({error}); give the address that `ray start --head` printed"
+        ) from error
 
 
 def cores(ray: Any) -> int:

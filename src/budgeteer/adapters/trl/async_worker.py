@@ -12,7 +12,6 @@ runs ahead of the trainer by one step at most.
 
 from __future__ import annotations
 
-import inspect
 import json
 import queue
 import threading
@@ -31,13 +30,22 @@ from trl.experimental.async_grpo.async_rollout_worker import RolloutSample
 from budgeteer.adapters.trl.async_end import End
 from budgeteer.adapters.trl.drawn import completions_of
 from budgeteer.adapters.trl.order import keys_of
-from budgeteer.adapters.trl.refusals import refuse_prompts, refuse_recipe, refuse_steer
+from budgeteer.adapters.trl.prompts import prompts_of
+from budgeteer.adapters.trl.refusals import (
+    refuse_data,
+    refuse_functions,
+    refuse_own,
+    refuse_prompts,
+    refuse_recipe,
+    refuse_steer,
+    refuse_tokenizer,
+)
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of
 from budgeteer.adapters.trl.scores import require_scores
 from budgeteer.adapters.trl.update import weighted
 from budgeteer.adapters.trl.vllm_server import Completed, VLLMServer
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, I64, Plan
+from budgeteer.core.plan import F64, I64, Plan, whole
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
@@ -124,14 +132,19 @@ class BudgetedRolloutWorker:
         answer: str = ANSWER,
         close: str | None = None,
     ) -> None:
+        refuse_own(recipe, answer, close)
+        whole("num_generations", num_generations, 2)  # as TRL: one rollout has nothing to be compared with
         self._functions = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
+        refuse_functions(self._functions)
         self._names = [getattr(function, "__name__", type(function).__name__) for function in self._functions]
-        if any(inspect.iscoroutinefunction(function) for function in self._functions):
-            raise InvalidInput("a reward function is a coroutine function, which is not awaited here; give others")
+        refuse_data(dataset)
+        if ends is None:
+            refuse_tokenizer(tokenizer)
+        asked = prompts_of(dataset, tokenizer)
         if len(dataset) < prompts:
             raise InvalidInput(f"{len(dataset)} prompts in the data set, {prompts} a step asked; lower prompts")
         self._rows, self._tokenizer, self._complete, self._at_once = dataset, tokenizer, complete, at_once
-        self._ids = [self._encoded(prompt) for prompt in dataset["prompt"]]
+        self._ids = [self._encoded(prompt) for prompt in asked]
         refuse_prompts(self._ids, max_tokens, None)
         tags = tags_of(str(getattr(tokenizer, "chat_template", None) or ""))
         close = (tags.close if tags else "") if close is None else close

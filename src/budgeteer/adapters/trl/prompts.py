@@ -20,12 +20,7 @@ def tokenized(trainer: Any, rows: Any) -> list[list[int]]:
     Raises:
         InvalidInput: there is no such column, or a row of it is no prompt, or no tokenizer can read it.
     """
-    if "prompt" not in rows.column_names:
-        raise InvalidInput(
-            f"the data set has no column 'prompt', only {', '.join(rows.column_names)}; rename the one that has them"
-        )
-    prompts, ids = list(rows["prompt"]), []
-    require_prompts(prompts, trainer._tokenizer)
+    prompts, ids = prompts_of(rows, trainer._tokenizer), []
     for first in range(0, len(prompts), _AT_ONCE):
         if trainer.environment_factories is not None:
             names = rows["environment"] if trainer._multi_environment else [None] * len(prompts)
@@ -34,16 +29,21 @@ def tokenized(trainer: Any, rows: Any) -> list[list[int]]:
     return ids
 
 
-def require_prompts(prompts: Sequence[Any], tokenizer: Any) -> None:
-    """Make sure that all prompts are texts, or all of them conversations that the tokenizer has a template for.
+def prompts_of(rows: Any, tokenizer: Any) -> list[Any]:
+    """The prompts of a data set: all of them texts, or all conversations that the tokenizer has a template for.
 
     Args:
-        prompts: of a data set; TRL reads all of them as the first one.
+        rows: the data set; TRL reads all its prompts as the first one.
         tokenizer: of the model.
 
     Raises:
-        InvalidInput: names the row of the data set.
+        InvalidInput: there is no column ``prompt``, or names the row of the data set.
     """
+    if "prompt" not in rows.column_names:
+        raise InvalidInput(
+            f"the data set has no column 'prompt', only {', '.join(rows.column_names)}; rename the one that has them"
+        )
+    prompts = list(rows["prompt"])
     texts = isinstance(prompts[0], str) if prompts else True
     for row, prompt in enumerate(prompts):
         if isinstance(prompt, str) != texts or not (texts or _is_conversation(prompt)):
@@ -54,8 +54,9 @@ def require_prompts(prompts: Sequence[Any], tokenizer: Any) -> None:
     if not texts and not tokenizer.chat_template:
         raise InvalidInput(
             "the prompts are conversations, and the tokenizer has no chat template; set tokenizer.chat_template and "
-            "pass it as processing_class, or give the prompts as texts"
+            "pass that tokenizer, or give the prompts as texts"
         )
+    return prompts
 
 
 def _is_conversation(prompt: Any) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from accelerate.utils import parse_flag_from_env
 from datasets import Dataset, IterableDataset
+from torch import nn
 from transformers import ProcessorMixin
+from trl.trainer.utils import is_async_callable
 
 from budgeteer.adapters.trl.sampling import OFFERED, OFFERED_BY_VLLM
 from budgeteer.adapters.trl.update import TOKEN_MEANS
@@ -27,15 +29,27 @@ from budgeteer.rl.weight import prompt_mean, token_mean
 _POINTS = np.linspace(0, 1, 41).tolist()
 
 
-def refuse_arguments(given: Mapping[str, Any]) -> None:
-    """Refuse arguments of ``GRPOTrainer`` that would be ignored.
+_OTHER_ROWS = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "stop_strings": None,
+    "max_new_tokens": None,
+    "max_time": None,
+}
+"""Settings of ``generate`` that give other rows than those asked for, or end rows without telling why -> no such."""
+
+
+def refuse_arguments(given: Mapping[str, Any], recipe: Any, answer: Any, close: Any) -> None:
+    """Refuse arguments of ``GRPOTrainer`` that would be ignored, and our own that are none.
 
     Args:
-        given: name -> value of the arguments that were given.
+        given: name -> value of the arguments of ``GRPOTrainer`` that were given.
+        recipe, answer, close: of :class:`budgeteer.adapters.trl.BudgetedGRPOTrainer`.
 
     Raises:
         InvalidInput: says what is not offered.
     """
+    refuse_own(recipe, answer, close)
     args = given.get("args")
     asked = {
         "rollout_func": given.get("rollout_func"),
@@ -49,22 +63,63 @@ def refuse_arguments(given: Mapping[str, Any]) -> None:
             "by vLLM, with a whole model on each process; leave it out, set FSDP instead, or train with TRL's own "
             "GRPOTrainer"
         )
+    own = getattr(args, "generation_kwargs", None) or {}
+    if others := [name for name, none in _OTHER_ROWS.items() if (own.get(name) or none) != none]:
+        raise InvalidInput(
+            f"generation_kwargs has {', '.join(others)}, and here a rollout is one sequence, drawn token by token: it "
+            "ends at its end of sequence, at its cap or where the recipe's steer ends it; leave that out"
+        )
     if getattr(args, "use_vllm", False):
         _refuse_of_vllm(args)
     if args is not None and args.max_completion_length is None:
         raise InvalidInput("max_completion_length is None, and a budget has to know the cap of a rollout; set it")
     if isinstance(model := given.get("model"), str) and (Path(model).is_absolute() or Path(model).exists()):
         require_there(Path(model))  # other names are transformers' to resolve, with whatever cache it was told of
-    data = given.get("train_dataset")
+    refuse_data(given.get("train_dataset"))
+    if isinstance(given.get("processing_class"), ProcessorMixin):
+        raise InvalidInput("BudgetedGRPOTrainer trains on texts; pass the tokenizer instead of a processor of images")
+
+
+def refuse_own(recipe: Any, answer: Any, close: Any) -> None:
+    """Refuse what is no recipe, and the texts that :func:`refuse_texts` refuses."""
+    if not isinstance(recipe, str | Recipe):
+        raise InvalidInput(f"recipe={recipe!r:.60}; give a recipe or its name, such as 'duet'")
+    refuse_texts(answer, close)
+
+
+def refuse_texts(answer: Any, close: Any) -> None:
+    """Refuse what is no pattern of an answer, or no text that closes the thinking."""
+    if not isinstance(answer, str) or not answer:
+        raise InvalidInput(
+            f"answer={answer!r:.60}; give the regular expression of a complete answer, such as '</answer>', or leave "
+            "it out"
+        )
+    if close is not None and not isinstance(close, str):
+        raise InvalidInput(
+            f"close={close!r:.60}; give the text that closes the thinking, '' where there is none, or leave it out"
+        )
+
+
+def refuse_data(data: Any) -> None:
+    """Refuse a data set without rows, or without a number of rows."""
     if isinstance(data, Dataset) and not len(data):
         raise InvalidInput("the data set is empty; give one with a row for each prompt")
     if isinstance(data, IterableDataset):
         raise InvalidInput(
-            "BudgetedGRPOTrainer needs a data set with a length, since it chooses among its prompts; this one is an "
+            "a recipe needs a data set with a length, since it chooses among its prompts; this one is an "
             "IterableDataset: load it without streaming"
         )
-    if isinstance(given.get("processing_class"), ProcessorMixin):
-        raise InvalidInput("BudgetedGRPOTrainer trains on texts; pass the tokenizer instead of a processor of images")
+
+
+def refuse_functions(functions: Sequence[Any]) -> None:
+    """Refuse reward functions that a worker of rollouts cannot call as they are, or none of them."""
+    if not functions:
+        raise InvalidInput("reward_funcs is empty; give a function that says how right a completion is")
+    for function in functions:
+        if not callable(function) or isinstance(function, nn.Module):
+            raise InvalidInput(f"the reward function {function!r:.60} is none; give functions, and call a model in one")
+        if is_async_callable(function):
+            raise InvalidInput("a reward function is a coroutine function, which is not awaited here; give others")
 
 
 def _refuse_of_vllm(args: Any) -> None:
@@ -182,7 +237,7 @@ def refuse_steer(recipe: Recipe, view: View, vllm: bool) -> None:
 def refuse_tokenizer(tokenizer: Any) -> None:
     """Refuse a tokenizer without an end of a sequence, without which no rollout could end."""
     if tokenizer.eos_token_id is None:
-        raise InvalidInput("the tokenizer has no end of a sequence; set its eos_token and pass it as processing_class")
+        raise InvalidInput("the tokenizer has no end of a sequence; set its eos_token and pass that tokenizer")
 
 
 def refuse_prompts(

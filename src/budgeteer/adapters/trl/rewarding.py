@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,17 +11,19 @@ import numpy as np
 from accelerate import PartialState
 
 from budgeteer import verify
+from budgeteer.adapters.trl.refusals import refuse_texts
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling
 from budgeteer.core import registry
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import with_sources
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, VerifierError
 from budgeteer.core.plan import CUT, ENDED, F64, I64
 from budgeteer.models.chat import tags_of
 from budgeteer.rl.recipe import ENTROPY, TEXT
 from budgeteer.rl.reward.counted import split
 from budgeteer.rl.reward.protocol import Columns, Reward
 from budgeteer.solve.styles import stated
+from budgeteer.verify.sandbox import Sandbox
 
 _MARKS = ("closed", "answered")
 
@@ -181,7 +184,9 @@ def reward(
         tokenizer: of the model, for rewards that read where thinking and answer end.
         right: reward function of TRL, in [0, 1]; None = ``verifier`` compares what the completion states as its answer
             with the reference.
-        verifier: of this package, see ``budgeteer methods verifier``.
+        verifier: of this package, see ``budgeteer methods verifier``; or ``python:FILE.py``, which is called in a
+            process with limits of time and memory. Where it fails the answer counts 0, with a warning and the metric
+            ``NAME/verifier_failures``.
         reference: column of the data set with the reference answers.
         answer, close: as in :class:`budgeteer.adapters.trl.BudgetedGRPOTrainer`.
         ends: ids of the tokens that end a sequence; None = the tokenizer's one. Give the list of the model's generation
@@ -195,9 +200,11 @@ def reward(
     >>> kimi(prompts=["2+2?"] * 2, completions=["4", "It is 4"], completion_ids=[[1], [2, 3, 4]], answer=["4", "4"])
     [1.5, 0.5]
     """
+    refuse_texts(answer, close)
     if max_tokens < 1:
         raise InvalidInput(f"max_tokens={max_tokens}; give max_completion_length of the trainer")
-    check = verify.named(verifier)
+    # the user's own code, on whatever a model writes: in a process that is ended when it takes too long
+    check = Sandbox(verifier) if right is None and verifier.startswith("python:") else verify.named(verifier)
 
     def verified(completions: Sequence[Any], **columns: Any) -> list[float]:
         if reference not in columns:
@@ -205,8 +212,18 @@ def reward(
                 f"the data set has no column {reference!r} with the reference answers; name it, reference=..., or give "
                 "a reward function of your own, right=..."
             )
-        pairs = zip(completions, columns[reference], strict=True)
-        return [check(stated(split(_text(written))[1]), str(known)) for written, known in pairs]
+        scores, failures = list[float](), list[VerifierError]()
+        for written, known in zip(completions, columns[reference], strict=True):
+            try:
+                scores.append(check(stated(split(_text(written))[1]), str(known)))
+            except VerifierError as error:
+                scores.append(0.0)
+                failures.append(error)
+        if failures:
+            warnings.warn(f"{failures[0]}; {len(failures)} of {len(scores)} answers count 0 for this", stacklevel=2)
+        if "log_metric" in columns:
+            columns["log_metric"](f"{name}/verifier_failures", float(len(failures)))
+        return scores
 
     return RewardFunction(
         registry.part_of("reward", name), right or verified, max_tokens, tokenizer, answer, close, ends, name

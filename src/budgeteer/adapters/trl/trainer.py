@@ -42,8 +42,8 @@ from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.sharded import refuse_shards, whole
 from budgeteer.adapters.trl.states import identity_of, load_state, require_state, save_state
 from budgeteer.adapters.trl.turns import Prepared, talked
-from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
-from budgeteer.core.plan import CUT, F64, I64, Plan
+from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted, without_truncated
+from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
@@ -71,7 +71,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             generation has an equal share of what is left, and the run stops when it buys no rollout any more.
         step_budget: most tokens of one generation (``generation_batch_size`` rollouts in TRL).
         verifier: name of the reward function that says how right a completion is, for allocators and selection; None =
-            the weighted sum of all functions. Values outside [0, 1] count as the nearer end.
+            the weighted sum of all functions. Outside [0, 1] the nearer end counts; a row that it gives None is wasted.
         answer: regular expression of a complete answer, for recipes that stop at it.
         close: text that closes the thinking before the answer, ``""`` = there is none; None = as in the chat template.
         kwargs: those of ``GRPOTrainer``.
@@ -92,9 +92,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         close: str | None = None,
         **kwargs: Any,
     ) -> None:
-        refuse_arguments(inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments)
-        if not isinstance(recipe, str | Recipe):
-            raise InvalidInput(f"recipe={recipe!r:.60}; give a recipe or its name, such as 'duet'")
+        given = inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments
+        refuse_arguments(given, recipe, answer, close)
         self._ready: Ready | None = None
         self.preparing = False
         super().__init__(*args, **kwargs)
@@ -182,10 +181,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         update = self.spending.learn(rollouts, view, sum(row.lost for row in drawn.rows))
         chosen = weighted(update, self._recipe, self.loss_type, self._multiple())
         scored = np.flatnonzero(~np.isnan(rollouts.verified))
-        loss_tokens = int(update.rollouts.sampled[chosen.over].sum())
         if self.mask_truncated_completions:
-            cut = chosen.over[update.rollouts.status[chosen.over] == CUT]
-            loss_tokens -= int(update.rollouts.sampled[cut].sum())
+            update = without_truncated(update)
+        loss_tokens = int(update.rollouts.sampled[chosen.over[~update.wasted[chosen.over]]].sum())
         batch = self._batch(drawn, scored[chosen.rows], chosen.advantage, loss_tokens)
         self.spending.done(view, update)
         no_spread = float(self._advantages(rollouts).no_spread.float().mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from trl.trainer.utils import nanstd
 
 from budgeteer.adapters.trl.report import total_of
-from budgeteer.core.plan import F64, I64
+from budgeteer.core.plan import CUT, F64, I64
 from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.rollouts import per_token
 from budgeteer.rl.step import Update
@@ -132,6 +133,13 @@ def weighted(update: Update, recipe: Recipe, loss: str, multiple: int) -> Weight
         share = share * (seen[rows].sum() / max(seen[over].sum(), 1))
     advantage = update.advantage[rows]
     return Weighted(rows, advantage * (share if advantage.ndim == 1 else per_token(share, advantage)), over)
+
+
+def without_truncated(update: Update) -> Update:
+    """The same update, in whose bill rows that ended at their cap are wasted: the loss does not see them
+    (``mask_truncated_completions``)."""
+    cut = update.rollouts.status == CUT
+    return replace(update, trained=update.trained & ~cut, wasted=update.wasted | cut)
 
 
 def filled(count: int, multiple: int) -> int:
