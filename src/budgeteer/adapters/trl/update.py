@@ -10,9 +10,9 @@ from torch import Tensor
 from trl.trainer.utils import nanstd
 
 from budgeteer.adapters.trl.report import total_of
-from budgeteer.core.plan import F64, I64
+from budgeteer.core.plan import CUT, F64, I64
 from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.rollouts import per_token
+from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Update
 from budgeteer.rl.weight import token_mean
 
@@ -132,6 +132,18 @@ def weighted(update: Update, recipe: Recipe, loss: str, multiple: int) -> Weight
         share = share * (seen[rows].sum() / max(seen[over].sum(), 1))
     advantage = update.advantage[rows]
     return Weighted(rows, advantage * (share if advantage.ndim == 1 else per_token(share, advantage)), over)
+
+
+def loss_tokens(rollouts: Rollouts, chosen: Weighted, truncated: bool) -> int:
+    """The tokens that losses which are means over tokens are means over.
+
+    Args:
+        rollouts: of the update.
+        chosen: what TRL gets of it.
+        truncated: rows that ended at a cap are left out (``mask_truncated_completions``).
+    """
+    over = chosen.over[rollouts.status[chosen.over] != CUT] if truncated else chosen.over
+    return int(rollouts.sampled[over].sum())
 
 
 def filled(count: int, multiple: int) -> int:
