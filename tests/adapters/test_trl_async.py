@@ -146,6 +146,8 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
         worker_of(folder, prompts=40)
     with pytest.raises(InvalidInput, match="importance_sampling_level"):
         worker_of(folder, recipe="gspo")
+    with pytest.raises(InvalidInput, match="does not hand over twice"):
+        worker_of(folder, recipe="uniform-answer-stop:replay=1")
 
 
 TALK = [{"role": "user", "content": "What is 2 plus 3?"}]

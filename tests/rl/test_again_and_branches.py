@@ -121,6 +121,22 @@ def test_mixed_groups_are_learnt_from_again_while_they_are_young() -> None:
         recent(0)
 
 
+def test_old_rows_keep_their_rewards_and_files_without_them_have_the_scores() -> None:
+    rollouts = rows_of([[5], [6]], [1, 0], [0, 0], version=0)
+    more = {"reward of function 0": np.array([2, np.nan]), "text": np.array(["a", "b"], object)}
+    step = dataclasses.replace(rollouts, reward=np.array([3.0, -1.0]), more=more)
+    _, kept = recent().draw(Kept.empty(), step, 0)
+    written = json.loads(json.dumps(dump_state(kept)))
+    copy = Kept.read(written)
+    assert copy.names == ("reward", "reward of function 0")
+    both = mixed(step, copy, {"a": (1, 2)})
+    assert both.reward.tolist() == [3, -1, 3, -1]
+    assert both.more["reward of function 0"].tolist() == pytest.approx([2, np.nan, 2, np.nan], nan_ok=True)
+    old = Kept.read({name: value for name, value in written.items() if name not in ("names", "numbers")})
+    assert mixed(rollouts, old, {"a": (1, 2)}).reward.tolist() == [1, 0, 1, 0]
+    assert len(Kept.read(json.loads(json.dumps(dump_state(Kept.empty()))))) == 0
+
+
 def test_forced_tokens_of_an_old_rollout_carry_no_gradient() -> None:
     rollouts = rows_of([[5, 6]], [1])
     role, logprob = rollouts.role.copy(), rollouts.logprob.copy()

@@ -399,7 +399,7 @@ class Control:
         self.variant_state = load_state(self.variant_state, json.loads(content["variant"]))
         self.kl_state = load_state(self.kl_state, json.loads(content["kl"]))
         self.beginnings = load_state(self.beginnings, json.loads(content["beginnings"]))
-        self.kept = load_state(Kept.empty(), json.loads(content["kept"]))
+        self.kept = Kept.read(json.loads(content["kept"]))
         self.progress = Progress(**json.loads(content["progress"]))
 
     def _candidates(self, count: int) -> I64:

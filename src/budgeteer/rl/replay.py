@@ -7,12 +7,13 @@ policy has moved since. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budgeteer.core.allocator import load_state
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.rollouts import Role, Rollouts
@@ -28,6 +29,8 @@ class Kept:
         keys: m prompt keys (they may repeat).
         tokens, version: [m, t], right-padded; logprob, entropy: [m, t] NaN where not sampled or not known.
         length, cap, status, closed, answered, verified, weight: [m].
+        names: of the other numbers: ``reward``, and the columns of ``Rollouts.more`` with one number a row.
+        numbers: [m, c] of these names.
     """
 
     keys: tuple[str, ...]
@@ -42,18 +45,27 @@ class Kept:
     answered: I64
     verified: F64
     weight: F64
+    names: tuple[str, ...]
+    numbers: F64
 
     def __post_init__(self) -> None:
         if not self.keys:  # JSON does not tell how wide nothing is
-            for f in fields(self)[1:]:
-                kind = np.float64 if f.name in _FLOATS else np.int64
-                object.__setattr__(self, f.name, np.zeros((0, 0) if f.name in _OF_TOKENS else 0, kind))
+            object.__setattr__(self, "names", ())
+            for name in _ARRAYS:
+                kind = np.float64 if name in _FLOATS else np.int64
+                object.__setattr__(self, name, np.zeros((0, 0) if name in (*_OF_TOKENS, "numbers") else 0, kind))
 
     @staticmethod
     def empty() -> Kept:
         """None."""
         nothing: Any = np.zeros(0)
-        return Kept((), *(nothing,) * 11)  # shapes and kinds are set above
+        return Kept((), *(nothing,) * 11, (), nothing)  # shapes and kinds are set above
+
+    @staticmethod
+    def read(data: Mapping[str, Any]) -> Kept:
+        """What ``dump_state`` wrote; before there were numbers, all rewards were the verifier's scores."""
+        scores = {"dtype": "float64", "data": [[score] for score in data["verified"]["data"]]}
+        return load_state(Kept.empty(), {"names": ["reward"], "numbers": scores, **data})
 
     @staticmethod
     def of(rollouts: Rollouts, rows: NDArray[Any]) -> Kept:
@@ -68,7 +80,11 @@ class Kept:
             return np.asarray(array, np.float64 if name in _FLOATS else np.int64)
 
         keys = tuple(taken.keys[g] for g in taken.group.tolist())
-        return Kept(keys, *(values(f.name) for f in fields(Kept)[1:]))
+        more = {"reward": taken.reward, **{name: a for name, a in taken.more.items() if a.ndim == 1}}
+        told = {name: a for name, a in more.items() if a.dtype.kind in "biuf"}
+        numbers = np.stack([np.asarray(a, np.float64) for a in told.values()], 1)
+        arrays: dict[str, Any] = {name: values(name) for name in _ARRAYS if name != "numbers"}
+        return Kept(keys, names=tuple(told), numbers=numbers, **arrays)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -76,10 +92,12 @@ class Kept:
     def take(self, rows: NDArray[np.bool_]) -> Kept:
         """The rows where ``rows`` [m] is true."""
         keys = tuple(key for key, there in zip(self.keys, rows.tolist(), strict=True) if there)
-        return Kept(keys, *(getattr(self, f.name)[rows] for f in fields(Kept)[1:]))
+        return replace(self, keys=keys, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def joined(self, other: Kept) -> Kept:
         """These rows, then those of ``other``."""
+        if not len(self) or not len(other):
+            return self if len(self) else other
         width = max(self.tokens.shape[1], other.tokens.shape[1])
 
         def both(name: str) -> NDArray[Any]:
@@ -90,11 +108,13 @@ class Kept:
             wide = [np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=padding) for x in (a, b)]
             return np.concatenate(wide)
 
-        return Kept((*self.keys, *other.keys), *(both(f.name) for f in fields(Kept)[1:]))
+        arrays: dict[str, Any] = {name: both(name) for name in _ARRAYS}
+        return replace(self, keys=(*self.keys, *other.keys), **arrays)
 
 
+_ARRAYS = tuple(f.name for f in fields(Kept) if f.name not in ("keys", "names"))
 _OF_TOKENS = ("tokens", "version", "logprob", "entropy")
-_FLOATS = ("logprob", "entropy", "verified", "weight")
+_FLOATS = ("logprob", "entropy", "verified", "weight", "numbers")
 
 
 class Replay(NamedTuple):
@@ -119,6 +139,8 @@ def mixed(rollouts: Rollouts, kept: Kept, prompts: Mapping[str, tuple[int, ...]]
         return rollouts
     keys = tuple(dict.fromkeys(kept.keys))
     number = {key: i for i, key in enumerate(keys)}
+    told = dict(zip(kept.names, kept.numbers.T, strict=True))
+    reward = told.pop("reward")
     within = np.arange(kept.tokens.shape[1]) < kept.length[:, None]
     rows = Rollouts(
         keys=keys,
@@ -134,12 +156,14 @@ def mixed(rollouts: Rollouts, kept: Kept, prompts: Mapping[str, tuple[int, ...]]
         closed=kept.closed,
         answered=kept.answered,
         verified=kept.verified,
-        reward=kept.verified,
+        reward=reward,
         weight=kept.weight,
         prefill_tokens=0,
         entropy=None if rollouts.entropy is None else kept.entropy.astype(np.float32),
+        more=told,
     )
-    return Rollouts.concatenate([rollouts, rows])
+    # what is no number of a row is for rewards, with which no replay goes
+    return Rollouts.concatenate([replace(rollouts, more={name: rollouts.more[name] for name in told}), rows])
 
 
 def success_pool() -> Replay:

@@ -61,7 +61,7 @@ __all__ = ["BudgetedRolloutWorker", "Completed", "NoWeightTransfer", "VLLMServer
 
 _SETTINGS = SimpleNamespace(
     loss_type="dapo", scale_rewards="group", multi_objective_aggregation="sum_then_normalize", top_p=1.0, top_k=0,
-    min_p=None, repetition_penalty=1.0, generation_kwargs=None,
+    min_p=None, repetition_penalty=1.0, generation_kwargs=None, use_vllm=False,
 )  # fmt: skip
 """What ``AsyncGRPOTrainer`` computes, in the names of ``GRPOConfig``: a mean over tokens, groups scaled."""
 
@@ -178,6 +178,11 @@ class BudgetedRolloutWorker:
             raise InvalidInput(
                 f"recipe {recipe.name!r} gives hints, which rollouts of AsyncGRPOTrainer do not go on from; choose "
                 "another recipe, or train with BudgetedGRPOTrainer"
+            )
+        if recipe.replay is not None:
+            raise InvalidInput(
+                f"recipe {recipe.name!r} learns from rollouts of earlier steps again, which this worker does not hand "
+                "over twice; choose another recipe, or train with BudgetedGRPOTrainer"
             )
         keys = keys_of(self._rows)
         given = recipe

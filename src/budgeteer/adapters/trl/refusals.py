@@ -151,9 +151,10 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
     other = "choose another recipe, or train an embedded model with `budgeteer train`"
     if recipe.carry is not None:
         raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer; {other}")
-    if recipe.replay is not None:
+    if recipe.replay is not None and args.use_vllm:
         raise InvalidInput(
-            f"{name} learns from rollouts of earlier steps again, which this trainer does not offer; {other}"
+            f"{name} learns from rollouts of earlier steps again, and with use_vllm TRL corrects for vLLM by what the "
+            "model of this step says of their tokens; leave out the replay, or generate without vLLM"
         )
     if isinstance(recipe.branch, Branch | Fork):
         what = "asks for answers of" if isinstance(recipe.branch, Branch) else "goes on from the middle of"
@@ -216,6 +217,11 @@ def refuse_tools(recipe: Recipe, processes: int) -> None:
     if recipe.variant is not None or recipe.branch is not None:
         raise InvalidInput(
             f"recipe {recipe.name!r} gives hints or compressed traces, which rollouts with tools do not go on from"
+        )
+    if recipe.replay is not None:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} learns from rollouts of earlier steps again, and of rollouts with tools no "
+            "log-probabilities are kept; leave out the replay or the tools"
         )
     read = {column.name for column in recipe.columns()} & {"closed", "answered"}
     if read or ENTROPY in recipe.needs or recipe.memory.std == Std.SCORE:

@@ -85,6 +85,8 @@ def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, score
         new["tools/failure_frequency"] = drawn.failures / max(drawn.calls, 1)
     new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
     new |= {f"budget/reward/{name}": mean for name, mean in trainer.spending.terms.items()}
+    if trainer.spending.recipe.replay is not None:
+        new["budget/replayed"] = int(update.trained[len(scored) :].sum())
     again = of_rewards(rewards, trainer.reward_weights, trainer.reward_func_names)
     again["frac_reward_zero_std"] = no_spread
     for name, value in new.items():
@@ -92,7 +94,8 @@ def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, score
     for name, value in again.items():
         metrics[name][-1:] = [value]
     advantage = np.zeros(len(rollouts))
-    advantage[scored] = update.advantage if update.advantage.ndim == 1 else update.advantage.mean(1)
+    own = update.advantage[: len(scored)]  # rows of earlier steps, which are behind these, were logged then
+    advantage[scored] = own if own.ndim == 1 else own.mean(1)
     logs = trainer._logs
     replace_content(logs["prompt"], [row["prompt"] for row in drawn.inputs])
     replace_content(logs["completion"], drawn.completions)

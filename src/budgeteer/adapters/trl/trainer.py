@@ -36,13 +36,14 @@ from budgeteer.adapters.trl.refusals import (
     refuse_tokenizer,
     refuse_tools,
 )
+from budgeteer.adapters.trl.replay import batch_of
 from budgeteer.adapters.trl.report import report, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
 from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.sharded import refuse_shards, whole
 from budgeteer.adapters.trl.states import identity_of, load_state, require_state, save_state
 from budgeteer.adapters.trl.turns import Prepared, talked
-from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted, without_truncated
+from budgeteer.adapters.trl.update import Advantages, filled, loss_tokens, trl_advantages, weighted, without_truncated
 from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
@@ -183,8 +184,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         scored = np.flatnonzero(~np.isnan(rollouts.verified))
         if self.mask_truncated_completions:
             update = without_truncated(update)
-        loss_tokens = int(update.rollouts.sampled[chosen.over[~update.wasted[chosen.over]]].sum())
-        batch = self._batch(drawn, scored[chosen.rows], chosen.advantage, loss_tokens)
+        tokens = loss_tokens(update.rollouts, chosen, self.mask_truncated_completions)
+        batch = batch_of(self, drawn, scored, update.rollouts, chosen, tokens)
         self.spending.done(view, update)
         no_spread = float(self._advantages(rollouts).no_spread.float().mean())
         report(self, drawn, rollouts, update, scored, no_spread)
@@ -207,7 +208,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if read and work.steer is None:
             rows = self._sampling.marked(rows)
         part = rollouts_of(rows, work, group, self._ids)
-        logprobs = self._recipe.memory.std == Std.SCORE and (work.steer is None or self.use_vllm)
+        wanted = self._recipe.memory.std == Std.SCORE or self._recipe.replay is not None
+        logprobs = wanted and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
             part = measured(self, part, logprobs)
         part, rows = headed(self, self._sampling, part, hinted(rows, work, group), work)

@@ -13,7 +13,7 @@ from trl.trainer.utils import nanstd
 from budgeteer.adapters.trl.report import total_of
 from budgeteer.core.plan import CUT, F64, I64
 from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.rollouts import per_token
+from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Update
 from budgeteer.rl.weight import token_mean
 
@@ -140,6 +140,18 @@ def without_truncated(update: Update) -> Update:
     (``mask_truncated_completions``)."""
     cut = update.rollouts.status == CUT
     return replace(update, trained=update.trained & ~cut, wasted=update.wasted | cut)
+
+
+def loss_tokens(rollouts: Rollouts, chosen: Weighted, truncated: bool) -> int:
+    """The tokens that losses which are means over tokens are means over.
+
+    Args:
+        rollouts: of the update.
+        chosen: what TRL gets of it.
+        truncated: rows that ended at a cap are left out (``mask_truncated_completions``).
+    """
+    over = chosen.over[rollouts.status[chosen.over] != CUT] if truncated else chosen.over
+    return int(rollouts.sampled[over].sum())
 
 
 def filled(count: int, multiple: int) -> int:
