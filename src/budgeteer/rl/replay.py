@@ -65,7 +65,8 @@ class Kept:
     def read(data: Mapping[str, Any]) -> Kept:
         """What ``dump_state`` wrote; before there were numbers, all rewards were the verifier's scores."""
         scores = {"dtype": "float64", "data": [[score] for score in data["verified"]["data"]]}
-        return load_state(Kept.empty(), {"names": ["reward"], "numbers": scores, **data})
+        kept: Kept = load_state(Kept.empty(), {"names": ["reward"], "numbers": scores, **data})
+        return kept
 
     @staticmethod
     def of(rollouts: Rollouts, rows: NDArray[Any]) -> Kept:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from budgeteer.adapters.trl.drawn import Drawn, completions_of
 from budgeteer.adapters.trl.sampling import Row
 from budgeteer.adapters.trl.update import Weighted, filled
-from budgeteer.core.plan import F64, I64
+from budgeteer.core.plan import I64
 from budgeteer.rl.rollouts import Rollouts
 
 
@@ -49,7 +50,7 @@ def with_replayed(
     )
 
 
-def sampled_logprobs(logprob: F64, own: slice, count: int, width: int) -> torch.Tensor:
+def sampled_logprobs(logprob: NDArray[np.float32], own: slice, count: int, width: int) -> torch.Tensor:
     """[rows of this process, width] log-probabilities with which the tokens of TRL's batch were sampled.
 
     Args:
