@@ -77,6 +77,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/rlvr.py
 	$(BIN)/python benchmarks/rewards.py
 	$(BIN)/python benchmarks/rewards_thinker.py
+	$(BIN)/python benchmarks/dials_thinker.py
 	$(BIN)/python benchmarks/traac.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py

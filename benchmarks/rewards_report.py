@@ -20,6 +20,8 @@ COMPRESSED = ", traces compressed"
 """Behind the name of a reward: with the recipe of that name, which learns from compressed traces as well."""
 THINKER_MARKS = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
 """Between which the page has the tables of benchmarks/rewards_thinker.py."""
+DIALS_MARKS = "<!-- written by benchmarks/dials_thinker.py -->\n", "<!-- end of dials_thinker -->"
+"""Between which the page has the table of benchmarks/dials_thinker.py."""
 TRAAC_MARKS = "<!-- written by benchmarks/traac.py -->\n", "<!-- end of traac -->"
 """Between which the page has the tables of benchmarks/traac.py."""
 BANDS = ("easy", "medium", "hard")
@@ -292,6 +294,36 @@ def thinker_summary(content: Row) -> str:
     said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if any(used))
     lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
     return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
+
+
+def dials_summary(content: Row) -> str:
+    """The table of benchmarks/dials_thinker.py, as Markdown."""
+    c, runs = content["config"], content["runs"]
+    found: dict[str, list[Row]] = {}
+    for run in runs:
+        found.setdefault(run["arm"], []).append(run)
+    asks = runs[0]["asks"] if runs else []
+    heads = [*(f"asked {ask}" for ask in asks), "correlation", "error", "if numbers were drawn", "accuracy"]
+    lines = [
+        f"**Tokens of thinking that are asked for**: {c['epochs']} epochs, {c['heldout']} held-out problems a seed.",
+        "",
+        f"| numbers are said | seeds | examples | {' | '.join(heads)} |", "|---" * (3 + len(heads)) + "|",
+    ]  # fmt: skip
+    for name, mine in found.items():
+
+        def mean(values: Sequence[float], digits: int = 0, scale: float = 1.0) -> str:
+            p = mean_ci([scale * value for value in values])
+            ends = f" [{p.low:.{digits}f}, {p.high:.{digits}f}]" if np.isfinite(p.low) else ""
+            return f"{p.mean:.{digits}f}{ends}"
+
+        cells = [f"{np.mean([run['thinking'][i] for run in mine]):.0f}" for i in range(len(asks))]
+        cells += [
+            mean([run["correlation"] for run in mine], 2), mean([run["error"] for run in mine]),
+            mean([run["error if numbers were drawn"] for run in mine]),
+            mean([float(np.mean(run["accuracy"])) for run in mine], 1, 100),
+        ]  # fmt: skip
+        lines.append(f"| {name} | {len(mine)} | {mine[0]['examples'] or ''} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def traac_summary(content: Row) -> str:

@@ -206,6 +206,49 @@ def test_traces_are_drawn_once_for_all_dials(taught, monkeypatch, tmp_path):
     assert calls == [4]
 
 
+# -- a start from which length follows what is asked ------------------------------------------------------------------
+
+
+@pytest.fixture
+def dials(monkeypatch):
+    for needed in ("trl", "transformers"):
+        pytest.importorskip(needed)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import dials_thinker
+
+    return dials_thinker
+
+
+def test_examples_are_the_shortest_the_middle_and_the_longest_trace_of_a_problem(dials):
+    def traces(*lengths):
+        return [dials.Trace([n], n) for n in lengths]
+
+    # of 20 and 180 the geometric mean is 60
+    assert [t.thinking for t in dials.chosen(traces(180, 50, 20, 90))] == [20, 50, 180]
+    assert [t.thinking for t in dials.chosen(traces(20, 40))] == [20, 40]
+    assert dials.chosen(traces(20, 39)) == dials.chosen(traces(20)) == dials.chosen([]) == []
+    made = dials.examples([traces(20, 180), traces(9), traces(50, 100, 200)])
+    assert [(e.problem, e.said) for e in made] == [(0, 16), (0, 176), (2, 48), (2, 96), (2, 192)]
+    mixed = dials.examples([traces(20, 180), traces(9), traces(50, 100, 200)], shuffle=1)
+    assert sorted(e.said for e in mixed) == sorted(e.said for e in made)
+    assert [e.said for e in mixed] != [e.said for e in made]
+    assert [e.tokens for e in mixed] == [e.tokens for e in made]
+
+
+def test_the_correlation_is_within_problems(dials):
+    asked = np.array([[1.0, 3.0], [1.0, 3.0]])
+    assert dials.correlation(asked, np.array([[10.0, 20.0], [110.0, 120.0]])) == pytest.approx(1)
+    # +5 and -5 beside +15 and -15 of equal asks: (-1 * -5 + 1 * 5 - 15 - 15) / sqrt(4 * (50 + 450))
+    assert dials.correlation(asked, np.array([[0.0, 10.0], [30.0, 0.0]])) == pytest.approx(-20 / np.sqrt(2000))
+    assert dials.correlation(asked, np.full((2, 2), 7.0)) == 0
+
+
+def test_the_page_holds_the_numbers_of_the_dials(script, report):
+    content = json.loads((ROOT / "benchmarks" / "results" / "dials_thinker.json").read_text())
+    page = (ROOT / "docs" / "rewards.md").read_text()
+    assert script.between(page, report.dials_summary(content), *report.DIALS_MARKS) == page
+
+
 # -- what TRAAC's compression costs ------------------------------------------------------------------------------------
 
 
