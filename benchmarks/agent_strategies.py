@@ -78,6 +78,7 @@ from budgeteer.solve.runner import Pause
 from budgeteer.solve.styles import TaskInfo
 from budgeteer.solve.tool import Tool
 from gemma3 import gemma3
+from pages import between
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, PAGE = ROOT / "benchmarks" / "results" / "agent_strategies.json", ROOT / "docs" / "agents.md"
@@ -572,7 +573,7 @@ BEGIN, END = "<!-- written by benchmarks/agent_strategies.py --tables -->", "<!-
 
 def tables(results: Mapping[str, Any]) -> str:
     """Right answers in per cent, by strategy and budget, of each part, as Markdown."""
-    lines = [BEGIN]
+    lines = [""]
     for part, title in TITLES.items():
         if part not in results:
             continue
@@ -587,7 +588,7 @@ def tables(results: Mapping[str, Any]) -> str:
             cells = [per_cent(own[budget]["accuracy"]) for budget in budgets]
             used = f"{most['tools']:.1f}, ${most['used']['mean'] / PICO:.4f}"
             lines.append(f"| `{specs_of(part)[name]}` | {' | '.join(cells)} | {used} |")
-    return "\n".join([*lines, "", END])
+    return "\n".join([*lines, "", ""])
 
 
 def per_cent(ci: Mapping[str, float]) -> str:
@@ -597,15 +598,6 @@ def per_cent(ci: Mapping[str, float]) -> str:
     '15 [9, 20]'
     """
     return f"{100 * ci['mean']:.0f} [{100 * ci['low']:.0f}, {100 * ci['high']:.0f}]"
-
-
-def page_with(text: str, made: str) -> str:
-    """A page with other tables between its marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE} lacks the marks {BEGIN} and {END}")
-    return before + made + after
 
 
 def save(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
@@ -632,7 +624,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="write the tables of the page from the file, no more")
     args = parser.parse_args()
     if args.tables:
-        PAGE.write_text(page_with(PAGE.read_text(), tables(json.loads(args.out.read_text()))))
+        PAGE.write_text(between(PAGE.read_text(), tables(json.loads(args.out.read_text())), BEGIN, END))
         return
     with tempfile.TemporaryDirectory() as folder:
         args.work = args.work or folder

@@ -45,6 +45,7 @@ from budgeteer.context.protocol import Count, Message, Reducer, counter
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.solve.lines import Lines
 from context import cached, oracle, prompt, reducers, share
+from pages import between
 from smollm2 import TWOWIKI
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -268,7 +269,7 @@ def per_cent(ci: Mapping[str, float], sign: str = "") -> str:
 
 def tables(found: Mapping[str, Any]) -> str:
     """A table a model, a row a reducer and budget, as Markdown."""
-    made = [BEGIN]
+    made = [""]
     for model, rows in found.items():
         made += ["", f"**{model}**", ""]
         made += ["| budget | reducer | questions | exact | F1 | F1 minus BM25 | F1 minus `none` | tokens read |"]
@@ -278,16 +279,7 @@ def tables(found: Mapping[str, Any]) -> str:
             budget = "" if row["budget"] is None else f"{row['budget']:,}"
             scores = f"{per_cent(row['exact'])} | {per_cent(row['f1'])} | {minus[0]} | {minus[1]}"
             made.append(f"| {budget} | `{row['reducer']}` | {row['questions']} | {scores} | {row['input']:,.0f} |")
-    return "\n".join([*made, "", END])
-
-
-def page_with(text: str, made: str) -> str:
-    """A page with other tables between its marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE} lacks the marks {BEGIN} and {END}")
-    return before + made + after
+    return "\n".join([*made, "", ""])
 
 
 def main() -> None:
@@ -307,7 +299,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if args.table:
-        PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), tables(json.loads(args.out.read_text()))))
+        table = tables(json.loads(args.out.read_text()))
+        PAGE.write_text(between(PAGE.read_text(encoding="utf-8"), table, BEGIN, END))
         return
     if (args.data is None) != (args.model is None):
         parser.error("give DATA and --model, to ask, or neither, to write what was answered")

@@ -36,8 +36,8 @@ from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.models.thinker import THINKER
+from pages import between
 from rewards_report import DIALS_MARKS, dials_summary
-from rlvr import between
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]

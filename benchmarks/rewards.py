@@ -49,6 +49,7 @@ from budgeteer.rl.recipe import Recipe, Variant, Variants, View
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
+from pages import between
 from rewards_report import (
     COMPRESSED,
     NONE,
@@ -63,7 +64,6 @@ from rewards_report import (
     plain_name,
 )
 from rewards_taught import fit, taught
-from rlvr import between
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards.json"

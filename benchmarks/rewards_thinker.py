@@ -45,8 +45,8 @@ from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.lab.run import level_of
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
+from pages import between
 from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
-from rlvr import between
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -37,6 +37,7 @@ from budgeteer.lab.stats import Paired, mean_ci, paired
 from budgeteer.lab.traces import Style
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.recipes import UNTRAINED, duet
+from pages import between
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rlvr.json"
@@ -315,12 +316,6 @@ def short(content: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def between(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
-    """The text with what stands between the marks replaced by the table."""
-    before, _, rest = text.partition(begin)
-    return before + begin + table + end + rest.partition(end)[2]
-
-
 def page(content: Mapping[str, Any]) -> str:
     """The Markdown page of the content of rlvr.json."""
     lines = [HEAD]
@@ -365,7 +360,7 @@ def main() -> int:
     if args.target == TARGET:
         results.write_text(page(content), ROOT / "docs" / "rlvr.md")
         findings = ROOT / "docs" / "findings.md"
-        results.write_text(between(findings.read_text(), short(content)), findings)
+        results.write_text(between(findings.read_text(), short(content), BEGIN, END), findings)
         results.write_text(picture("real", pools["real"]["runs"]) + "\n", ROOT / "docs" / "curve.svg")
     print(page(content))
     return 0

@@ -38,10 +38,10 @@ from budgeteer.rl.reward._traac import difficulty
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.step import Update
 from budgeteer.rl.trainer import Trainer
+from pages import between
 from rewards import CAP, FIRST_SEED, PROBLEMS, Ask, measured, overthinking
 from rewards import TARGET as OF_REWARDS
 from rewards_report import TRAAC_MARKS, banded, traac_summary
-from rlvr import between
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "traac.json"

@@ -38,7 +38,7 @@ from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.lab.tasks.gym import reasoning_gym
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.thinker import THINKER
-from rlvr import between
+from pages import between
 from trl_thinker import accuracy_of, minus
 
 OUT = Path(__file__).parent / "results" / "trl_recipes.json"

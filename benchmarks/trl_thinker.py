@@ -34,8 +34,8 @@ from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Grader
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.models.thinker import THINKER
+from pages import between
 from rewards_thinker import add_training, measured, problems, trained
-from rlvr import between
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]

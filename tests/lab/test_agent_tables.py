@@ -27,7 +27,7 @@ def script(monkeypatch):
 def test_the_page_has_the_tables_of_the_file(script):
     results = json.loads(script.OUT.read_text(encoding="utf-8"))
     text = script.PAGE.read_text(encoding="utf-8")
-    assert script.page_with(text, script.tables(results)) == text
+    assert script.between(text, script.tables(results), script.BEGIN, script.END) == text
 
 
 def test_a_table_has_a_row_a_strategy_and_a_column_a_budget(script):
@@ -40,8 +40,11 @@ def test_a_table_has_a_row_a_strategy_and_a_column_a_budget(script):
     assert "| `react:turns=20` | 20 [10, 30] | 50 [40, 60] | 2.2, $0.0030 |" in made
     assert "| strategy | $1 | $2 | calls of tools and dollars used at $2 |" in made
     assert made.count("\n| `") == 2
-    page = f"before\n{made}\nafter\n"
-    assert script.page_with(page, f"{script.BEGIN}\n{script.END}") == f"before\n{script.BEGIN}\n{script.END}\nafter\n"
+    marks = script.BEGIN, script.END
+    page = f"before\n{script.BEGIN}{made}{script.END}\nafter\n"
+    assert script.between(page, "\n", *marks) == f"before\n{script.BEGIN}\n{script.END}\nafter\n"
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        script.between("before", made, *marks)
 
 
 def test_a_small_model_is_shown_calls_that_are_read_as_calls(script):

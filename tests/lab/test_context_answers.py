@@ -120,4 +120,5 @@ def test_differences_are_of_the_questions_that_both_have(script):
 
 def test_the_page_has_the_tables_of_the_file(script):
     text = script.PAGE.read_text(encoding="utf-8")
-    assert script.page_with(text, script.tables(json.loads(script.OUT.read_text(encoding="utf-8")))) == text
+    made = script.tables(json.loads(script.OUT.read_text(encoding="utf-8")))
+    assert script.between(text, made, script.BEGIN, script.END) == text

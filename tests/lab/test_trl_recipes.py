@@ -34,3 +34,11 @@ def test_the_benchmark_of_recipes_in_trl_runs_quickly(tmp_path) -> None:
     other = subprocess.run(command, capture_output=True, text=True)
     assert other.returncode == 2
     assert "give another --out" in other.stderr
+
+
+def test_the_page_has_the_table_of_the_file(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import trl_recipes
+
+    page, rows = trl_recipes.PAGE.read_text(), json.loads(trl_recipes.OUT.read_text())["rows"]
+    assert trl_recipes.between(page, trl_recipes.summary(rows), *trl_recipes.MARKS) == page

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import ENDED, F64, Items, Plan
+from budgeteer.core.plan import ENDED, F64, I64, Items, Plan
 from budgeteer.core.spec import parse
 from budgeteer.rl.advantage.kit import history_baseline
 from budgeteer.rl.history import History
@@ -127,13 +127,18 @@ def turn_advantages(
 
 
 def _shrunk(reward: F64, keys: list[Hashable], prior: F64) -> F64:
-    index: dict[Hashable, int] = {}
-    group = np.array([index.setdefault(key, len(index)) for key in keys], np.int64)
-    of = np.full(len(index), np.nan)
+    group, groups = _grouped(keys)
+    of = np.full(groups, np.nan)
     of[group] = prior
     if not np.array_equal(of[group], prior, equal_nan=True) or np.isinf(prior).any():
         raise InvalidInput("prior differs within a prompt or is infinite; give one number a prompt, or NaN")
     return history_baseline(reward, group, of)
+
+
+def _grouped(keys: list[Hashable]) -> tuple[I64, int]:
+    """[n] numbers of the groups in the order in which their keys first stand, and how many there are."""
+    index: dict[Hashable, int] = {}
+    return np.array([index.setdefault(key, len(index)) for key in keys], np.int64), len(index)
 
 
 def _column(name: str, given: Any, n: int) -> F64:
@@ -145,9 +150,8 @@ def _column(name: str, given: Any, n: int) -> F64:
 
 def _rollouts(reward: F64, keys: list[Hashable], length: NDArray[np.int64]) -> tuple[Rollouts, View]:
     """The rows as rollouts of which only rewards, groups and lengths are known."""
-    index: dict[Hashable, int] = {}
-    group = np.array([index.setdefault(key, len(index)) for key in keys], np.int64)
-    names, n = tuple(str(i) for i in range(len(index))), len(reward)
+    group, groups = _grouped(keys)
+    names, n = tuple(str(i) for i in range(groups)), len(reward)
     role = (np.arange(int(length.max())) < length[:, None]).astype(np.int8)
     none, unknown = np.full(n, -1), np.broadcast_to(np.float32(np.nan), role.shape)
     rollouts = Rollouts(
