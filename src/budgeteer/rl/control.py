@@ -279,7 +279,7 @@ class Control:
         self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
         self.state = recipe.allocator.observe(self.state, outcomes)
         if recipe.stream is not None:
-            picked = np.array([self._index[key] for key in view.items.keys[self._parked_prompts :]], np.int64)
+            picked = self.places(view.items.keys[self._parked_prompts :])
             taken = picked[: self._taken(view.plan.units[self._parked_prompts :])]
             self.stream_state = recipe.stream.observe(self.stream_state, tuple(self.keys), taken, outcomes)
         masked = short | aborted if recipe.aborted == Aborted.MASK else short
@@ -360,8 +360,12 @@ class Control:
 
     def _columns_of(self, rollouts: Rollouts, needs: Collection[str]) -> Columns:
         """What the reward looks at, columns of the prompts included."""
-        at = np.array([self._index[key] for key in rollouts.keys], np.int64)[rollouts.group]
+        at = self.places(rollouts.keys)[rollouts.group]
         return rollouts.columns(needs, {name: values[at] for name, values in self.columns.items()})
+
+    def places(self, keys: Sequence[str]) -> I64:
+        """[m] where these prompts stand among all."""
+        return np.array([self._index[key] for key in keys], np.int64)
 
     def done(self, view: View, update: Update) -> None:
         """Count the step and its tokens."""
@@ -414,7 +418,7 @@ class Control:
 
     def _features_of(self, keys: Sequence[str]) -> F64:
         """[m, d] features of m prompts."""
-        return self.features[[self._index[key] for key in keys]]
+        return self.features[self.places(keys)]
 
     def _taken(self, units: I64) -> int:
         """Prompts that the step took from the stream: the batch, or up to the last one that got rollouts."""

@@ -82,8 +82,7 @@ def batch_of(trainer: Any, drawn: Drawn, scored: I64, rollouts: Rollouts, chosen
     """
     if trainer.spending.recipe.replay is None:
         return trainer._batch(drawn, scored[chosen.rows], chosen.advantage, tokens)
-    number = {key: i for i, key in enumerate(trainer.spending.keys)}
-    at = [number[key] for key in rollouts.keys]
+    at = trainer.spending.places(rollouts.keys).tolist()
     more = with_replayed(drawn, rollouts, len(scored), trainer._rows, at, trainer.processing_class)
     rows = np.concatenate([scored, np.arange(len(drawn.rows), len(more.rows))])[chosen.rows]
     batch = trainer._batch(more, rows, chosen.advantage, tokens)
