@@ -47,6 +47,8 @@ RECIPES = (
     "reinforce-ada-pos", "dapo", "c-grpo", "mopps",
 )  # fmt: skip
 TWICE = " twice"
+RIVAL = "trl-cgrpo"
+"""Not a recipe but the package of that name: ``benchmarks/c_grpo_package.py``. Only on demand, by ``--arms``."""
 ARMS = (
     START, FULL, f"{PLAIN}{TWICE}@100%",
     *(f"{recipe}@{share}%" for share in (50, 25) for recipe in (PLAIN, f"{PLAIN}{TWICE}", *RECIPES[1:])),
@@ -65,16 +67,24 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
     made, drawer = problems(seed, tokenizer, args, f"think:effort={args.effort}"), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
     recipe, _, share = arm.rpartition("@")
-    tokens = dict.fromkeys(("planned", "used", "trained", "wasted"), 0)
+    tokens: dict[str, Any] = dict.fromkeys(("planned", "used", "trained", "wasted"), 0)
     steps = rollouts = 0
     if arm != START:
         budget = None if total is None else total * int(share[:-1]) // 100
         passes = 2 if recipe.endswith(TWICE) else 1
         name = recipe.removesuffix(TWICE)
-        trainer = trained(name, seed, model, tokenizer, made, grader, drawer, budget, args, iterations=passes)
-        progress = trainer.spending.progress
-        tokens = {name: getattr(progress, name) for name in tokens}
-        steps, rollouts = progress.step, sum(row["rollouts"] for row in progress.steps_log)
+        if name == RIVAL:
+            import c_grpo_package  # which needs a package of its own
+
+            trainer: Any = c_grpo_package.trained(seed, model, tokenizer, made, grader, drawer, budget, args)
+            tokens = {"planned": budget, "used": trainer.used, "wasted": trainer.calibrating}
+            tokens["trained"] = trainer.used - trainer.calibrating
+            steps, rollouts = trainer.generations, trainer.rollouts
+        else:
+            trainer = trained(name, seed, model, tokenizer, made, grader, drawer, budget, args, iterations=passes)
+            progress = trainer.spending.progress
+            tokens = {name: getattr(progress, name) for name in tokens}
+            steps, rollouts = progress.step, sum(row["rollouts"] for row in progress.steps_log)
         model = trainer.accelerator.unwrap_model(trainer.model)
     middle = time.perf_counter()
     drawer.take(model.eval())
