@@ -440,6 +440,21 @@ def test_compare_says_what_it_does_before_it_imports_what_takes_seconds():
     assert done.stderr.startswith("duet@50%: 3 seeds, in runs/x; what is finished there is kept\n")
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["solve chains --strategy direct --budget 32 --out {}/rows.jsonl", "frontier direct chains --budgets 32 --out {}"],
+)
+def test_an_embedded_model_needs_no_package_of_an_endpoint(command: str, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['openai'] = sys.modules['anthropic'] = None  # importing them fails from here on\n"
+        "from budgeteer.cli import main\n"
+        f"sys.exit(main({[*command.format(tmp_path).split(), '--limit', '1']!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_page_of_methods_is_generated(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
     assert cli.main(["methods", "--markdown"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,6 +76,55 @@ def test_a_comparison_has_the_results_of_one_machine_and_goes_on_after_a_pause(a
         with pytest.raises(InvalidInput, match="other settings"):
             compare(arms, [0, 1], other, tmp_path / "there", workers=2, elsewhere=there)
     assert plain(again) == plain(here)
+
+
+def test_a_run_whose_machine_is_lost_goes_on_elsewhere(tmp_path) -> None:
+    """Two runs on two cores; one machine is lost in the middle of them, and what it did not write is done again."""
+    one_thread()
+    arms, base = [Arm.parse("grpo@4k"), Arm.parse("duet@4k")], replace(BASE, config=replace(CONFIG, steps=40))
+    here = compare(arms, [0], base, tmp_path / "here", workers=1)
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False},
+    )
+    nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
+    seen: dict[str, list[int]] = {}
+
+    def lose(update) -> None:
+        seen.setdefault(update.name, []).append(update.step)
+        if nodes and len(seen) == 2 and update.state == "running" and update.step >= 2:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+            nodes.clear()
+
+    try:
+        with on_ray.cluster(cluster.address) as library:
+            there = partial(on_ray.starter, library)
+            got = compare(arms, [0], base, tmp_path / "there", workers=2, elsewhere=there, on_update=lose)
+    finally:
+        cluster.shutdown()
+    assert not nodes, "no machine was lost while both ran"
+    assert plain(got) == plain(here)
+
+
+def test_a_run_that_loses_machine_after_machine_fails_and_says_so(address, tmp_path, monkeypatch) -> None:
+    class Dies(on_ray.Remote):
+        def run(self, *given):
+            os._exit(1)
+
+    monkeypatch.setattr(on_ray, "Remote", Dies)
+    with on_ray.cluster(address) as library, pytest.raises(BudgeteerError, match=r"its machine is gone \(ActorDied"):
+        compare([Arm.parse("grpo@4k")], [0], BASE, tmp_path, workers=1, elsewhere=partial(on_ray.starter, library))
+
+
+def test_the_command_has_the_results_of_one_machine(address, tmp_path, capsys) -> None:
+    command = ["compare", "duet@50%", "--seeds", "1", "--task", "chains", "--train-items", "16", "--heldout-items", "8"]
+    command += ["--steps", "4", "--prompts", "4", "--group", "2", "--max-tokens", "24", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "here"), "--workers", "1"]) == 0
+    assert main([*command, "--out", str(tmp_path / "there"), "--ray", address]) == 0
+    assert capsys.readouterr().out.count("duet@50% ") == 4  # a row of each table, and what is said below it
+    here, there = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("here", "there"))
+    assert plain(there) == plain(here)
+    assert (tmp_path / "there" / "report.html").exists()
 
 
 def test_a_run_whose_files_differ_on_a_machine_fails_there_and_says_so() -> None:

@@ -103,10 +103,15 @@ def durable(model: str, *strategies: object) -> bool:
     others = [other for strategy in strategies if isinstance(strategy, Strategy) for other in strategy.models]
     if not others:
         return False
-    from budgeteer.models.anthropic import Anthropic
-    from budgeteer.models.openai import OpenAI
+    return any(_is(other, "openai.OpenAI") or _is(other, "anthropic.Anthropic") for other in others)
 
-    return any(isinstance(other, OpenAI | Anthropic) for other in others)
+
+def _is(model: Model, kind: str) -> bool:
+    """Whether a model is of a class of ``budgeteer.models``, which is not imported for it: it may need a package that
+    is not installed, and then no model is of it."""
+    module, _, name = kind.partition(".")
+    loaded = sys.modules.get(f"budgeteer.models.{module}")
+    return loaded is not None and isinstance(model, getattr(loaded, name))
 
 
 async def close(model: Model, *strategies: object) -> None:
@@ -140,10 +145,9 @@ def model_of(args: argparse.Namespace) -> Model:
 
 async def probed(args: argparse.Namespace, model: Model) -> None:
     """Probe an endpoint's capabilities, if the arguments say so, and print the result and what it cost."""
-    from budgeteer.models.openai import OpenAI
-
-    if args.probe and isinstance(model, OpenAI):
-        used = await model.probe()
+    if args.probe and _is(model, "openai.OpenAI"):
+        asked: Any = model
+        used = await asked.probe()
         abilities = ", ".join(sorted(model.capabilities)) or "chat only"
         sys.stderr.write(f"{model.name}: {abilities}; found out with {used.input} tokens in, {used.output} out\n")
 

@@ -31,6 +31,8 @@ _PATIENCE = 5.0
 """Seconds until a machine has to take a connection; Ray itself tries for minutes, and may end the process."""
 _POLL = 0.2
 """Seconds between two looks at a run elsewhere."""
+MACHINES = 3
+"""Machines in a row that a run loses without a new checkpoint before it has failed."""
 
 
 @contextlib.contextmanager
@@ -133,6 +135,9 @@ class Remote:
 class Elsewhere:
     """A worker on the cluster as a comparison sees its own processes: it is joined and terminated.
 
+    A run holds a core of the cluster for as long as it lasts, and goes on from its last checkpoint on another machine
+    where its own is lost.
+
     Args:
         ray: the connected library.
         link: takes specifications and brings news.
@@ -142,8 +147,9 @@ class Elsewhere:
 
     def __init__(self, ray: Any, link: Connection, folder: Path, pause: Pause) -> None:
         self._ray, self._link, self._folder, self._pause = ray, link, folder, pause
-        kind = ray.remote(num_cpus=1, max_concurrency=2)(Remote)
-        self._actor = kind.remote()
+        self._kind = ray.remote(num_cpus=1, max_concurrency=2)(Remote)
+        self._actor: Any = None
+        self._ended = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         self.exitcode: int | None = None
@@ -154,45 +160,74 @@ class Elsewhere:
 
     def terminate(self) -> None:
         """End it at once."""
-        self._ray.kill(self._actor)
+        self._ended = True
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._actor is not None:
+            self._ray.kill(self._actor)
 
     def _serve(self) -> None:
         with contextlib.suppress(EOFError, OSError):  # the comparison has closed the link
             while True:
                 spec: RunSpec = self._link.recv()
-                self._link.send(End(self._followed(spec)))
-        with contextlib.suppress(Exception):
-            self._ray.kill(self._actor)
+                self._link.send(End(self._done(spec)))
         self._link.close()
 
-    def _followed(self, spec: RunSpec) -> str | None:
-        """Do a run; returns why it failed."""
-        path, asked = checkpoint_of(spec, self._folder), False
-        checkpoint = path.read_bytes() if path.exists() else None
-        identity = records.to_json(spec.identity())
-        try:
-            future = self._actor.run.remote(spec, identity, checkpoint)
-            while True:
-                ready, _ = self._ray.wait([future], timeout=_POLL)
-                if self._pause.is_set() and not asked:
-                    asked = True
-                    self._actor.pause.remote()
-                told, content = self._ray.get(self._actor.news.remote(spec))
-                if content is not None:
-                    written(content, path)
-                if ready:
-                    break
-                for update in told:
-                    self._link.send(update)
-            run, error = self._ray.get(future)
-        except self._ray.exceptions.RayError as gone:
-            return f"{spec.name}: its machine is gone ({type(gone).__name__}); the last checkpoint is kept"
+    def _done(self, spec: RunSpec) -> str | None:
+        """Do a run, on as many machines as it takes; returns why it failed."""
+        path, lost = checkpoint_of(spec, self._folder), 0
+        while True:
+            checkpoint = path.read_bytes() if path.exists() else None
+            self._actor = self._kind.remote()
+            try:
+                return self._followed(spec, path, checkpoint)
+            except self._ray.exceptions.RayError as error:
+                further = path.exists() and path.read_bytes() != checkpoint
+                lost = 1 if further else lost + 1
+                if self._ended or lost >= MACHINES:
+                    gone = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error) else error
+                    return f"{spec.name}: its machine is gone ({gone}); the last checkpoint is kept"
+            finally:
+                with contextlib.suppress(Exception):  # where the connection is closed, Ray ends it by itself
+                    self._kill()
+
+    def _followed(self, spec: RunSpec, path: Path, checkpoint: bytes | None) -> str | None:
+        """Do a run on one machine; returns why it failed.
+
+        Raises:
+            RayError: of Ray's: the machine, or the process there, is gone.
+        """
+        identity, actor, began, asked = records.to_json(spec.identity()), self._actor, False, False
+        future = actor.run.remote(spec, identity, checkpoint)
+        while True:
+            ended = self._is_there(future)
+            news = actor.news.remote(spec)
+            while not self._is_there(news):
+                if self._pause.is_set() and not began:  # it still waits for a core
+                    return None
+            told, content = self._ray.get(news)
+            began = True
+            if content is not None:
+                written(content, path)
+            if ended:
+                break
+            for update in told:
+                self._link.send(update)
+            if self._pause.is_set() and not asked:
+                asked = True
+                actor.pause.remote()
+        run, error = self._ray.get(future)
         if run is not None:
             run["identity"] = identity
             keep(run, spec, self._folder)
         for update in told if run is None else [*told, done(spec)]:
             self._link.send(update)
         return None if error is None else f"{spec.name}: {error}"
+
+    def _is_there(self, future: Any) -> bool:
+        """Whether a result is there, or is within _POLL seconds."""
+        return bool(self._ray.wait([future], timeout=_POLL)[0])
 
 
 def starter(ray: Any, folder: Path, pause: Pause) -> Start:
