@@ -38,6 +38,7 @@ from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.models.thinker import THINKER
 from pages import between
 from rewards_report import DIALS_MARKS, dials_summary
+from runs import Runs
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -284,21 +285,12 @@ def main() -> int:
         args.arms, args.seeds, args.folder = list(ARMS[3:]), 1, args.folder / "quick"
         args.train, args.pool, args.heldout, args.epochs, args.max_tokens = 12, 8, 4, 1, 128
     out = args.out or (None if args.quick else TARGET)
-    config = {key: getattr(args, key) for key in ("train", "pool", "heldout", "epochs", "batch", "lr", "max_tokens")}
-    for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds)):
-        for arm in args.arms:
-            path = args.folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}.json"
-            if path.exists():
-                continue
-            row = run(arm, seed, args)
-            results.write_text(json.dumps({"config": config, "run": row}) + "\n", path)
-            print(time.strftime("%H:%M"), json.dumps(row), file=sys.stderr, flush=True)
-    kept = [json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))]
-    runs = [each["run"] for each in kept if args.summary or each["config"] == config]
-    if not runs and out is not None and out.exists():
-        runs, config = (json.loads(out.read_text())[key] for key in ("runs", "config"))
-    runs.sort(key=lambda row: (ARMS.index(row["arm"]), row["seed"]))
-    content = {"config": config, "runs": runs, "versions": results.versions()}
+    names = ("train", "pool", "heldout", "epochs", "batch", "lr", "max_tokens")
+    runs = Runs(args.folder, {key: getattr(args, key) for key in names})
+    for arm, seed in runs.missing(args.arms, range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds))):
+        runs.keep(row := run(arm, seed, args))
+        print(time.strftime("%H:%M"), json.dumps(row), file=sys.stderr, flush=True)
+    content = {"config": runs.config, "runs": runs.with_those_of(out, ARMS), "versions": results.versions()}
     if out:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 import sys
 import tempfile
 import time
@@ -47,6 +46,7 @@ from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from pages import between
 from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
+from runs import Runs
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +57,7 @@ ARMS = (START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "l
 FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
 """Behind the question, for ``l1:at_most=true``."""
+SHARED = ("tokens", "steps", "prompts", "lr", "max_tokens", "train", "heldout")
 TARGETS, ASKS = (64, 320), 128
 """Numbers of tokens that training draws between, and that held-out problems are asked for."""
 
@@ -240,27 +241,16 @@ def main() -> int:
         args.rewards, args.seeds, args.folder = [START, "kimi"], 1, args.folder / "quick"
         args.tokens, args.steps, args.prompts, args.train, args.heldout, args.max_tokens = 1_500, 1, 2, 16, 8, 64
     out = args.out or (None if args.quick else TARGET)
-    shared = ("tokens", "steps", "prompts", "lr", "max_tokens", "train", "heldout")
-    config = {key: getattr(args, key) for key in shared}
+    runs = Runs(args.folder, {key: getattr(args, key) for key in SHARED}, "reward")
     seeds = range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds))
-    for seed in seeds:
-        for name in args.rewards:
-            path = args.folder / f"{re.sub('[^a-z0-9_]+', '-', name)}-{seed}.json"
-            if path.exists():
-                continue
-            row = run(name, seed, args)
-            results.write_text(json.dumps(results.to_json({"config": config, "run": row})) + "\n", path)
-            ask = row["asks"][0]
-            print(
-                time.strftime("%H:%M"), path.stem, f"{100 * ask['accuracy']:.1f} %, {ask['tokens']:.0f} tokens,",
-                row["used"], row["steps"], row["seconds"], file=sys.stderr, flush=True,
-            )  # fmt: skip
-    kept = [json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))]
-    old = json.loads(out.read_text()) if out and out.exists() else {"config": config, "runs": []}
-    new = [each["run"] for each in kept if each["config"] == (config if not args.summary else each["config"])]
-    rows = {(row["reward"], row["seed"]): row for row in [*old["runs"], *new]}
-    order = sorted(rows.values(), key=lambda row: (ARMS.index(row["reward"]), row["seed"]))
-    content = {"config": kept[0]["config"] if kept else old["config"], "runs": order}
+    for name, seed in runs.missing(args.rewards, seeds):
+        runs.keep(row := run(name, seed, args))
+        ask = row["asks"][0]
+        print(
+            time.strftime("%H:%M"), name, seed, f"{100 * ask['accuracy']:.1f} %, {ask['tokens']:.0f} tokens,",
+            row["used"], row["steps"], row["seconds"], file=sys.stderr, flush=True,
+        )  # fmt: skip
+    content: dict[str, Any] = {"config": runs.config, "runs": runs.with_those_of(out, ARMS)}
     content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
     if out:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)

@@ -42,6 +42,7 @@ from pages import between
 from rewards import CAP, FIRST_SEED, PROBLEMS, Ask, measured, overthinking
 from rewards import TARGET as OF_REWARDS
 from rewards_report import TRAAC_MARKS, banded, traac_summary
+from runs import Runs
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "traac.json"
@@ -189,26 +190,22 @@ def main() -> int:
         args.tokens, args.steps, args.train, args.heldout = 4_000, 2, 32, 16
     one_thread()
     out = args.out or (None if args.quick else TARGET)
-    config = {key: getattr(args, key) for key in ("tokens", "steps", "train", "heldout")}
+    runs = Runs(args.folder, {key: getattr(args, key) for key in ("tokens", "steps", "train", "heldout")})
     if not args.summary:
         args.model = REASONER if args.quick else overthinking(args.start)
-    for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds)):
-        for arm in args.arms:
-            path = args.folder / f"{arm.replace(' ', '-')}-{seed}.json"
-            if path.exists():
-                continue
-            row = run(arm, seed, args)
-            results.write_text(json.dumps({"config": config, "run": row}) + "\n", path)
-            print(
-                time.strftime("%H:%M"), path.stem, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",
-                len(row["compressed"]), f"{row['seconds']:.0f} s", file=sys.stderr, flush=True,
-            )  # fmt: skip
-    runs = [json.loads(path.read_text())["run"] for path in sorted(args.folder.glob("*.json"))]
-    if not runs and out is not None and out.exists():
-        runs = json.loads(out.read_text())["runs"]
-    runs.sort(key=lambda row: (ARMS.index(row["arm"]), row["seed"]))
+    for arm, seed in runs.missing(args.arms, range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds))):
+        runs.keep(row := run(arm, seed, args))
+        print(
+            time.strftime("%H:%M"), arm, seed, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",
+            len(row["compressed"]), f"{row['seconds']:.0f} s", file=sys.stderr, flush=True,
+        )  # fmt: skip
     known = json.loads(OF_REWARDS.read_text())["parts"]["main"]["runs"]  # easy or hard for the start of that table
-    content = {"config": config, "bands": banded(known), "runs": runs, "versions": results.versions()}
+    content = {
+        "config": runs.config,
+        "bands": banded(known),
+        "runs": runs.with_those_of(out, ARMS),
+        "versions": results.versions(),
+    }
     if out:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +35,7 @@ from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.models.thinker import THINKER
 from pages import between
 from rewards_thinker import add_training, measured, problems, trained
+from runs import Runs
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,33 +150,21 @@ def main() -> int:
         args.arms, args.seeds, args.folder = [START, FULL, "duet@50%"], 1, args.folder / "quick"
         args.steps, args.prompts, args.train, args.heldout, args.max_tokens = 1, 2, 16, 8, 48
     out = args.out or (None if args.quick else TARGET)
-    config = {key: getattr(args, key) for key in SHARED}
-    kept = {path: json.loads(path.read_text()) for path in sorted(args.folder.glob("*.json"))}
-    rows = {
-        (each["run"]["arm"], each["run"]["seed"]): each["run"] for each in kept.values() if each["config"] == config
-    }
-    for seed in range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds)):
-        for arm in args.arms:
-            if (arm, seed) in rows:
-                continue
-            if arm not in (START, FULL) and (FULL, seed) not in rows:
-                parser.error(f"{arm} is a share of the tokens of {FULL}: give {FULL} before it")
-            total = None if arm in (START, FULL) else int(rows[FULL, seed]["used"])
-            rows[arm, seed] = row = run(arm, seed, total, args)
-            path = args.folder / f"{re.sub('[@: ]', '-', arm.replace('%', ''))}-{seed}.json"
-            results.write_text(json.dumps(results.to_json({"config": config, "run": row})) + "\n", path)
-            print(
-                time.strftime("%H:%M"), arm, seed, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",
-                row["used"], row["steps"], row["rollouts"], row["seconds"], file=sys.stderr, flush=True,
-            )  # fmt: skip
-    if args.summary and out and out.exists():
-        old = json.loads(out.read_text())
-        config, rows = old["config"], {(row["arm"], row["seed"]): row for row in old["runs"]} | rows
-    known = {arm: place for place, arm in enumerate(ARMS)}
-    order = sorted(rows.values(), key=lambda row: (known.get(row["arm"], len(known)), row["arm"], row["seed"]))
+    runs = Runs(args.folder, {key: getattr(args, key) for key in SHARED})
+    seeds = range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds))
+    for arm, seed in runs.missing(args.arms, seeds):
+        if arm not in (START, FULL) and (FULL, seed) not in runs.rows:
+            parser.error(f"{arm} is a share of the tokens of {FULL}: give {FULL} before it")
+        total = None if arm in (START, FULL) else int(runs.rows[FULL, seed]["used"])
+        runs.keep(row := run(arm, seed, total, args))
+        print(
+            time.strftime("%H:%M"), arm, seed, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",
+            row["used"], row["steps"], row["rollouts"], row["seconds"], file=sys.stderr, flush=True,
+        )  # fmt: skip
+    order = runs.with_those_of(out, ARMS)
     table = summary(order)
     if out:
-        content = {"config": config, "runs": order}
+        content = {"config": runs.config, "runs": order}
         content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:

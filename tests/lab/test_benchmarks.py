@@ -29,6 +29,34 @@ def test_make_bench_passes_options_that_the_scripts_have():
         assert set(re.findall(r"--[\w-]+", rest)) <= set(known), script
 
 
+def test_runs_of_a_benchmark_go_on_and_are_those_of_its_settings(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from runs import Runs
+
+    def row(arm, seed, accuracy):
+        return {"arm": arm, "seed": seed, "accuracy": accuracy}
+
+    first, second = Runs(tmp_path / "runs", {"steps": 2}), Runs(tmp_path / "runs", {"steps": 2})
+    jobs = first.missing(["a b@50%", "c"], range(2))
+    assert next(jobs) == ("a b@50%", 0)
+    first.keep(row("a b@50%", 0, 0.5))
+    second.keep(row("c", 0, 0.25))  # another process, meanwhile
+    assert list(jobs) == [("a b@50%", 1), ("c", 1)]
+    again = Runs(tmp_path / "runs", {"steps": 2})
+    assert again.rows == {("a b@50%", 0): row("a b@50%", 0, 0.5), ("c", 0): row("c", 0, 0.25)}
+
+    out = tmp_path / "out.json"
+    out.write_text(json.dumps({"config": {"steps": 2}, "runs": [row("c", 0, 0.0), row("z", 0, 1.0)]}))
+    assert again.with_those_of(out, ["c"]) == [row("c", 0, 0.25), row("a b@50%", 0, 0.5), row("z", 0, 1.0)]
+    out.write_text(json.dumps({"config": {"steps": 3}, "runs": [row("z", 0, 1.0)]}))
+    assert len(again.with_those_of(out, [])) == 2
+
+    other = Runs(tmp_path / "runs", {"steps": 3})
+    assert not other.rows
+    with pytest.raises(SystemExit, match="of other settings"):
+        next(other.missing(["c"], range(1)))
+
+
 @pytest.mark.slow
 def test_the_allocation_benchmark_runs_quickly(tmp_path):
     out = tmp_path / "allocate.json"
