@@ -10,7 +10,7 @@ from budgeteer.rl.recipes._duet import duet
 from budgeteer.rl.replay import recent
 
 
-def prompt_selection(*, probe: bool = False, replay: int = 0) -> Recipe:
+def prompt_selection(*, probe: bool = False, replay: int = 0, thinned: bool = True) -> Recipe:
     """Choose the prompts: of three times as many candidates, those predicted to be solved or hopeless get no rollout.
 
     This is a method of this project and not of DUET, whose stopping rule, loss and memory it uses: the allocator is
@@ -20,8 +20,9 @@ def prompt_selection(*, probe: bool = False, replay: int = 0) -> Recipe:
         probe: small groups first, then more rollouts where these were mixed or may become so
             (:func:`budgeteer.allocate.probing`).
         replay: steps after its own in which a mixed group is learnt from again; 0 = none.
+        thinned: as :func:`duet`'s.
     """
-    recipe = replace(duet(), name="prompt-selection", allocator=selective(), oversample=3)
+    recipe = replace(duet(thinned=thinned), name="prompt-selection", allocator=selective(), oversample=3)
     if probe:
         recipe = replace(recipe, allocator=probing(), rounds=2)
     return replace(recipe, replay=recent(replay)) if replay else recipe
