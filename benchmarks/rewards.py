@@ -141,7 +141,7 @@ class Part:
 
 
 PARTS = {
-    "main": Part((START, NONE, *registered(), "traac" + COMPRESSED), 48_000, 12, "Every reward"),
+    "main": Part((START, NONE, *registered(), "traac" + COMPRESSED), 48_000, 12, "Rewards"),
     "effort": Part(
         (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
     ),

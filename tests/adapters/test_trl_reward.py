@@ -26,14 +26,32 @@ from budgeteer.rl.control import Control  # noqa: E402
 from budgeteer.rl.logprobs import entropies  # noqa: E402
 from budgeteer.rl.recipe import ENTROPY  # noqa: E402
 from budgeteer.verify.sandbox import Sandbox  # noqa: E402
-from helpers.trl_tiny import DATA, config, tiny, trained  # noqa: E402
+from helpers.trl_tiny import DATA, config, scripted, tiny, trained  # noqa: E402
 
-LABELLED = DATA.map(lambda row: {"effort": 0.25 * (1 + row["n"]), "needs_thinking": row["n"] % 2, "n": row["n"]})
+GIVEN = ("effort", "needs_thinking", "target")
+LABELLED = DATA.map(
+    lambda row: {"effort": 0.25 * (1 + row["n"]), "needs_thinking": row["n"] % 2, "target": 4.0 + row["n"]}
+)
+TEXTS = [
+    "<think>\nso 3\n</think>\n\n\\boxed{3}",
+    "<think>\nWait, check: but 4\n\nHmm, 5\n</think>\n\n\\boxed{4}",
+    "<think>\n1\n</think>\n\nwait, actually \\boxed{5}",
+    "\\boxed{7}",
+    "[Easy]<think>\n2+2\n</think>\n\n\\boxed{4}",
+    "[Hard]<think>\nfirst 2\n\nthen 3\n</think>\n\n4",
+    "<think>\n" + "1 2 3 4 5 6 7 8 9 " * 6,
+]
+"""What the rollouts say: with and without thinking, tags, hesitation, a leak, a complete answer, and an end."""
 NAMES = sorted(
     name
     for name, method in registry.of("reward").items()
     if method.path.startswith("budgeteer.") and ENTROPY not in registry.part_of("reward", name).needs
 )
+
+
+CAP, END = 40, 1017
+PLAIN = ("router-r1",)
+"""Rewards that are the score alone where nobody gives the columns that they read."""
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +60,23 @@ def folder(tmp_path_factory) -> Path:
     return tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def even(completion_ids, **columns):
-    """A score in {0, 1/2, 1} of the first token; nothing for every seventh."""
-    return [None if ids[0] % 7 == 0 else ids[0] % 3 / 2 for ids in completion_ids]
+def even(completion_ids, n, **columns):
+    """A score in {0, 1/2, 1} of the rollout and its prompt; nothing for every seventh."""
+    said = [sum(ids) + a for ids, a in zip(completion_ids, n, strict=True)]
+    return [None if total % 7 == 0 else total % 3 / 2 for total in said]
+
+
+def always(completion_ids, **columns):
+    return [1.0] * len(completion_ids)
 
 
 @pytest.fixture(scope="module")
 def steps(folder, tmp_path_factory):
     """Rollouts of two steps of our trainer for TRL, with the texts of their prompts."""
     out = tmp_path_factory.mktemp("steps")
-    seen = []
+    seen, tokenizer = [], transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model.generation_config.eos_token_id = END
     learn = Control.learn
 
     def spy(self, rollouts, view, lost=0):
@@ -60,11 +85,16 @@ def steps(folder, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Control, "learn", spy)
+        patch.setattr(
+            transformers.LlamaForCausalLM, "generate", lambda model, **given: scripted(TEXTS, tokenizer, END, **given)
+        )
+        size = {"per_device_train_batch_size": 16, "num_generations": 8, "max_completion_length": CAP}
         trained(
-            folder, config(out, max_steps=2), recipe="grpo:reward=arlcp+laser", close="",
-            train_dataset=LABELLED, reward_funcs=[even],
+            model, config(out, max_steps=2, **size), recipe="grpo:reward=arlcp+laser", close="</think>",
+            train_dataset=LABELLED, reward_funcs=[even], processing_class=tokenizer,
         )  # fmt: skip
     assert len(seen) == 2
+    assert {len(set(rollouts.closed.tolist())) > 2 for rollouts in seen} == {True}
     return seen
 
 
@@ -72,24 +102,25 @@ def steps(folder, tmp_path_factory):
 def test_the_numbers_are_those_of_our_trainer(folder, steps, name) -> None:
     """The same rollouts, through ``Control``'s columns and through TRL's arguments, over two steps of the state."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ends = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
-    function = reward(name, max_tokens=12, tokenizer=tokenizer, right=even, close="", ends=ends)
-    own, state = registry.part_of("reward", name), None
+    function = reward(name, max_tokens=CAP, tokenizer=tokenizer, right=even, close="</think>", ends=[END])
+    own, state, varied = registry.part_of("reward", name), None, 0.0
     for rollouts in steps:
         scored = rollouts.take(~np.isnan(rollouts.verified))
         at = np.array([int(key) for key in scored.keys])[scored.group]
-        prompts = {field: np.array(LABELLED[field])[at] for field in ("effort", "needs_thinking")}
+        prompts = {field: np.array(LABELLED[field])[at] for field in GIVEN}
         columns = scored.columns(own.needs, prompts)
         state = own.init() if state is None else state
         want = own.score(state, columns)
         state = own.observe(state, columns)
         every = np.array([int(key) for key in rollouts.keys])[rollouts.group]
-        rows = {field: [LABELLED[field][i] for i in every.tolist()] for field in ("prompt", "effort", "needs_thinking")}
+        rows = {field: [LABELLED[field][i] for i in every.tolist()] for field in ("prompt", "n", *GIVEN)}
         ids = [row[:n].tolist() for row, n in zip(rollouts.tokens, rollouts.length, strict=True)]
         texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
         got = function(prompts=rows.pop("prompt"), completions=texts, completion_ids=ids, **rows)
         assert [value is None for value in got] == np.isnan(rollouts.verified).tolist()
         np.testing.assert_allclose([value for value in got if value is not None], want, atol=1e-12)
+        varied = max(varied, np.abs(want - scored.verified).std())
+    assert varied > 0 or name in PLAIN, "this reward was the score alone, plus a constant: nothing was compared"
 
 
 def test_rewards_of_entropies_are_those_of_our_trainer(folder, tmp_path) -> None:
@@ -147,7 +178,7 @@ def test_a_monitor_has_its_rollouts_beside_those_that_trl_sees(folder, tmp_path)
         patch.setattr(Control, "learn", lambda self, *given: (learnt.append(given[0]), learn(self, *given))[1])
         made = trained(
             folder, config(tmp_path, max_steps=2), recipe="grpo:reward=laser:monitor=3", close="",
-            reward_funcs=[even],
+            reward_funcs=[always],
         )  # fmt: skip
     ((rollouts, lost),) = watched  # 20 steps lie between two of them
     assert rollouts.counts.tolist() == [8, 8, 8]

@@ -127,7 +127,8 @@ def test_every_registered_reward_is_an_arm_that_makes_a_recipe(script):
     from budgeteer.core import registry
 
     names = set(script.PARTS["main"].names)
-    assert set(registry.of("reward")) <= names
+    measured = {run["reward"] for run in json.loads(script.TARGET.read_text())["parts"]["main"]["runs"]}
+    assert names - measured == set(registry.of("reward")) - measured == {"router-r1"}  # which needs models to call
     for name in {name for part in script.PARTS.values() for name in part.names}:
         recipe = script.recipe_of(name, stop=True)
         assert (recipe.reward is None) == (name in ("none", "start"))

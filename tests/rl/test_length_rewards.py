@@ -213,6 +213,9 @@ def test_rows_that_go_on_from_a_compressed_trace_do_not_make_a_prompt_easier() -
 
 def test_a_sum_has_the_numbers_the_states_and_the_names_of_its_parts() -> None:
     rows = rows_of([1, 0, 1], [10, 90, 40], answered=[10, 90, 40], looping=[0] * 3, branched=[0] * 3)
+    gated = registry.part_of("reward", 'right-only:inner="kimi+0.5*laser" + overlong')  # quoted, a + is no part's
+    assert gated.needs == ("answered", "looping")
+    assert set(gated.terms(gated.init(), rows)) == {"right-only", "overlong"}
     both = from_text("laser:bonus=0.3 + 0.5*traac")
     laser, second = registry.part_of("reward", "laser:bonus=0.3"), traac()
     state = both.init()

@@ -136,6 +136,13 @@ def test_the_targets_of_laser_follow_the_lengths_of_each_band() -> None:
     assert state.target.tolist() == other.target.tolist() == [0.9, 0.4375, 0.8]  # bands without rollouts keep theirs
 
 
+def test_a_band_that_is_short_has_the_least_target_where_another_one_is_long() -> None:
+    """As in LASER's code, which looks for a target below the longest rollout of the whole batch."""
+    method = laser(every=1, lower=0.25, group=8)
+    rows = rows_of([1, 1, 0, 0], [10, 20, 100, 90], group=[0, 0, 1, 1])
+    assert method.observe(method.init(), rows).target.tolist() == [0.25, 1.0, 1.0]
+
+
 def test_the_monitor_of_laser_sets_its_targets_and_training_rollouts_do_not() -> None:
     method = laser(every=3, lower=0.25, monitor=7)
     own = method.monitor
@@ -310,7 +317,7 @@ def played(control: Control, steps: int) -> list[list[float]]:
 @pytest.mark.parametrize("name", sorted(registry.of("reward")))
 def test_a_run_with_any_reward_is_resumed_to_the_same_run(name) -> None:
     def fresh() -> Control:
-        columns = {"effort": [0.5 + i / 10 for i in range(6)], "needs_thinking": [0, 1] * 3}
+        columns = {"effort": [0.5 + i / 10 for i in range(6)], "needs_thinking": [0, 1] * 3, "target": [8, 12] * 3}
         return run_of(name, budget=500, offers=[ENTROPY, TEXT], columns=columns)
 
     straight, first, second = fresh(), fresh(), fresh()
@@ -404,6 +411,11 @@ def test_columns_of_a_file_are_those_of_its_problems() -> None:
     assert columns_of(recipe, items({}, {})) == {}  # the trainer refuses the recipe
     with pytest.raises(InvalidInput, match="reads 'effort', and the entry of problem 'q1' lacks it; give it for all"):
         columns_of(recipe, items({"effort": 0.5}, {}))
+    # lengths of a reference are taken where the file has them, and are the prompt's own rollouts' else
+    recipe = recipes.get("grpo:reward=o1-pruner")
+    reference = {"reference_length": 20, "reference_rate": 0.5}
+    assert columns_of(recipe, items(reference, reference)) == {key: [value] * 2 for key, value in reference.items()}
+    assert columns_of(recipe, items({}, {})) == {}
     # what the model wrote is never the file's field of that name, nor is what is computed from it
     assert columns_of(recipes.get("grpo:reward=arlcp"), items({"text": "?", "reflections": 9, "length": 3})) == {}
 

@@ -193,11 +193,14 @@ def test_lr_and_temperature_follow_the_recipe() -> None:
 
 
 def test_the_triangle_by_hand() -> None:
-    needs = triangular().needs
     rollouts = rows_of([[1] * 10, [1] * 40, [1] * 30], [1, 0, 1], cap=40)
-    assert triangular(1.0).score((), rollouts.columns(needs)).tolist() == [1.5, 0.0, 1.5]  # around half of the cap
+    half = triangular(1.0, share=0.5)
+    assert half.score((), rollouts.columns(half.needs)).tolist() == [1.5, 0.0, 1.5]
     asked = replace(rollouts, more={"target": A([10.0, 30.0, 15.0])})
+    needs = triangular(1.0).needs
     assert triangular(1.0).score((), asked.columns(needs)).tolist() == pytest.approx([2.0, 2 / 3, 1.0])
+    with pytest.raises(InvalidInput, match=r"column 'target' of rollouts .* nobody gave it; use a variant"):
+        rollouts.columns(needs)
 
 
 # -- carry ------------------------------------------------------------------------------------------------------------

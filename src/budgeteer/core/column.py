@@ -54,6 +54,7 @@ class Column:
         unknown: an entry may be NaN (null in files), for not known.
         text: entries are texts. Of rollouts only, like what follows.
         per_token: [n, t], an entry a token; what stands behind the end of a row does not count.
+        of_problem: the entry of a problem may hold it, and then it is not computed; without ``make`` it may anyway.
         needs: columns that ``make`` reads, declared before this one.
         make: ``(rows) -> values``, for a column that is computed from others where nobody gives it; ``rows`` has the
             columns that are always there and those of ``needs``.
@@ -68,6 +69,7 @@ class Column:
     unknown: bool = False
     text: bool = False
     per_token: bool = False
+    of_problem: bool = False
     needs: tuple[str, ...] = ()
     make: Callable[[Any], Any] | None = field(default=None, compare=False)
 
@@ -288,9 +290,9 @@ for _column in (
     ),
     Column(
         "target",
-        "tokens that the row was asked to have; half of its cap where nobody asked",
-        "use a variant that says it in the prompt, such as falling-budget",
-        make=lambda rows: rows.max_tokens / 2,
+        "tokens that the row was asked to have",
+        "use a variant that says it in the prompt (variant=falling-budget), or put it into the entry of every problem "
+        "(a field target in each row of the file that --task names), and say it in the prompt",
     ),
     Column(
         "entropy",

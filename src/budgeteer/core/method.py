@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from budgeteer.core.spec import blanked
+
 PARTS: dict[str, str] = {
     "allocator": "splits a budget over items that compete for it",
     "online": "decides on each request of a stream before it sees the next",
@@ -217,4 +219,4 @@ def is_sum(part: str, text: str) -> bool:
     >>> is_sum("reward", "laser+pear"), is_sum("reward", "laser:bonus=1e+1"), is_sum("steer", "answered+truncate")
     (True, False, False)
     """
-    return part in SUMS and _SUM.search(text) is not None
+    return part in SUMS and _SUM.search(blanked(text)) is not None

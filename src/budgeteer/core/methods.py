@@ -756,7 +756,7 @@ METHODS: tuple[Method, ...] = (
     Method("joules", "meter", "budgeteer.core.meter:joules", "energy", _paper("EnergyToToken")),
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
-    Method("triangular", "reward", _RW("triangular"), "a bonus for half of the cap as the length", THINK_SHORT),
+    Method("triangular", "reward", _RW("triangular"), "a bonus for the length that was asked for", THINK_SHORT),
     Method("laser", "reward", _RW("laser"), "a bonus within a target length that follows difficulty", LASER),
     Method("arlcp", "reward", _RW("arlcp"), "less for reflection words and length among right rows", ARLCP),
     Method("adactrl", "reward", _RW("adactrl"), "a tag of difficulty that the model writes, and its length", ADACTRL),

@@ -22,6 +22,18 @@ _OPTION = re.compile(r"\s*([^\W\d]\w*)\s*=")
 _WORDS = {"true": True, "false": False, "none": None}
 
 
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def blanked(text: str) -> str:
+    """The text with a dot for each sign of what is quoted, to look for signs outside of that.
+
+    >>> blanked('a:b="c+d"+e')
+    'a:b=.....+e'
+    """
+    return _QUOTED.sub(lambda found: "." * len(found[0]), text)
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A name with its options.

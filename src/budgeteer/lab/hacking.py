@@ -165,6 +165,7 @@ def columns_of(made: Sequence[Made], needs: Iterable[str]) -> Columns:
         "entropy": entropy,
         "text": [row.tag + " ".join(said) for row, said in zip(made, words, strict=True)],
         "effort": np.full(n, 0.5),
+        "target": np.full(n, CAP / 2),
         "needs_thinking": np.ones(n, np.int64),
     }
     rows = Columns([row.right * 1.0 for row in made], length, [0] * n, [CAP] * n, [ENDED] * n)

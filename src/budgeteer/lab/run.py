@@ -183,13 +183,15 @@ def recipe_of(spec: RunSpec) -> Recipe:
 
 def columns_of(recipe: Recipe, items: Sequence[Item]) -> dict[str, list[Any]]:
     """The columns that the recipe's reward reads and that the entries of the problems hold, one value a problem.
-    What the sampler, the trainer or a variant gives, or is computed from it, is not looked for there.
+    What the sampler, the trainer or a variant gives, or is computed from it, is not looked for there, but for columns
+    that say so.
 
     Raises:
         InvalidInput: some problems have the field and others lack it.
     """
     held, known = {}, {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT, *(recipe.variant.gives if recipe.variant else ())}
-    for name in (column.name for column in recipe.columns() if column.make is None and column.name not in known):
+    read = [column for column in recipe.columns() if column.make is None or column.of_problem]
+    for name in (column.name for column in read if column.name not in known):
         without = [item.key for item in items if name not in item.entry]
         if len(without) == len(items):
             continue

@@ -127,6 +127,10 @@ def self_braking(
     answer, or what stands behind its last equals sign: solutions that state it in other words are missed, and an
     intermediate result that happens to be the answer counts. Accuracy falls by 1 to 3 points in the paper's tables.
 
+    This is how the text tells it. The paper's code differs in three things: it learns the first step from the threshold
+    on, keeps and masks the one that passes ``threshold + 0.05`` as well, and brakes a trace, too, that ends between the
+    two; and it counts markers behind the first solution only.
+
     When it helps: long traces that check their answer again and again. When not: traces that are right at their end.
 
     Args:

@@ -24,7 +24,7 @@ def hbpo_advantage(rollouts: Rollouts, view: View) -> F64:
     ``variant=split-budgets``; where nobody gives a target, it is half of the cap. The paper's code adds the second part
     twice.
     """
-    rows = rollouts.columns(("sampled", "target"))
+    rows = rollouts.columns(("sampled", "target"), {"target": rollouts.cap / 2})
     pairs = np.stack([rollouts.group, rows.column("target", "hbpo")], axis=1)
     _, part = np.unique(pairs, axis=0, return_inverse=True)
     part = part.reshape(-1)

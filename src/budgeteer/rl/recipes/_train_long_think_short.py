@@ -18,7 +18,7 @@ def train_long_think_short(asked: bool = False) -> Recipe:
         asked: say the target in the prompt, as the paper does. If not, the cap of a rollout falls, to twice the target:
             that saves tokens for certain, and suits models that follow no such words, such as the embedded reasoner.
     """
-    made = replace(grpo(), name="train-long-think-short", reward=triangular())
+    made = replace(grpo(), name="train-long-think-short")
     if asked:
-        return replace(made, variant=falling_budget())
-    return replace(made, schedules=Schedules(max_tokens=staircase()))
+        return replace(made, variant=falling_budget(), reward=triangular())
+    return replace(made, schedules=Schedules(max_tokens=staircase()), reward=triangular(share=0.5))

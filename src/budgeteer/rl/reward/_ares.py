@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.reward.kit import HARD, MEDIUM, band, pass_rate, sigmoid
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 SLACK, BEND, SOFT, CAP, GAIN = (
     np.array(row) for row in ((0.15, 0.25, 0.35), (2.0, 3.0, 4.0), (2.0, 2.5, 3.0), (1.0, 1.0, 1.2), (0.6, 0.8, 1.0))
@@ -86,7 +86,7 @@ def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9) -> Reward:
         own = np.array([count[level == d].mean() if np.any(level == d) else np.nan for d in range(3)], np.float64)
         return np.where(np.isnan(state.target), own, state.target), own
 
-    def score(state: Hesitations, rows: Columns) -> F64:
+    def terms(state: Hesitations, rows: Columns) -> dict[str, F64]:
         level, good = band(pass_rate(rows)), right(rows.correct)
         _, count = counted(state, rows)
         target = targets(state, level, count)[0][level]
@@ -102,7 +102,7 @@ def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9) -> Reward:
         more = (level == HARD) & (over >= -slack)
         of_right = np.where(more, sigmoid((over + slack) / SOFT[level]) * cap, -np.minimum(cap, lost(beyond)))
         of_wrong = np.tanh(np.maximum(over - slack, 0.0) / (2 * SOFT[level])) * cap * GAIN[level]
-        return np.asarray(rows.correct + np.where(good, of_right, of_wrong), np.float64)
+        return {"correct": rows.correct, "hesitations": np.where(good, of_right, of_wrong)}
 
     def observe(state: Hesitations, rows: Columns) -> Hesitations:
         if not len(rows):
@@ -114,7 +114,7 @@ def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9) -> Reward:
         threshold = 0.99 * threshold + 0.01 * _threshold(rows)
         return Hesitations(threshold, moved, np.clip(state.strength + change, 0.0, 2.0))
 
-    return Reward(score, lambda: Hesitations(np.nan, np.full(3, np.nan), np.full(3, strength)), observe, ("entropy",))
+    return of_terms(terms, lambda: Hesitations(np.nan, np.full(3, np.nan), np.full(3, strength)), observe, ("entropy",))
 
 
 def _known(rows: Columns) -> tuple[F64, NDArray[np.bool_]]:

@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.rl.reward.kit import share_of_cap, weights
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
 def l1(slope: float = 1.2, *, at_most: bool = False, slack: float = 0.5) -> Reward:
@@ -18,8 +18,8 @@ def l1(slope: float = 1.2, *, at_most: bool = False, slack: float = 0.5) -> Rewa
     long, and more the further a right answer stays below.
 
     Exact teaches to follow a number, and pays wrong answers of the asked length, too; ``at_most`` pays nothing for
-    wrong ones. The target is what the row was asked for (``variant=drawn-budget``), or else half of its cap. The paper
-    has 0.0003 a token, which is 1.2 at a cap of 4,000.
+    wrong ones. The target is what the row was asked for (``variant=drawn-budget``). The paper has 0.0003 a token,
+    which is 1.2 at a cap of 4,000.
 
     Args:
         slope: lost for a distance of the whole cap, 0 or more.
@@ -36,11 +36,13 @@ def l1(slope: float = 1.2, *, at_most: bool = False, slack: float = 0.5) -> Rewa
     if not (weights(slope) and 0 <= slack <= 1):
         raise InvalidInput(f"l1(slope={slope}, slack={slack}); give a slope of 0 or more, and a slack from 0 to 1")
 
-    def score(state: object, rows: Columns) -> F64:
-        below = share_of_cap(rows.column("target", "l1") - rows.length, rows)
-        good = right(rows.correct) * 1.0
-        if at_most:
-            return np.asarray(good * np.clip(slope * below + slack, 0.0, 1.0), np.float64)
-        return np.asarray(good - slope * np.abs(below), np.float64)
+    def below(rows: Columns) -> F64:
+        return share_of_cap(rows.column("target", "l1") - rows.length, rows)
 
-    return Reward(score, needs=("target",))
+    def within(state: object, rows: Columns) -> F64:
+        return np.asarray(right(rows.correct) * np.clip(slope * below(rows) + slack, 0.0, 1.0), np.float64)
+
+    def exact(state: object, rows: Columns) -> dict[str, F64]:
+        return {"correct": right(rows.correct).astype(np.float64), "length": -slope * np.abs(below(rows))}
+
+    return Reward(within, needs=("target",)) if at_most else of_terms(exact, needs=("target",))

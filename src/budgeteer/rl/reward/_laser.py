@@ -10,7 +10,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.rl.reward.counted import LOOPING
 from budgeteer.rl.reward.kit import band, pass_rate, weights
-from budgeteer.rl.reward.protocol import Columns, Monitor, Reward
+from budgeteer.rl.reward.protocol import Columns, Monitor, Reward, of_terms
 
 GRID = 16
 """Candidates of a target: multiples of a sixteenth of the cap, as 1,024 of 16,384 tokens are."""
@@ -49,7 +49,7 @@ def laser(
     The score is 1 for a right row, -0.5 for a wrong one, -1 for a row whose answer was never complete, right or not.
     Prompts are easy from a pass rate of 2/3 in their own group on, medium from 1/3 on, else hard. A band's target is
     the smallest multiple of cap / 16, from ``lower`` on, with ``floor(P * C) >= 1``, where P is the share of the band's
-    rollouts that are not longer and C = floor(2 group / 3), floor(group / 3), 1; else their longest length. With
+    rollouts that are not longer and C = floor(2 group / 3), floor(group / 3), 1; else the longest of all bands. With
     ``explore`` (LASER-DE) wrong rows that are longer than the target and do not repeat themselves get the bonus, too.
 
     The paper measures P on ``group`` rollouts of each of 500 training prompts, before the first step and every 20 steps
@@ -92,7 +92,7 @@ def laser(
     def init() -> Targets:
         return fresh(0, np.full(3, 1.0 if target is None else target))
 
-    def score(state: Targets, rows: Columns) -> F64:
+    def terms(state: Targets, rows: Columns) -> dict[str, F64]:
         good = right(rows.correct)
         short = rows.length <= state.target[band(pass_rate(rows))] * rows.max_tokens
         unanswered = rows.column("answered", "laser") < 0
@@ -100,7 +100,7 @@ def laser(
         earned = good & short
         if explores:
             earned |= ~good & ~short & (rows.column(LOOPING, "laser") == 0)
-        return np.asarray(plain + bonus * (earned & ~unanswered), np.float64)
+        return {"correct": plain, "length": np.asarray(bonus * (earned & ~unanswered), np.float64)}
 
     def observe(state: Targets, rows: Columns) -> Targets:
         if target is not None or not len(rows):
@@ -128,12 +128,13 @@ def laser(
     def changed(state: Targets, step: int) -> Targets:
         """The targets that follow from what was counted."""
         covered = np.floor(state.within / np.maximum(state.count, 1)[:, None] * least[:, None] + 1e-9) >= 1
-        fits = covered & (candidates >= lower - 1e-9) & (candidates < state.longest[:, None])
-        chosen = np.where(fits.any(axis=1), candidates[fits.argmax(axis=1)], state.longest)
+        longest = state.longest.max()
+        fits = covered & (candidates >= lower - 1e-9) & (candidates < longest)
+        chosen = np.where(fits.any(axis=1), candidates[fits.argmax(axis=1)], longest)
         return fresh(step, np.where(state.count > 0, chosen, state.target))
 
     own = Monitor(monitor, group, every, watch) if monitor else None
-    return Reward(score, init, observe, ("answered", LOOPING) if explores else ("answered",), monitor=own)
+    return of_terms(terms, init, observe, ("answered", LOOPING) if explores else ("answered",), own)
 
 
 def fresh(step: int, target: F64) -> Targets:

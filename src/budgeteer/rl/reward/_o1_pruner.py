@@ -16,12 +16,21 @@ REFERENCE_LENGTH = declare(
         "reference_length",
         "mean tokens of the reference model's rollouts of the prompt",
         _GIVE,
+        of_problem=True,
         make=lambda rows: group_mean(rows.length, rows.group),
     ),
     "rollouts",
 )
 REFERENCE_RATE = declare(
-    Column("reference_rate", "share of them that is right", _GIVE, most=1.0, needs=("correct",), make=pass_rate),
+    Column(
+        "reference_rate",
+        "share of them that is right",
+        _GIVE,
+        most=1.0,
+        of_problem=True,
+        needs=("correct",),
+        make=pass_rate,
+    ),
     "rollouts",
 )
 

@@ -19,7 +19,8 @@ def right_only(inner: str = "kimi") -> Reward:
     ``inner`` pays wrong rows on purpose as well (exploration of LASER-DE, length of the cosine).
 
     Args:
-        inner: name of a reward with its options.
+        inner: name of a reward with its options, or a sum of several in quotes:
+            ``right-only:inner="kimi+0.5*laser"``.
 
     Raises:
         UnknownName: no such reward, or it has no such option.

@@ -124,16 +124,25 @@ DELIBERATE = declare(
 
 
 def looping(tokens: list[int]) -> bool:
-    """Whether a text repeats itself: some n-gram comes several times, two of them nearer than a third of the text.
+    """Whether a text repeats itself: some n-gram comes several times, two of them nearer than a third of the text; or a
+    sequence of 2n tokens comes twice, however far apart.
 
-    As in the paper's code, n-grams are of 2 tokens below 30, of 3 below 100, else of 4, and several is 2 times below
-    200 tokens, else 3. Unlike there, n-grams of one token over and over count.
+    As in LASER's code, n is 2 below 30 tokens, 3 below 100, else 4, several is 2 times below 200 tokens, else 3, and a
+    text of 8 tokens or fewer does not. Unlike there, n-grams of one token over and over count.
 
     >>> looping([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), looping([1, 2, 1, 2, 3, 4, 5, 6, 7, 8])
     (False, True)
+    >>> eight = list(range(8))
+    >>> looping([*eight, *range(100, 250), *eight]), looping([*eight[:7], *range(100, 250), *eight[:7]])
+    (True, False)
     """
     length = len(tokens)
+    if length <= 8:
+        return False
     size = 2 if length < 30 else 3 if length < 100 else 4
+    longer = [tuple(tokens[at : at + 2 * size]) for at in range(length - 2 * size + 1)]
+    if len(set(longer)) < len(longer):
+        return True
     seen: dict[tuple[int, ...], list[int]] = {}
     for at in range(length - size + 1):
         places = seen.setdefault(tuple(tokens[at : at + size]), [])

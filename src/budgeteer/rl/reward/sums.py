@@ -12,6 +12,7 @@ import numpy as np
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
+from budgeteer.core.spec import blanked
 from budgeteer.rl.reward.protocol import Columns, Monitor, Reward, of_terms
 
 __all__ = ["summed"]
@@ -87,7 +88,11 @@ def from_text(text: str) -> Reward:
     """
     parts: dict[str, Reward] = {}
     weights: dict[str, float] = {}
-    for piece in _PLUS.split(text.strip()):
+    text, at, pieces = text.strip(), 0, list[str]()
+    for plus in _PLUS.finditer(blanked(text)):
+        pieces.append(text[at : plus.start()])
+        at = plus.end()
+    for piece in (*pieces, text[at:]):
         weighed = _WEIGHT.match(piece)
         named = piece[weighed.end() :] if weighed else piece
         name = named.partition(":")[0].strip()
