@@ -261,6 +261,21 @@ def test_what_cannot_be_had_is_refused_when_the_function_is_made() -> None:
         labels(prompts=["a"], completions=["b"], completion_ids=[[1]])
 
 
+def test_what_it_is_given_is_refused_in_one_sentence() -> None:
+    said = {"prompts": ["a"] * 2, "completions": ["1", "2"], "completion_ids": [[1], [2]]}
+    with pytest.raises(InvalidInput, match="column 'answer' has 1 reference answers for 2 completions"):
+        reward("kimi", max_tokens=9)(**said, answer=["1"])
+    with pytest.raises(InvalidInput, match="'right of kimi' returned 1 values for 2 completions"):
+        reward("kimi", max_tokens=9, right=lambda **given: [1.0])(**said)
+    with pytest.raises(InvalidInput, match=r"'right of kimi' returned .* return a list with a number, or None"):
+        reward("kimi", max_tokens=9, right=lambda **given: ["yes", "no"])(**said)
+    with pytest.raises(InvalidInput, match=r"reads the column 'target' of rollouts .* nobody gave it"):
+        reward("l1", max_tokens=9)(**said, answer=["1", "2"])
+    assert reward("l1", max_tokens=9)(**said, answer=["1", "2"], target=[1, 4]) == pytest.approx([1, 1 - 1.2 / 3])
+    with pytest.raises(InvalidInput, match="max_tokens='64'; give max_completion_length"):
+        reward("kimi", max_tokens="64")
+
+
 def test_data_sets_become_columns() -> None:
     data = Dataset.from_list([{"prompt": "a", "answer": "4", "effort": 0.25}])
     function = reward("thinkdial:leak=0", max_tokens=99)

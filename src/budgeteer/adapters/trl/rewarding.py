@@ -13,6 +13,7 @@ from accelerate import PartialState
 from budgeteer import verify
 from budgeteer.adapters.trl.refusals import refuse_texts
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling
+from budgeteer.adapters.trl.scores import require_scores
 from budgeteer.core import registry
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import with_sources
@@ -97,6 +98,7 @@ class RewardFunction:
                 f'share them; use BudgetedGRPOTrainer(recipe="grpo:reward={self.__name__}"), which gathers them'
             )
         given = self._right(prompts=prompts, completions=completions, completion_ids=completion_ids, **more)
+        given = require_scores(given, f"right of {self.__name__}", len(completion_ids))
         correct = np.array([np.nan if value is None else value for value in given], np.float64)
         known = np.flatnonzero(~np.isnan(correct))
         rows = self._columns(
@@ -182,8 +184,8 @@ def reward(
         name: of a registered reward with its options, or a sum such as ``"laser+0.5*overlong"``.
         max_tokens: ``max_completion_length`` of the trainer.
         tokenizer: of the model, for rewards that read where thinking and answer end.
-        right: reward function of TRL, in [0, 1]; None = ``verifier`` compares what the completion states as its answer
-            with the reference.
+        right: reward function of TRL, in [0, 1] (outside of it the nearer end counts); None = ``verifier`` compares
+            what the completion states as its answer with the reference.
         verifier: of this package, see ``budgeteer methods verifier``; or ``python:FILE.py``, which is called in a
             process with limits of time and memory. Where it fails the answer counts 0, with a warning and the metric
             ``NAME/verifier_failures``.
@@ -201,8 +203,8 @@ def reward(
     [1.5, 0.5]
     """
     refuse_texts(answer, close)
-    if max_tokens < 1:
-        raise InvalidInput(f"max_tokens={max_tokens}; give max_completion_length of the trainer")
+    if not isinstance(max_tokens, int) or max_tokens < 1:
+        raise InvalidInput(f"max_tokens={max_tokens!r}; give max_completion_length of the trainer")
     # the user's own code, on whatever a model writes: in a process that is ended when it takes too long
     check = Sandbox(verifier) if right is None and verifier.startswith("python:") else verify.named(verifier)
 
@@ -211,6 +213,11 @@ def reward(
             raise InvalidInput(
                 f"the data set has no column {reference!r} with the reference answers; name it, reference=..., or give "
                 "a reward function of your own, right=..."
+            )
+        if len(columns[reference]) != len(completions):
+            raise InvalidInput(
+                f"column {reference!r} has {len(columns[reference])} reference answers for {len(completions)} "
+                "completions; give one for each"
             )
         scores, failures = list[float](), list[VerifierError]()
         for written, known in zip(completions, columns[reference], strict=True):

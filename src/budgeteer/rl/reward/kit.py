@@ -83,7 +83,7 @@ def band(rate: F64, easy: float = 2 / 3, medium: float = 1 / 3) -> I64:
 
 def near_cap(rows: Columns, share: float) -> F64:
     """[n] DAPO's soft overlong punishment: 0 before the last ``share`` of a row's cap, then down to -1 at the cap."""
-    buffer = share * rows.max_tokens
+    buffer = share * np.maximum(rows.max_tokens, 1)
     return np.clip((rows.max_tokens - buffer - rows.length) / buffer, -1.0, 0.0)
 
 
