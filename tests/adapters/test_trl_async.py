@@ -144,7 +144,7 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
         worker_of(folder, budget=3)
     with pytest.raises(InvalidInput, match="12 prompts in the data set, 40"):
         worker_of(folder, prompts=40)
-    with pytest.raises(InvalidInput, match="importance_sampling_level"):
+    with pytest.raises(InvalidInput, match="has a loss of its own"):
         worker_of(folder, recipe="gspo")
     with pytest.raises(InvalidInput, match="does not hand over twice"):
         worker_of(folder, recipe="uniform-answer-stop:replay=1")

@@ -145,5 +145,5 @@ def test_vllm_and_tools_are_refused(tmp_path) -> None:
     args.use_vllm = True
     with pytest.raises(InvalidInput, match="leave out the replay, or generate without vLLM"):
         refuse_recipe(AGAIN, args)
-    with pytest.raises(InvalidInput, match="leave out the replay or the tools"):
+    with pytest.raises(InvalidInput, match="leave out the replay, the carry or the tools"):
         refuse_tools(AGAIN, 1)

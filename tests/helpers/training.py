@@ -27,7 +27,10 @@ def spelled(texts: Sequence[str]) -> list[list[int]]:
 
 
 WORDING = Wording(
-    KEYS, lambda texts: [[0, *ids] for ids in spelled(texts)], spelled, [("ab", "c;")[: 1 + i % 2] for i in range(SIZE)]
+    KEYS,
+    lambda texts, of: [[0, *ids] for ids in spelled(texts)],
+    spelled,
+    [("ab", "c;")[: 1 + i % 2] for i in range(SIZE)],
 )
 """What the prompts say, for recipes with a variant."""
 

@@ -314,7 +314,7 @@ def test_only_what_a_branch_adds_is_paid_and_its_trace_has_the_bill() -> None:
 
 def test_a_branch_is_a_round_after_the_others() -> None:
     recipe = dataclasses.replace(recipes.get("brpo"), branch=Branch(lambda cap: A([2, cap]), 2, 3, "x"))
-    wording = Wording(["p"] * 4, lambda texts: [[1]] * len(texts), lambda texts: [[4]] * len(texts))
+    wording = Wording(["p"] * 4, lambda texts, of: [[1]] * len(texts), lambda texts: [[4]] * len(texts))
     config = TrainConfig(steps=2, prompts=2, group=2, max_tokens=4)
     control = Control(recipe, config, [(1, 2)] * 4, list("abcd"), budget=80, wording=wording)
     step = control.begin()

@@ -29,7 +29,7 @@ A = np.array
 KEYS = ("a", "b", "c")
 WORDING = Wording(
     ("one", "two", "six"),
-    lambda texts: [[1, *map(ord, text)] for text in texts],
+    lambda texts, of: [[1, *map(ord, text)] for text in texts],
     lambda texts: [list(map(ord, text)) for text in texts],
     (("p;", "q;"), ("r;",), ("s;", "t;", "u;", "v;")),
 )
@@ -51,7 +51,7 @@ def test_rows_that_are_asked_alike_are_one_request() -> None:
         hint=("p;", "p;", "p;", "", ""),
         columns={"effort": A([1.0, 0.5, 1.0, 0.5, 0.5])},
     )
-    asked = varied(variants, A([3, 0, 2]), WORDING.texts, WORDING, "mine")
+    asked = varied(variants, A([3, 0, 2]), np.arange(3), WORDING, "mine")
     keys, prompts, units = asked.requests(KEYS, [(1, 7), (1, 8), (1, 9)])
     hint = tuple(map(ord, "p;"))
     assert keys == ["a", "a", "c", "c"]
@@ -99,7 +99,7 @@ def test_rounds_with_and_without_what_was_asked_are_joined() -> None:
 )
 def test_variants_that_do_not_fit_their_rows_are_refused(variants, message) -> None:
     with pytest.raises(InvalidInput, match=f"the variant of recipe 'mine' gave .*{message}|{message}"):
-        varied(variants, A([3, 0, 0]), WORDING.texts, WORDING, "mine")
+        varied(variants, A([3, 0, 0]), np.arange(3), WORDING, "mine")
 
 
 def test_what_a_variant_needs_and_nobody_gives_is_refused_before_the_first_token() -> None:

@@ -210,7 +210,10 @@ def wording_of(policy: LlamaPolicy, items: Sequence[Item]) -> Wording:
     def write(texts: Sequence[str]) -> list[list[int]]:
         return [ids[1:] for ids in policy.encode(texts)]  # without the beginning of a sequence
 
-    return Wording([item.prompt for item in items], policy.encode, write, [item.solution for item in items])
+    def ask(texts: Sequence[str], of: Sequence[int]) -> list[list[int]]:
+        return policy.encode(texts)
+
+    return Wording([item.prompt for item in items], ask, write, [item.solution for item in items])
 
 
 def prepare(spec: RunSpec) -> tuple[Trainer, LlamaPolicy]:

@@ -16,6 +16,8 @@ from budgeteer.rl.rollouts import Rollouts
 
 Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 """Texts -> token ids of each."""
+Ask = Callable[[Sequence[str], Sequence[int]], Sequence[Sequence[int]]]
+"""(texts, indices of the training prompts that they stand for) -> token ids of each."""
 
 
 class Wording(NamedTuple):
@@ -23,15 +25,15 @@ class Wording(NamedTuple):
 
     Attributes:
         texts: of the training prompts.
-        ask: texts of prompts -> token ids, as those of the prompts were made: with a beginning-of-sequence token or a
-            chat template, if there is one.
+        ask: texts in the places of prompts' own -> token ids, as those of the prompts were made: with a
+            beginning-of-sequence token or a chat template, if there is one, and whatever else a prompt consists of.
         write: texts within an answer -> token ids, nothing added.
         solutions: steps of a worked solution of each training prompt, written as the model writes them; None = nobody
             has them.
     """
 
     texts: Sequence[str]
-    ask: Encode
+    ask: Ask
     write: Encode
     solutions: Sequence[tuple[str, ...]] | None = None
 
@@ -84,6 +86,7 @@ class RoundRequests:
             the heads are only read.
         learnt: the heads' tokens that were sampled are to be trained on all the same, at log-probabilities that the
             trainer measures (:func:`budgeteer.rl.logprobs.of_heads`).
+        spoken: k texts in the places of the prompts' own, None where it is the round's own; () = everywhere.
     """
 
     of: I64
@@ -94,6 +97,7 @@ class RoundRequests:
     columns: Mapping[str, Any] = field(default_factory=dict)
     logprobs: Sequence[F64] | None = None
     learnt: bool = False
+    spoken: Sequence[str | None] = ()
 
     def requests(self, keys: Sequence[str], own: Sequence[tuple[int, ...]]) -> tuple[list[str], list[Any], I64]:
         """Keys, prompts with the heads of the answers as token ids, and rollouts of each request.
@@ -129,13 +133,14 @@ def continuing(beginnings: Beginnings, of: I64) -> RoundRequests:
     return RoundRequests(of, units, [None] * len(of), heads, versions, logprobs=rows_of(beginnings.logprobs))
 
 
-def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wording, by: str) -> RoundRequests:
+def varied(variants: Variants, units: I64, picked: I64, wording: Wording, by: str) -> RoundRequests:
     """The requests of a round with a variant; rows of a prompt that are asked alike are one request.
 
     Args:
         variants: of the rows.
         units: [m] rollouts of each prompt of the round.
-        texts: of these prompts.
+        picked: [m] indices of these prompts among the wording's.
+        wording: what the prompts say.
         by: name of the recipe, for errors.
 
     Raises:
@@ -159,8 +164,13 @@ def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wordin
     rows = list(first.values())
     of = prompt[rows]
     changed = [row for row in rows if given["prefix"][row] or given["suffix"][row]]
-    spoken = [given["prefix"][row] + texts[int(prompt[row])] + given["suffix"][row] for row in changed]
-    prompts = dict(zip(changed, wording.ask(spoken) if spoken else [], strict=True))
+    places = [int(picked[prompt[row]]) for row in changed]
+    texts = [
+        given["prefix"][row] + wording.texts[place] + given["suffix"][row]
+        for row, place in zip(changed, places, strict=True)
+    ]
+    prompts = dict(zip(changed, wording.ask(texts, places) if texts else [], strict=True))
+    spoken = dict(zip(changed, texts, strict=True))
     hinted = [row for row in rows if given["hint"][row]]
     heads = dict(zip(hinted, wording.write([given["hint"][row] for row in hinted]) if hinted else [], strict=True))
     begun = [np.array(heads.get(row, ()), np.int64) for row in rows]
@@ -171,4 +181,5 @@ def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wordin
         begun,
         [np.full(len(head), -1) for head in begun],
         {name: values[rows] for name, values in columns.items()},
+        spoken=[spoken.get(row) for row in rows],
     )

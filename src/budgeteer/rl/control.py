@@ -192,8 +192,7 @@ class Control:
             return None
         rng = np.random.default_rng((self.config.seed, self.progress.step, turn, 5))
         variants = self.recipe.variant.vary(self.variant_state, view, rng)
-        texts = [self.wording.texts[i] for i in picked.tolist()]
-        return varied(variants, view.plan.units, texts, self.wording, self.recipe.name)
+        return varied(variants, view.plan.units, picked, self.wording, self.recipe.name)
 
     def plan(self, budget: int, items: Items, step: int, turn: int) -> Plan:
         """The allocator's plan of a round, verified: recipes may have the allocators of other packages.
@@ -250,11 +249,12 @@ class Control:
         """
         c, recipe, parked = self.config, self.recipe, 0
         scored = ~np.isnan(rollouts.verified)
+        given = np.flatnonzero(scored)
         lost, rollouts = lost + int(rollouts.paid[~scored].sum()), rollouts.take(scored)
         if recipe.carry is not None:
             waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             parked = int(rollouts.paid[waits].sum())
-            rollouts = rollouts.take(~waits)
+            given, rollouts = given[~waits], rollouts.take(~waits)
         if recipe.replay is not None:
             again, self.kept = recipe.replay.draw(self.kept, rollouts, self.progress.step)
             rollouts = mixed(rollouts, again, self._prompts)
@@ -293,7 +293,7 @@ class Control:
         )
         kl_scale = recipe.kl_weight.weigh(self.kl_state, rollouts) if recipe.kl_weight else None
         update = self.chosen(rollouts, weighted, rows)
-        return replace(update, parked=parked, lost=lost, beside=readings, kl_scale=kl_scale)
+        return replace(update, parked=parked, lost=lost, beside=readings, kl_scale=kl_scale, given=given)
 
     def measured(self, update: Update, kl: F64, beside: Mapping[str, float]) -> None:
         """What the trainer measured while it learnt from an update.

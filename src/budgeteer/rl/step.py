@@ -116,6 +116,7 @@ class Update:
         lost: tokens of rows that nobody scored, and those that are in no row; neither are these.
         beside: what each term beside the loss of the rollouts reads.
         kl_scale: [n] factor of the KL penalty of each row; None = 1.
+        given: [m] which of the step's rollouts the first m of ``rollouts`` are; behind them are those of earlier steps.
     """
 
     rollouts: Rollouts
@@ -132,6 +133,7 @@ class Update:
     lost: int = 0
     beside: tuple[Reading, ...] = ()
     kl_scale: F64 | None = None
+    given: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Step:

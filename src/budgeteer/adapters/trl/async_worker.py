@@ -33,6 +33,7 @@ from budgeteer.adapters.trl.order import keys_of
 from budgeteer.adapters.trl.prompts import prompts_of
 from budgeteer.adapters.trl.refusals import (
     refuse_data,
+    refuse_for_worker,
     refuse_functions,
     refuse_own,
     refuse_prompts,
@@ -173,17 +174,8 @@ class BudgetedRolloutWorker:
         return list(map(int, ids))
 
     def _control(self, recipe: Recipe, budget: int | None, config: TrainConfig) -> Control:
+        refuse_for_worker(recipe)
         refuse_recipe(recipe, _SETTINGS)
-        if recipe.variant is not None:
-            raise InvalidInput(
-                f"recipe {recipe.name!r} gives hints, which rollouts of AsyncGRPOTrainer do not go on from; choose "
-                "another recipe, or train with BudgetedGRPOTrainer"
-            )
-        if recipe.replay is not None:
-            raise InvalidInput(
-                f"recipe {recipe.name!r} learns from rollouts of earlier steps again, which this worker does not hand "
-                "over twice; choose another recipe, or train with BudgetedGRPOTrainer"
-            )
         keys = keys_of(self._rows)
         given = recipe
         if recipe.advantage is grpo_advantage:
@@ -301,8 +293,7 @@ class BudgetedRolloutWorker:
                 )
             control.done(view, update)
         chosen = weighted(update, control.recipe, "dapo", 1)
-        scored = np.flatnonzero(~np.isnan(rollouts.verified))[chosen.rows]
-        self._hand_over(rollouts, scored, chosen.advantage, np.concatenate(rewards), told, version)
+        self._hand_over(rollouts, update.given[chosen.rows], chosen.advantage, np.concatenate(rewards), told, version)
         return True
 
     def _generated(self, pool: ThreadPoolExecutor, work: Round, group: I64) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Rows that go on from compressed traces: what the trainer's model attends to, and heads that are trained on."""
+"""Rows that go on from other rows: what the trainer's model attends to in traces, and heads that are trained on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from budgeteer.rl.step import Round
 def headed(
     trainer: Any, sampling: Sampling, part: Rollouts, rows: list[Row], work: Round
 ) -> tuple[Rollouts, list[Row]]:
-    """A round whose rows go on from heads that are trained on: with the log-probabilities of these, and with the
-    lengths at which thinking and answer were complete, heads included.
+    """A round whose rows go on from tokens of other rollouts or of earlier steps: with the lengths at which thinking
+    and answer were complete, heads included, and with the log-probabilities of heads that are trained on without any.
 
     Args:
         trainer: TRL's.
@@ -32,9 +32,10 @@ def headed(
         rows: the same, with their heads.
         work: the round.
     """
-    if work.asked is None or not work.asked.learnt:
+    if work.asked is None or not any((when >= 0).any() for when in work.asked.versions):
         return part, rows
-    part, rows = measured(trainer, part, True), sampling.marked(rows)
+    part = measured(trainer, part, True, heads=True) if work.asked.learnt else part
+    rows = sampling.marked(rows)
     told = [
         row if row.logprob is None else row._replace(logprob=part.logprob[i, : len(row.tokens)].tolist())
         for i, row in enumerate(rows)

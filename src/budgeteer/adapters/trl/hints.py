@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput
@@ -12,27 +11,15 @@ COLUMN = "solution"
 """Of the data set: a worked solution, a text of which each line is a step, or a list of the steps."""
 
 
-def hints_of(tokenizer: Any, rows: Any, solved: bool = True) -> Wording:
-    """How the steps of the solutions become tokens at the head of a completion: without any special ones.
+def solutions_of(rows: Any) -> list[tuple[str, ...]]:
+    """The steps of the solutions, written as the model writes them.
 
     Args:
-        tokenizer: of the model.
-        rows: data set; without the column, the recipe is refused where it is prepared.
-        solved: whether to read the solutions.
+        rows: data set with the column.
 
     Raises:
         InvalidInput: a solution that is no list of texts, or has none.
     """
-
-    def write(texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return ids
-
-    def ask(texts: Sequence[str]) -> list[list[int]]:
-        raise AssertionError("recipes that change the texts of prompts are refused")
-
-    if not solved or COLUMN not in rows.column_names:
-        return Wording([""] * len(rows), ask, write)
     solutions = []
     for i, given in enumerate(rows[COLUMN]):
         steps = given.splitlines(keepends=True) if isinstance(given, str) else given
@@ -42,7 +29,7 @@ def hints_of(tokenizer: Any, rows: Any, solved: bool = True) -> Wording:
                 "step, or a list of the steps, written as the model writes its answers"
             )
         solutions.append(tuple(steps))
-    return Wording([""] * len(rows), ask, write, solutions)
+    return solutions
 
 
 def with_solutions(wording: Wording | None, prompts: list[list[int]]) -> list[list[int]]:

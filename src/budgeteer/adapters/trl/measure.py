@@ -14,13 +14,14 @@ from budgeteer.adapters.trl.sharded import whole
 from budgeteer.rl.rollouts import Role, Rollouts
 
 
-def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
+def measured(trainer: Any, part: Rollouts, logprobs: bool, *, heads: bool = False) -> Rollouts:
     """The rollouts with the entropy of each token that the policy sampled, by one more forward pass.
 
     Args:
         trainer: TRL's; each of its processes computes a part of the rows.
         part: the rollouts.
         logprobs: with the log-probabilities, too, which plain generation does not give.
+        heads: also of the tokens of other rollouts at the heads of rows; those of earlier steps keep their own.
     """
     width, device, size = part.tokens.shape[1], trainer.accelerator.device, trainer.args.per_device_train_batch_size
     mine = np.array_split(np.arange(len(part)), trainer.accelerator.num_processes)[trainer.accelerator.process_index]
@@ -28,7 +29,7 @@ def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
     with torch.no_grad(), whole(trainer):
         for first in range(0, len(mine), size):
             some = mine[first : first + size]
-            prompts = [torch.tensor(part.prompts[g]) for g in part.group[some].tolist()]
+            prompts = [torch.tensor(prompt) for prompt in part.prompts_of(some)]
             before = pad(prompts, padding_value=trainer._tokenizer.pad_token_id, padding_side="left")
             real = pad([torch.ones_like(ids) for ids in prompts], padding_value=0, padding_side="left")
             within = torch.from_numpy(np.arange(width) < part.length[some, None]).long()
@@ -40,8 +41,9 @@ def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
             own += list(zip(logprob.float().cpu().numpy(), entropy.float().cpu().numpy(), strict=True))
     pairs, policy = gather_object(own), part.sampled | (part.role == Role.CARRIED)
     logprob, entropy = (np.stack([pair[i] for pair in pairs]) for i in (0, 1))
+    told = policy if heads else part.role == Role.SAMPLED
     return replace(
         part,
-        logprob=np.where(policy, logprob, np.float32(np.nan)) if logprobs else part.logprob,
+        logprob=np.where(told, logprob, part.logprob) if logprobs else part.logprob,
         entropy=np.where(policy, entropy, np.float32(np.nan)),
     )

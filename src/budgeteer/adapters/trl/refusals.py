@@ -13,14 +13,13 @@ from torch import nn
 from transformers import ProcessorMixin
 from trl.trainer.utils import is_async_callable
 
+from budgeteer.adapters.trl.ratios import refuse_loss
 from budgeteer.adapters.trl.sampling import OFFERED, OFFERED_BY_VLLM
 from budgeteer.adapters.trl.update import TOKEN_MEANS
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import require_offered
 from budgeteer.models.hub import require_there
 from budgeteer.rl.advantage import grpo_advantage
-from budgeteer.rl.branch import Branch
-from budgeteer.rl.fork import Fork
 from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import ENTROPY, SOLUTION, Recipe, Schedules, View
@@ -149,26 +148,15 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
     """
     name = f"recipe {recipe.name!r}"
     other = "choose another recipe, or train an embedded model with `budgeteer train`"
-    if recipe.carry is not None:
-        raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer; {other}")
-    if recipe.replay is not None and args.use_vllm:
+    if (recipe.replay is not None or recipe.carry is not None) and args.use_vllm:
+        what, part = ("learns from rollouts of earlier steps again", "replay") if recipe.replay else (
+            "goes on with rollouts of earlier steps", "carry",
+        )  # fmt: skip
         raise InvalidInput(
-            f"{name} learns from rollouts of earlier steps again, and with use_vllm TRL corrects for vLLM by what the "
-            "model of this step says of their tokens; leave out the replay, or generate without vLLM"
+            f"{name} {what}, and with use_vllm TRL corrects for vLLM by what the model of this step says of their "
+            f"tokens; leave out the {part}, or generate without vLLM"
         )
-    if isinstance(recipe.branch, Branch | Fork):
-        what = "asks for answers of" if isinstance(recipe.branch, Branch) else "goes on from the middle of"
-        raise InvalidInput(f"{name} {what} rollouts that it cuts, which this trainer does not offer; {other}")
-    if recipe.variant is not None and SOLUTION not in recipe.variant.needs:
-        raise InvalidInput(
-            f"{name} changes the texts of prompts in the course of the run, and here they are those of the data set; "
-            f"{other}"
-        )
-    if recipe.loss != Loss():
-        raise InvalidInput(
-            f"{name} has a loss of its own, and here the loss is TRL's: choose another recipe and set loss_type, "
-            "epsilon and importance_sampling_level of GRPOConfig (GSPO is importance_sampling_level='sequence')"
-        )
+    refuse_loss(name, recipe.loss, args)
     if recipe.beside:
         raise InvalidInput(
             f"{name} has the loss {recipe.beside[0].name!r} beside that of the rollouts, and here the loss is TRL's; "
@@ -197,7 +185,11 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         )
     if recipe.steer is None:
         return
-    if recipe.variant is not None:
+    if recipe.carry is not None:
+        raise InvalidInput(
+            f"{name} has a carry and a steer, which would not see what rows began with; choose one of them"
+        )
+    if recipe.variant is not None and SOLUTION in recipe.variant.needs:
         raise InvalidInput(f"{name} has hints and a steer, which would not see the hints; choose one of them")
     plain = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "generation_kwargs": None}
     changed = [key for key, value in plain.items() if (getattr(args, key) or None) != (value or None)]
@@ -208,6 +200,22 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         )
 
 
+def refuse_for_worker(recipe: Recipe) -> None:
+    """Refuse parts of a recipe that a worker of ``AsyncGRPOTrainer`` does not have."""
+    lacks = {
+        "has a loss of its own, and AsyncGRPOTrainer's is its own": recipe.loss != Loss(),
+        "has a variant, with which AsyncGRPOTrainer's rollouts are not asked": recipe.variant,
+        "goes on with rollouts in later steps, which this worker does not": recipe.carry,
+        "goes on from rollouts that it cuts, which this worker does not": recipe.branch,
+        "learns from rollouts of earlier steps again, which this worker does not hand over twice": recipe.replay,
+    }
+    for what, there in lacks.items():
+        if there:
+            raise InvalidInput(
+                f"recipe {recipe.name!r} {what}; choose another recipe, or train with BudgetedGRPOTrainer"
+            )
+
+
 def refuse_tools(recipe: Recipe, processes: int) -> None:
     """Refuse what does not go with tools or environments."""
     if recipe.steer is not None:
@@ -216,12 +224,13 @@ def refuse_tools(recipe: Recipe, processes: int) -> None:
         )
     if recipe.variant is not None or recipe.branch is not None:
         raise InvalidInput(
-            f"recipe {recipe.name!r} gives hints or compressed traces, which rollouts with tools do not go on from"
+            f"recipe {recipe.name!r} has texts of its own, around prompts or in what rollouts go on from, which those "
+            "with tools do not have; choose another recipe, or leave out the tools"
         )
-    if recipe.replay is not None:
+    if recipe.replay is not None or recipe.carry is not None:
         raise InvalidInput(
-            f"recipe {recipe.name!r} learns from rollouts of earlier steps again, and of rollouts with tools no "
-            "log-probabilities are kept; leave out the replay or the tools"
+            f"recipe {recipe.name!r} learns from rollouts of earlier steps, and of rollouts with tools no "
+            "log-probabilities are kept; leave out the replay, the carry or the tools"
         )
     read = {column.name for column in recipe.columns()} & {"closed", "answered"}
     if read or ENTROPY in recipe.needs or recipe.memory.std == Std.SCORE:

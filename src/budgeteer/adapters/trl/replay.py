@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from budgeteer.adapters.trl.drawn import Drawn, completions_of
 from budgeteer.adapters.trl.sampling import Row
 from budgeteer.adapters.trl.update import Weighted, filled
-from budgeteer.core.plan import I64
 from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.step import Update
 
 
 def with_replayed(
@@ -65,26 +65,27 @@ def sampled_logprobs(logprob: NDArray[np.float32], own: slice, count: int, width
     return torch.from_numpy(made[own])
 
 
-def batch_of(trainer: Any, drawn: Drawn, scored: I64, rollouts: Rollouts, chosen: Weighted, tokens: int) -> Any:
+def batch_of(trainer: Any, drawn: Drawn, update: Update, chosen: Weighted, tokens: int) -> Any:
     """TRL's batch of an update.
 
-    With a replay the ratio of each token is to the log-probability with which it was sampled, in this step or in an
-    earlier one, as in :class:`budgeteer.rl.trainer.Trainer`; what is done with the ratio is TRL's. Without a replay
-    TRL says what the ratio is to.
+    With a replay or a carry the ratio of each token is to the log-probability with which it was sampled, in this step
+    or in an earlier one, as in :class:`budgeteer.rl.trainer.Trainer`; what is done with the ratio is TRL's, unless the
+    recipe has a loss of its own. Without either TRL says what the ratio is to.
 
     Args:
         trainer: a :class:`~budgeteer.adapters.trl.BudgetedGRPOTrainer`.
         drawn: of this step.
-        scored: rows of it that the update is about.
-        rollouts: of the update.
+        update: what is learnt.
         chosen: the rows that are learnt from.
         tokens: that losses which are means over tokens are means over.
     """
-    if trainer.spending.recipe.replay is None:
-        return trainer._batch(drawn, scored[chosen.rows], chosen.advantage, tokens)
-    at = trainer.spending.places(rollouts.keys).tolist()
-    more = with_replayed(drawn, rollouts, len(scored), trainer._rows, at, trainer.processing_class)
-    rows = np.concatenate([scored, np.arange(len(drawn.rows), len(more.rows))])[chosen.rows]
+    recipe, rollouts, given, more = trainer.spending.recipe, update.rollouts, update.given, drawn
+    if recipe.replay is None and recipe.carry is None:
+        return trainer._batch(drawn, given[chosen.rows], chosen.advantage, tokens)
+    if recipe.replay is not None:
+        at = trainer.spending.places(rollouts.keys).tolist()
+        more = with_replayed(drawn, rollouts, len(given), trainer._rows, at, trainer.processing_class)
+    rows = np.concatenate([given, np.arange(len(drawn.rows), len(more.rows))])[chosen.rows]
     batch = trainer._batch(more, rows, chosen.advantage, tokens)
     count, width = filled(len(rows), trainer._multiple()), batch["completion_ids"].shape[1]
     each, mine = count // trainer.accelerator.num_processes, trainer.accelerator.process_index

@@ -66,14 +66,13 @@ def replace_content(log: Any, values: Sequence[Any]) -> None:
     log.extend(values)
 
 
-def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, scored: I64, no_spread: float) -> None:
+def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, no_spread: float) -> None:
     """Log all rollouts of a generation, where TRL's own code has logged those that are trained on.
 
     Args:
         trainer: ours.
         drawn, rollouts: what was generated.
         update: what is learnt.
-        scored: [k] rows of the rollouts that the update is about.
         no_spread: share of rollouts whose group has equal rewards.
     """
     metrics, rewards = trainer._metrics["train"], torch.cat(drawn.rewards)
@@ -86,7 +85,7 @@ def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, score
     new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
     new |= {f"budget/reward/{name}": mean for name, mean in trainer.spending.terms.items()}
     if trainer.spending.recipe.replay is not None:
-        new["budget/replayed"] = int(update.trained[len(scored) :].sum())
+        new["budget/replayed"] = int(update.trained[len(update.given) :].sum())
     again = of_rewards(rewards, trainer.reward_weights, trainer.reward_func_names)
     again["frac_reward_zero_std"] = no_spread
     for name, value in new.items():
@@ -94,8 +93,8 @@ def report(trainer: Any, drawn: Drawn, rollouts: Rollouts, update: Update, score
     for name, value in again.items():
         metrics[name][-1:] = [value]
     advantage = np.zeros(len(rollouts))
-    own = update.advantage[: len(scored)]  # rows of earlier steps, which are behind these, were logged then
-    advantage[scored] = own if own.ndim == 1 else own.mean(1)
+    own = update.advantage[: len(update.given)]  # rows of earlier steps, which are behind these, were logged then
+    advantage[update.given] = own if own.ndim == 1 else own.mean(1)
     logs = trainer._logs
     replace_content(logs["prompt"], [row["prompt"] for row in drawn.inputs])
     replace_content(logs["completion"], drawn.completions)

@@ -197,7 +197,8 @@ class Sampling:
 
 def _part(work: Round, group: I64, rows: I64) -> Part:
     """The rows of one call among those that the steer of a round knows."""
-    keys = tuple(work.view.items.keys[g] for g in group.tolist())
+    of = group if work.asked is None else work.asked.of[group]
+    keys = tuple(work.view.items.keys[g] for g in of.tolist())
     return Part(Rows(keys, work.max_tokens[group], work.seed), group, int(rows[0]))
 
 
@@ -255,16 +256,19 @@ def hinted(rows: list[Row], work: Round, group: I64) -> list[Row]:
     """
     if work.asked is None:
         return rows
-    asked = group[[row.number for row in rows]].tolist()
-    heads, versions = ([of[g] for g in asked] for of in (work.asked.heads, work.asked.versions))
+    asked, more = group[[row.number for row in rows]].tolist(), work.asked
+    known = [(when >= 0) & more.learnt for when in more.versions]
+    if more.logprobs is not None:
+        known = [np.isfinite(logprob) for logprob in more.logprobs]
     return [
         row._replace(
             tokens=[*head.tolist(), *row.tokens],
             logprob=None if row.logprob is None else [*[0.0] * len(head), *row.logprob],
             forced=[*[False] * len(head), *row.forced],
-            read=[*(when < 0 or not work.asked.learnt for when in version.tolist()), *row.given],
+            read=[*(~known[g]).tolist(), *row.given],
         )
-        for row, head, version in zip(rows, heads, versions, strict=True)
+        for row, g in zip(rows, asked, strict=True)
+        for head in [more.heads[g]]
     ]
 
 

@@ -21,13 +21,15 @@ try:
 except ImportError as error:
     raise MissingExtra("trl", "trl") from error
 
+from budgeteer.adapters.trl.asking import inputs_of, longest_asked, wording_of
 from budgeteer.adapters.trl.branching import attended, headed
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
 from budgeteer.adapters.trl.generating import context_of, generated
-from budgeteer.adapters.trl.hints import hints_of, with_solutions
+from budgeteer.adapters.trl.hints import with_solutions
 from budgeteer.adapters.trl.measure import measured
 from budgeteer.adapters.trl.order import keys_of, on_one_process, trl_order
 from budgeteer.adapters.trl.prompts import tokenized
+from budgeteer.adapters.trl.ratios import ratio_of
 from budgeteer.adapters.trl.refusals import (
     refuse_arguments,
     refuse_prompts,
@@ -51,7 +53,9 @@ from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.compress import ATTENTION
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
+from budgeteer.rl.fork import Fork
 from budgeteer.rl.history import Std
+from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
 from budgeteer.rl.reward import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
@@ -117,17 +121,17 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
                 f"{len(self._ids)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
                 "num_generations (with `budgeteer train`, lower --prompts)"
             )
-        told, varied = chosen.variant or chosen.branch, chosen.variant is not None
-        self._hints = hints_of(self._tokenizer, self.train_dataset, varied) if told else None
-        self._probe = self._hints.write([chosen.branch.text])[0] if self._hints and chosen.branch else []
-        longest = self.max_completion_length + len(self._probe)
+        self._wording = wording_of(self, chosen)
+        self._probe = self._wording.write([chosen.branch.text])[0] if self._wording and chosen.branch else []
+        longest = self.max_completion_length + len(self._probe) + getattr(chosen.branch, "answer", 0)
         keys = self._rows["key"] if "key" in self._rows.column_names else None
-        refuse_prompts(with_solutions(self._hints, self._ids), longest, context_of(self), keys)
+        refuse_prompts(with_solutions(self._wording, self._ids), longest, context_of(self), keys)
         tags = tags_of(str(self._tokenizer.chat_template or ""))
         close = (tags.close if tags else "") if close is None else close
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
         self._sampling = Sampling(self._tokenizer, vocabulary, self.eos_token_ids, close, answer, self.temperature)
         self.spending = self._control(chosen, tokens_of("budget", budget), tokens_of("step_budget", step_budget))
+        refuse_prompts(longest_asked(self.spending, self._ids), longest, context_of(self), keys)
         self.add_callback(_Stop(self))
 
     # -- what is known before the first step ----------------------------------------------------------------------
@@ -152,9 +156,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
         offers = [ENTROPY, TEXT, ATTENTION]
         problems: list[Any] = [keys, self._ids]
-        if self._hints is not None:
-            problems.append(self._hints.solutions)
-        made = Control(parts, config, self._ids, keys, offers=offers, columns=columns, wording=self._hints, **tokens)
+        if self._wording is not None:
+            problems.append(self._wording.solutions)
+        made = Control(parts, config, self._ids, keys, offers=offers, columns=columns, wording=self._wording, **tokens)
         self._recipe = recipe
         self.identity = identity_of(self, recipe, budget, step_budget, problems)
         _, _, items = made.candidates()
@@ -181,14 +185,13 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         rollouts, view = collected
         update = self.spending.learn(rollouts, view, sum(row.lost for row in drawn.rows))
         chosen = weighted(update, self._recipe, self.loss_type, self._multiple())
-        scored = np.flatnonzero(~np.isnan(rollouts.verified))
         if self.mask_truncated_completions:
             update = without_truncated(update)
         tokens = loss_tokens(update.rollouts, chosen, self.mask_truncated_completions)
-        batch = batch_of(self, drawn, scored, update.rollouts, chosen, tokens)
+        batch = batch_of(self, drawn, update, chosen, tokens)
         self.spending.done(view, update)
         no_spread = float(self._advantages(rollouts).no_spread.float().mean())
-        report(self, drawn, rollouts, update, scored, no_spread)
+        report(self, drawn, rollouts, update, no_spread)
         return batch
 
     def _multiple(self) -> int:
@@ -204,17 +207,18 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             rows = self._generated(work, group, [list(asked[i]) for i in group.tolist()])
         if not rows:
             return None
-        read = {"closed", "answered"} & {column.name for column in self._recipe.columns()} or self._recipe.branch
+        recipe = self._recipe
+        read = {"closed", "answered"} & {column.name for column in recipe.columns()} or recipe.branch or recipe.carry
         if read and work.steer is None:
             rows = self._sampling.marked(rows)
         part = rollouts_of(rows, work, group, self._ids)
-        wanted = self._recipe.memory.std == Std.SCORE or self._recipe.replay is not None
-        logprobs = wanted and (work.steer is None or self.use_vllm)
+        wanted = recipe.memory.std == Std.SCORE or recipe.replay or recipe.carry or isinstance(recipe.branch, Fork)
+        logprobs = bool(wanted) and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
             part = measured(self, part, logprobs)
         part, rows = headed(self, self._sampling, part, hinted(rows, work, group), work)
-        picked = work.picked[part.group].tolist()
-        inputs, prompt_ids = [dict(self._rows[i]) for i in picked], [self._ids[i] for i in picked]
+        requests, gives = group[[row.number for row in rows]].tolist(), getattr(self._recipe.variant, "gives", ())
+        inputs, prompt_ids = inputs_of(self._rows, work, requests, part, gives)
         ids = [row.tokens for row in rows]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
         part = self._scored(part, inputs, prompt_ids, rows, completions, drawn)
@@ -334,6 +338,13 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         with setting(self, reward_funcs=functions):
             rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return rewards
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        loss = self._recipe.loss
+        if loss == Loss() or not self.model.training:
+            return super()._compute_loss(model, inputs)
+        with ratio_of(self, inputs, loss.ratio) as given:
+            return super()._compute_loss(model, given)
 
     # -- what is logged -------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ def brpo_rl(cuts: int = 4, samples: int = 4, answer: int = 8, close: str = "</th
     """Rewards of answers at several thinking budgets, so that thinking is of use whenever it ends (arXiv 2505.13438).
 
     Each rollout is cut at ``cuts`` equal parts of its cap, its thinking is closed there, and ``samples`` answers are
-    drawn (the paper: 4 cuts of 8,000 tokens, 4 answers of up to 128). In the own trainer only.
+    drawn (the paper: 4 cuts of 8,000 tokens, 4 answers of up to 128).
 
     Args:
         cuts, samples: 1 or more.
