@@ -15,13 +15,13 @@ and the other tables of the file kept; its answers are in smollm2_other_budgets.
     python benchmarks/cache.py --stored --keep --models smollm2_other_budgets \\
         --methods recent random tova snapkv h2o defensive
 
-A third one, of all four budgets with the question known, is not finished: its answers so far are committed, and this
-goes on with them, for five texts:
+A third one is of all four budgets with the question known, on twenty texts; its answers are in cache_rows, and this
+goes on with them or, with --stored, only writes the table:
 
-    python benchmarks/cache.py --keep --models smollm2_640=smollm2 --tasks single --question known \\
-        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv \\
-        defensive:split=layers kvzip compactor tri-attention expected-attention \\
-        'recent:every=0,rest="quantise:bits=4,full=0"'
+    python benchmarks/cache.py --keep --models smollm2_640=smollm2 --tasks single --question known --each 4 \\
+        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o ems \\
+        snapkv:split=ada-kv prefix-kv keydiff arkv:layers=false defensive defensive:split=layers kvzip compactor \\
+        tri-attention expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not

@@ -169,7 +169,7 @@ def test_arkv_is_the_mean_and_the_variance_of_what_was_read(gamma: float) -> Non
                 assert float(found[b, k, i]) == pytest.approx(wanted, abs=1e-5)
     one = made(4)
     assert torch.isfinite(arkv(window=3).score(one, NOTHING)).all()  # of one query there is no variance
-    assert arkv().rest == "quantise:bits=8"
+    assert (arkv().rest, arkv(layers=False).rest) == ("quantise:bits=8,full=0", "quantise:bits=8")
 
 
 def test_who_chooses_anew() -> None:

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from budgeteer import cli
-from budgeteer.cache import BudgetedCache
+from budgeteer.cache import BudgetedCache, kit
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.together import Together
 from budgeteer.core.errors import InvalidInput
@@ -47,7 +47,13 @@ def encode(text: str, first: bool) -> list[int]:
     return [1] * first + [3 + ord(letter) % 125 for letter in text]
 
 
-@pytest.mark.parametrize("method", ["snapkv:window=4,split=ada-kv", "h2o", "defensive:window=4,split=layers"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "snapkv:window=4,split=ada-kv", "h2o", "defensive:window=4,split=layers", "prefix-kv", "ems:window=4",
+        "arkv:window=4",
+    ],
+)  # fmt: skip
 def test_a_cache_filled_from_a_prefill_is_the_one_that_read_it(model, method: str) -> None:
     ids = torch.randint(3, 97, (2, 50), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
@@ -57,7 +63,7 @@ def test_a_cache_filled_from_a_prefill_is_the_one_that_read_it(model, method: st
     with torch.no_grad():
         wanted = model(input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache).logits[:, -1]
     torch.testing.assert_close(read.logits, wanted, atol=1e-6, rtol=1e-6)
-    for _ in range(2):  # and a prefill can be used again
+    for _ in range(2):  # and a prefill can be used again, of which sums over all queries are then known
         filled = read.into(BudgetedCache(model, "30%", method))
         assert filled.account() == cache.account()
         for a, b in zip(filled.layers, cache.layers, strict=True):
@@ -177,6 +183,25 @@ def test_a_second_reading_is_charged_to_every_cache_that_uses_it(model) -> None:
         read.into(BudgetedCache(model, budget, method))
         saved.append(read.saved > 0)
     assert saved == [False, True, False]
+
+
+def test_sums_over_a_prompt_are_computed_once_and_charged_to_every_cache_that_uses_them(model, monkeypatch) -> None:
+    computed, blocks = [], kit.blocks
+    monkeypatch.setattr(kit, "blocks", lambda cells, of: (computed.append(cells.layer), blocks(cells, of))[1])
+    read = Prefill(model, torch.arange(3, 60)[None])
+    counts, saved = [], []
+    for method in ("h2o", "h2o", "ems:window=4", "prefix-kv", "arkv:window=4", "arkv:window=4,split=pyramid,rest=drop"):
+        read.into(BudgetedCache(model, "50%", method))
+        counts.append(len(computed))
+        saved.append(read.saved > 0)
+    layers = model.config.num_hidden_layers
+    assert counts == [layers] * 4 + [2 * layers] * 2
+    assert saved == [False, True, True, True, False, True]
+    # behind the prompt every cache has entries and sums of its own
+    cache = read.into(BudgetedCache(model, "50%", "h2o"))
+    with torch.no_grad():
+        model(input_ids=torch.tensor([[7]]), past_key_values=cache)
+    assert len(computed) == 3 * layers
 
 
 def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:

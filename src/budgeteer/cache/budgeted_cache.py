@@ -20,9 +20,10 @@ except ImportError as error:
 from budgeteer.cache.account import Account
 from budgeteer.cache.attend import attach, frequencies_of, listen, updated
 from budgeteer.cache.gates import require_trained_on
+from budgeteer.cache.known import Known
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.narrow import Going, attach_narrow, narrow
-from budgeteer.cache.outcome import fates, require_uniform
+from budgeteer.cache.outcome import fates, precise, require_uniform
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
@@ -197,13 +198,15 @@ class BudgetedCache(Cache):
             layer.forget(call)
             self.measure(layer)
         elif self._due and over and score.replays:
-            last = call._replace(queries=call.queries[:, :, -1:].clone(), valid=call.valid[:, -1:], hidden=None)
+            last = call._replace(
+                queries=call.queries[:, :, -1:].clone(), valid=call.valid[:, -1:], hidden=None, known=None
+            )
             self._unread.append(_Unread(layer, last, mask, size, tokens))
         elif self._due and over:
             self._weigh(layer, observed, mask, size, tokens)
-        elif not self.selected.split.together:
+        elif not self.selected.together:
             self._slide(layer)
-        if self.selected.split.together and layer.index == len(self.layers) - 1:
+        if self.selected.together and layer.index == len(self.layers) - 1:
             self._cut()
             for each in self.layers:
                 self._slide(each)
@@ -222,9 +225,14 @@ class BudgetedCache(Cache):
 
     def _weigh(self, layer: BudgetedLayer, call: Call, mask: Tensor | None, size: Tensor, tokens: Tensor) -> None:
         """Score the entries of a layer; drop what has no place, unless the split wants all layers first."""
-        scores = self.selected.scores(layer.cells(call, mask, size), layer.memory())
+        precision = self.selected.score.precision if self.selected.by_precision else None
+        shared = precision is not None and call.known is None  # by the score and the precision
+        cells = layer.cells(call._replace(known=Known()) if shared else call, mask, size)
+        scores = self.selected.scores(cells, layer.memory())
+        if precision is not None and (call.queries.shape[2] > 1 or layer.precision is None):
+            layer.precision = precision(cells)
         self._waiting.append(_Waiting(layer, scores, size, tokens))
-        if not self.selected.split.together:
+        if not self.selected.together:
             self._cut()
 
     def _cut(self) -> None:
@@ -241,10 +249,12 @@ class BudgetedCache(Cache):
             layer=alike.index(first.index),
             layers=len(alike),
         )
-        for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
-            rows, heads = each.scores.shape[:2]
-            full, before = self._footprint(each.layer).bytes // (rows * heads), each.layer.bytes()
-            keep, low, codec = fates(self.selected, each.layer, each.scores, counts, each.size, full)
+        layers = [each.layer for each in waiting]
+        full = [self._footprint(e.layer).bytes // e.scores[..., 0].numel() for e in waiting]
+        numbers = precise(self.selected, layers, groups.scores, groups.size, full) if self.selected.by_precision else {}
+        for each, counts, entry in zip(waiting, self.selected.split.sizes(groups), full, strict=True):
+            before, given = each.layer.bytes(), numbers.get(each.layer.index)
+            keep, low, codec = fates(self.selected, each.layer, each.scores, counts, each.size, entry, given)
             each.layer.keep(keep, each.scores > float("-inf"), low, codec)
             self.measure(each.layer, before)
 

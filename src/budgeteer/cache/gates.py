@@ -114,7 +114,8 @@ def gates_of(kind: str, given: str | Gates) -> Gates:
     """
     if not given:
         raise InvalidInput(
-            f"{kind} needs gates that were trained on the model: give gates=FILE (budgeteer cache train)"
+            f"{kind} needs gates that were trained on the model: give gates=FILE, as in {kind}:gates=FILE; budgeteer "
+            f"cache train {kind} MODEL --texts FILE makes them"
         )
     if isinstance(given, str):
         path = Path(given)
@@ -140,7 +141,9 @@ def _read(path: Path, changed: int) -> Gates:
             raise ValueError("its weights do not fit together")
         return Gates(weights, about["kind"], about["fingerprint"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"cannot read gates in {path}: {error}; make them: budgeteer cache train") from error
+        raise CheckpointError(
+            f"cannot read gates in {path}: {error}; make them: budgeteer cache train kvzap (or trim-kv)"
+        ) from error
 
 
 def untrained(kind: str, shape: tuple[int, int, int], inside: int, bias: float, fingerprint: str, seed: int) -> Gates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from budgeteer.cache.protocol import Cells
@@ -44,6 +45,28 @@ def blocks(cells: Cells, of: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """
     for start in range(0, cells.queries.shape[2], BLOCK):
         yield _behind(of(_read(cells, start, start + BLOCK)), cells)
+
+
+def summed(cells: Cells, name: str, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The sum over the :func:`blocks` of a function of the attention, of all observed queries.
+
+    Caches that are filled from one prefill share it: only the first of them computes it.
+
+    Args:
+        cells: of a layer.
+        name: of the function, by which caches share its sum.
+        of: as :func:`blocks` has it; it depends on the attention alone.
+    """
+
+    def compute() -> Tensor:
+        return functools.reduce(torch.add, blocks(cells, of))
+
+    return compute() if cells.known is None else cells.known.of(cells.layer, name, compute)
+
+
+def read_in_all(cells: Cells) -> Tensor:
+    """[B, H, n]: the sum of what all observed queries read of each entry."""
+    return summed(cells, "read", lambda block: block.sum(2))
 
 
 def _behind(read: Tensor, cells: Cells) -> Tensor:

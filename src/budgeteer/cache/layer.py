@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from budgeteer.cache.known import Known
 from budgeteer.cache.narrow import Going, stays
 from budgeteer.cache.protocol import Asked, Cells, Codec, Leaving
 from budgeteer.cache.selecting import Selection
@@ -26,6 +27,7 @@ class Call(NamedTuple):
         output: function that gives [H, d of values, D] of the output projection, or None.
         hidden: [B, q, D], what the attention was given; None where it takes something else.
         sink: [H], learnt logits, as :class:`Cells` has them, or None.
+        known: what other caches of the same prompt share, as :class:`Cells` has it, or None.
     """
 
     queries: Tensor
@@ -35,6 +37,7 @@ class Call(NamedTuple):
     output: Callable[[], Tensor | None]
     hidden: Tensor | None = None
     sink: Tensor | None = None
+    known: Known | None = None
 
 
 class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -50,6 +53,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         cold: all entries, in the memory of the CPU, where a method retrieves; ``storage`` then has the chosen ones.
         asked: with ``cold``: [B, H, d] queries that each head last chose for, and [B, K] how many tokens ago.
         computed: entries that it was given, of all rows and heads.
+        precision: [B] of its last prompt, where the score has one (:attr:`.protocol.Score.precision`).
     """
 
     is_compileable = False
@@ -70,6 +74,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.watched: tuple[Tensor, Tensor] | None = None
         self.cold: Storage | None = None
         self.asked: tuple[Tensor, Tensor] | None = None
+        self.precision: Tensor | None = None
         self.computed = 0
 
     # what transformers asks of a layer
@@ -215,6 +220,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             frequencies=self.frequencies,
             sink=call.sink,
             hidden=call.hidden if self.selected.score.hidden else None,
+            known=call.known,
         )
 
     def remember(self, cells: Cells) -> None:
@@ -260,7 +266,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         queries, valid = queries[:, :, -window:], valid[:, -window:]
         if self.selected.score.every and window > 1:
             self.watched = queries.clone(), valid.clone()
-        return call._replace(queries=queries, valid=valid)
+        return call._replace(queries=queries, valid=valid, known=None)
 
     def keep(self, keep: Tensor, valid: Tensor, low: Tensor | None = None, codec: Codec | None = None) -> None:
         """Hold the entries where ``keep`` [B, K, n] is True, and no others, which go where the method says.

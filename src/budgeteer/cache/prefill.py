@@ -10,6 +10,7 @@ from torch import Tensor
 
 from budgeteer.cache.attend import listen, updated
 from budgeteer.cache.budgeted_cache import BudgetedCache
+from budgeteer.cache.known import Known
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.replay import replay
 from budgeteer.models.inside import argument_of
@@ -19,7 +20,8 @@ class Prefill(BudgetedCache):
     """A full cache that records what each layer read, so that :meth:`into` can fill budgeted caches from it.
 
     A filled cache is, to the bit, the one that reads the prompt itself in one call. Queries, keys, values
-    and inputs of the attention of all layers are held, which is more than a full cache.
+    and inputs of the attention of all layers are held, which is more than a full cache, and so are the sums over all
+    queries that scores asked for (:func:`.kit.summed`): they are the same for all budgets, and for several scores.
 
     Args:
         model: as for a :class:`BudgetedCache`; the caches have to be of the same model.
@@ -27,12 +29,12 @@ class Prefill(BudgetedCache):
         attention_mask: [B, q], 0 = padding; None = there is none.
 
     Attributes:
-        saved: seconds of a second reading that the last :meth:`into` took over from an earlier one.
+        saved: seconds of sums and of a second reading that the last :meth:`into` took over from an earlier one.
     """
 
     def __init__(self, model: Any, ids: Tensor, attention_mask: Tensor | None = None) -> None:
         self.read: list[tuple[Tensor, Tensor, Call, Tensor | None]] = []
-        self.saved = 0.0
+        self.saved, self._known = 0.0, Known()
         self._model, self._heard = model, dict[Any, tuple[list[Tensor], float]]()
         self._given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
         super().__init__(model, "100%", "recent")
@@ -52,7 +54,7 @@ class Prefill(BudgetedCache):
         """Record what a layer read, before a sliding one lets go of it."""
         assert layer.storage is not None
         whole = layer.storage.whole()
-        self.read.append((whole["keys"], whole["values"], call, mask))
+        self.read.append((whole["keys"], whole["values"], call._replace(known=self._known), mask))
         super().choose(layer, call, mask)
 
     def into(self, cache: BudgetedCache) -> BudgetedCache:
@@ -61,6 +63,7 @@ class Prefill(BudgetedCache):
         With a score by which tokens end in a middle layer (``Score.depth``) the model reads the prompt once more.
         """
         self.saved = 0.0
+        self._known.begin()
         if cache.selected.score.depth is not None:
             self._through(cache)
             return cache
@@ -70,6 +73,7 @@ class Prefill(BudgetedCache):
                 updated.by = None
                 cache.prepare(cache.layers[index], call, mask)
                 cache.choose(cache.layers[index], call, mask)
+        self.saved = self._known.saved
         if cache.unread:
             self._replay(cache)
         return cache
@@ -90,7 +94,7 @@ class Prefill(BudgetedCache):
         """
         heard = cache.selected.score.observe, cache.selected.score.reads
         if heard in self._heard:
-            self.saved = self._heard[heard][1]
+            self.saved += self._heard[heard][1]
         else:
             began = time.perf_counter()
             replay(self._model, cache, argument_of(self._model), self._given)

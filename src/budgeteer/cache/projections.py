@@ -94,7 +94,8 @@ def projections_of(given: str | Projections) -> Projections:
         return given
     if not given:
         raise InvalidInput(
-            f"{NAME} needs projections that were trained on the model: give projections=FILE (budgeteer cache train)"
+            f"{NAME} needs projections that were trained on the model: give projections=FILE; budgeteer cache train "
+            f"{NAME} MODEL --texts FILE makes them"
         )
     path = Path(given)
     path = path / GATES / f"{NAME}.safetensors" if path.is_dir() else path

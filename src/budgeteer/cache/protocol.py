@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from budgeteer.cache.known import Known
+
 
 @dataclass(frozen=True, slots=True)
 class Cells:
@@ -38,6 +40,8 @@ class Cells:
         sink: [H], a learnt logit of each head that every softmax has beside those of the entries; None = it has none.
         hidden: [B, m, D], what the attention of the call was given, of its m newest tokens; None unless
             :attr:`Score.hidden`, and in layers that are asked again later.
+        known: sums over all of these queries that other caches of the same prompt share (:func:`.kit.summed`); None =
+            nothing is shared.
     """
 
     keys: Tensor
@@ -58,6 +62,7 @@ class Cells:
     frequencies: Tensor | None = None
     sink: Tensor | None = None
     hidden: Tensor | None = None
+    known: Known | None = None
 
 
 class Score(NamedTuple):
@@ -84,6 +89,9 @@ class Score(NamedTuple):
         hidden: ``observe`` uses ``Cells.hidden``.
         depth: share of the layers that read all of a prompt. The last of these chooses for all layers, and behind it
             only what is kept goes on; such a score is the same for all heads. None = every layer reads everything.
+        precision: ``(cells) -> [B]``, >= 0, asked after prompts: with a rest that holds entries in fewer bits, how much
+            of a layer should stay as it is, against the other layers (:func:`.outcome.states`). All layers are then
+            held until the last one was read. None = the same share of each layer, :attr:`Rest.full`.
         fingerprint: of the model that it was trained on (:func:`budgeteer.core.steer.fingerprint_of`); a cache of
             another one is refused. Empty = it is for any model.
     """
@@ -103,6 +111,7 @@ class Score(NamedTuple):
     rotation: bool = False
     hidden: bool = False
     depth: float | None = None
+    precision: Callable[[Cells], Tensor] | None = None
     fingerprint: str = ""
 
 

@@ -30,6 +30,16 @@ class Selection(NamedTuple):
     split: Split
     rest: Rest = Rest()
 
+    @property
+    def together(self) -> bool:
+        """Whether all layers are read before any of them drops something."""
+        return self.split.together or self.by_precision
+
+    @property
+    def by_precision(self) -> bool:
+        """Whether layers differ in how much of them stays as it is."""
+        return self.score.precision is not None and self.rest.codec is not None
+
     def protected(self, size: int) -> int:
         """What a head always keeps when heads keep ``size`` entries on the mean, and at least 1."""
         newest = max(self.score.recent, int(self.score.recent_share * size))

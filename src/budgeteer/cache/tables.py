@@ -12,6 +12,9 @@ import numpy as np
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
 
+KINDS = {"losses": "knapsack", "sizes": "prefix"}
+"""Column -> what ``budgeteer cache train`` measures it by; sizes also by ``epi-cache``."""
+
 
 class Table(NamedTuple):
     """A number for each layer and share.
@@ -42,7 +45,10 @@ def table_of(given: str | Mapping[str, Any], column: str, split: str) -> Table:
     if not isinstance(given, str):
         return _checked(given, column, column)
     if not given:
-        raise InvalidInput(f"{split} needs measured {column}: give {column}=FILE (budgeteer cache train)")
+        raise InvalidInput(
+            f"{split} needs measured {column}: give {column}=FILE; budgeteer cache train {KINDS[column]} MODEL "
+            "--texts FILE measures them"
+        )
     return _read(given, Path(given).stat().st_mtime_ns if Path(given).exists() else 0, column)
 
 
@@ -52,7 +58,7 @@ def _read(path: str, changed: int, column: str) -> Table:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"cannot read {column} in {path}: {error}; measure them: budgeteer cache train"
+            f"cannot read {column} in {path}: {error}; measure them: budgeteer cache train {KINDS[column]}"
         ) from error
     return _checked(found, column, path)
 
@@ -64,7 +70,10 @@ def _checked(given: Any, column: str, where: str) -> Table:
         fits = all(len(row) == len(shares) and np.isfinite(row).all() for row in rows)
         rising = all(low < high for low, high in zip((0.0, *shares), shares, strict=False))
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{where} holds no {column}: {error}; give shares and {column}") from error
+        kind = f"{where} holds no {column}: it lacks {error}" if isinstance(error, KeyError) else f"{where}: {error}"
+        raise InvalidInput(
+            f"{kind}; give shares and {column}, as budgeteer cache train {KINDS[column]} writes"
+        ) from error
     if not rows or not shares or not fits or not rising or shares[-1] > 1:
         raise InvalidInput(f"{where}: give rising shares up to 1, and as many finite {column} for each layer")
     return Table(shares, rows, str(given.get("fingerprint", "")))

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if budget.kind == "bytes":
         raise InvalidInput(f"--budget is {args.budget}; give tokens or a share of the texts, such as 25%")
     if args.out is None and not (args.model.startswith("hf:") and folder.is_dir()):
-        raise InvalidInput(f"{args.model} is no folder that gates could lie in; give --out FILE")
+        raise InvalidInput(f"{args.model} is no folder that the file could lie in; give --out FILE")
     path = args.out or folder / GATES / f"{args.kind}.{'json' if args.kind in TABLES else 'safetensors'}"
     _outputs.require("--out", path, _outputs.FILE)
     replays = selection(args.method).score.replays

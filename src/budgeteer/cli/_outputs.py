@@ -15,7 +15,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("agent", "out"): FILE_ONLY,
     ("allocate", "plot"): FILE_ONLY,
     ("bench", "out"): FOLDER,
-    ("cache", "out"): FILE_ONLY,
+    ("cache", "out"): FILE,
     ("cache", "report"): FILE_ONLY,
     ("compare", "out"): FOLDER,
     ("data", "out"): FILE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import attention, before, blocks, observers, of_groups
+from budgeteer.cache.kit import attention, before, observers, of_groups, read_in_all
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -43,6 +43,4 @@ def ems(window: int = 32, every: int = 0) -> Score:
 
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
-    for read in blocks(cells, lambda block: block.sum(2)):
-        memory = memory + of_groups(read, cells.keys.shape[1]).mean(2)[..., None]
-    return memory
+    return memory + of_groups(read_in_all(cells), cells.keys.shape[1]).mean(2)[..., None]

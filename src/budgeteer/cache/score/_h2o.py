@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import blocks, of_groups
+from budgeteer.cache.kit import of_groups, read_in_all
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -32,10 +32,7 @@ def h2o(recent_share: float = 0.5, every: int = 1) -> Score:
 
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
-    kv_heads = cells.keys.shape[1]
-    for read in blocks(cells, lambda block: block.sum(2)):
-        memory = memory + of_groups(read, kv_heads).mean(2)[..., None]
-    return memory
+    return memory + of_groups(read_in_all(cells), cells.keys.shape[1]).mean(2)[..., None]
 
 
 def _score(cells: Cells, memory: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import blocks, of_groups, over_heads
+from budgeteer.cache.kit import of_groups, over_heads, read_in_all
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -35,9 +35,7 @@ def prefix_kv(sinks: int = 4, every: int = 0) -> Score:
 
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
-    for read in blocks(cells, lambda block: block.sum(2)):
-        memory = memory + over_heads(cells, of_groups(read, cells.keys.shape[1]).mean(2))[..., None]
-    return memory
+    return memory + over_heads(cells, of_groups(read_in_all(cells), cells.keys.shape[1]).mean(2))[..., None]
 
 
 def _score(cells: Cells, memory: Tensor) -> Tensor:
