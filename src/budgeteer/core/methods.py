@@ -686,6 +686,14 @@ METHODS: tuple[Method, ...] = (
         "one budget over many questions: the length each needs, or none",
         CLEAR,
     ),
+    Method(
+        "composer-many",
+        "many",
+        _AN("composer_many"),
+        "one team of tools for many questions: tested on some, bought once by their price",
+        AGENT_KNAPSACK,
+        traits=("tools",),
+    ),
     # aggregator
     Method(
         "majority",
