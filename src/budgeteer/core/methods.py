@@ -690,7 +690,7 @@ METHODS: tuple[Method, ...] = (
         "composer-many",
         "many",
         _AN("composer_many"),
-        "one team of tools for many questions: tested on some, bought once by their price",
+        "which tools are kept for many questions: tested on some of them, bought once",
         AGENT_KNAPSACK,
         traits=("tools",),
     ),
