@@ -30,6 +30,10 @@ its verdict, whether the tool found something, is right with chance 0.85.
 sentences, too, and find nothing; all have descriptions of 50 words or so, and a call costs as much as a search. The
 model takes any of the tools that are said to search and did not fail before its eyes.
 
+**once**: the two cases of **many** once more, with the budget of all questions in one: a question has an equal share of
+what is left, for every strategy, so that what one does not use goes to later ones. ``composer-many`` tests tools on 3
+of the questions and answers all of them with those that it bought; what this cost is spread over all of them.
+
 **smollm2**, **gemma3**: SmolLM2-135M-Instruct, and Gemma 3 270M (base; ``gemma3.py`` says where from), through
 llama.cpp on the first questions. Neither was trained on calls, so both read raw text with three worked examples: two
 searches in a row, a text that is there already, one search. They are greedy but in BAVT and tree-planner, so one seed,
@@ -53,6 +57,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +67,7 @@ import bm25s
 
 from budgeteer import verify
 from budgeteer.core.amounts import PICO
+from budgeteer.core.budget import Budget, Budgets
 from budgeteer.core.environment import Item
 from budgeteer.lab import frontier, questions
 from budgeteer.lab.frontier import Cell
@@ -74,7 +80,8 @@ from budgeteer.models.model import Model
 from budgeteer.prices.price import Price, Rates
 from budgeteer.prices.table import PriceTable, of
 from budgeteer.solve import Question, Strategy, Style, registered, styles
-from budgeteer.solve.runner import Pause
+from budgeteer.solve.runner import Pause, Settings
+from budgeteer.solve.runner import run as solve
 from budgeteer.solve.styles import TaskInfo
 from budgeteer.solve.tool import Tool
 from gemma3 import gemma3
@@ -103,9 +110,13 @@ STRATEGIES = {
     "tree-planner": "tree-planner",
     "code-agents": "code-agents",
     "composer": "composer:turns=20",
+    "composer-many": "composer-many:turns=20",
 }
-SEARCHING = tuple(name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer"))
+SEARCHING = tuple(
+    name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer", "composer-many")
+)
 PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer")
+ONCE = ("react", "one-prompt", "bats", "composer", "composer-many")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 BY_SMALL = {
     "react": "react:turns=8,step_tokens=48",
@@ -371,8 +382,7 @@ def stated(text: str) -> str | None:
 def shown(text: str) -> str:
     """A question with worked examples right before it, and before them how to call tools.
 
-    Behind the examples the placeholders that say how were copied, and never a query written. Without tools it ends
-    with "Answer:", without which the sentences of one prompt were continued.
+    Without tools it ends with "Answer:", without which the sentences of one prompt were continued.
     """
     question, begins, tools = text.partition("\n\nYou can call these tools:")
     return f"{begins.strip()}{tools}\n\n{EXAMPLES}Question: {question}\n{'' if tools else 'Answer:'}".lstrip()
@@ -427,11 +437,45 @@ async def measured(
         assert solved is not None
         cells |= solved
         sys.stderr.write(f"{name} at {budget}: done\n")
+    return figures(cells, amounts, len(seeds))
+
+
+async def pooled(name: str, asked: QuestionSet, model: Model, budgets: str, args: Any) -> dict[str, Any]:
+    """The same, with one budget for all questions, of which a question gets an equal share of what is left."""
+    folder = Path(args.work) / name
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    amounts = frontier.budgets_of(budgets)
+    cells: dict[Cell, Any] = {}
+    for budget in amounts:
+        whole = Budgets([replace(budget, amount=(budget.amount or 0) * len(asked.questions))])
+        for label in ONCE:
+            for seed in range(1 if args.quick else SEEDS):
+                cell = Cell(label, str(budget), seed)
+                settings = Settings(
+                    per_question=False,
+                    seed=seed,
+                    concurrency=1,
+                    grade=asked.grade,
+                    tools=asked.tools,
+                    prices=prices(),
+                    out=cell.path(folder),
+                    durable=False,
+                )
+                strategy = registered.build(STRATEGIES[label])
+                done = await solve(asked.questions, strategy, model, PLAIN, whole, settings)
+                assert all(done.spent[kind] <= limit for kind, limit in done.limit.items())
+                cells[cell] = done.rows
+        sys.stderr.write(f"{name} at {budget}: done\n")
+    return figures(cells, amounts, 1 if args.quick else SEEDS)
+
+
+def figures(cells: dict[Cell, Any], amounts: Sequence[Budget], seeds: int) -> dict[str, Any]:
+    """Means with their intervals, and the paired differences."""
     numbers = frontier.analyse(cells, "money", {"prices": "input $1, output $4 a million tokens", "tool": PRICES})
     for point in numbers["points"]:
         rows = [row for cell, rows in cells.items() if (cell.strategy, cell.budget) == pair(point) for row in rows]
         point["tools"] = sum(sum(row["tools"].values()) for row in rows) / len(rows)
-        if len(seeds) == 1:  # a bootstrap of a few questions that are all wrong has no width
+        if seeds == 1:  # a bootstrap of a few questions that are all wrong has no width
             found = wilson(sum(bool(row["correct"]) for row in rows), len(rows))
             point["accuracy"] = {"mean": found.mean, "low": found.low, "high": found.high, "n": 1}
         for field in ("e3", "accuracy_per_token", "by_seed", "seconds", "answered", "wasted"):
@@ -494,6 +538,7 @@ def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[
         *((a, b) for a in ("tree-planner", "code-agents", "composer") for b in ("react", "parallel", "one-prompt")),
         ("code-agents", "bats"),
         ("composer", "bats"),
+        *(("composer-many", b) for b in ("composer", "react", "one-prompt", "bats")),
     ):
         if {a, b} <= known:
             for budget in budgets:
@@ -508,7 +553,7 @@ def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[
 
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    searched = {"search", "many", *SMALL} & set(args.only)
+    searched = {"search", "many", "once", *SMALL} & set(args.only)
     if searched and (args.data is None or not Path(args.data).exists()):
         sys.stderr.write(f"searches are skipped: {args.data or 'no DATA'} is not there\n")
         searched = set()
@@ -524,6 +569,10 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
             simulated = Simulated(Writer(rows, heeds))
             chosen = PLANNED if part == "many" else SEARCHING
             results[name] = await measured(name, searches(rows, many), simulated, PLAIN, chosen, budgets, args)
+            save(args, results)
+    for name, many in (("once, one tool", False), ("once, many tools", True)):
+        if "once" in searched:
+            results[name] = await pooled(name, searches(rows, many), Simulated(Writer(rows, True)), budgets, args)
             save(args, results)
     for name in SMALL:
         if name in searched:
@@ -565,6 +614,8 @@ TITLES = {
     "search, unaware": "One tool, a model that reads over it",
     "one tool": "One tool, strategies that plan",
     "many tools": "Nine tools, of which one is of use",
+    "once, one tool": "One tool, one budget for all questions",
+    "once, many tools": "Nine tools, one budget for all questions",
     **{name: f"{title} through llama.cpp, one tool" for name, title in SMALL.items()},
     "lookups": "The thinking model, lookups",
 }
@@ -612,7 +663,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default=None, help="2WikiMultihopQA with candidate sentences, JSON lines")
     parser.add_argument("--work", default=None, help="folder of the rows, to go on from (default: a temporary one)")
-    parts = ["search", "many", *SMALL, "lookups"]
+    parts = ["search", "many", "once", *SMALL, "lookups"]
     parser.add_argument("--only", nargs="+", default=parts, choices=parts)
     parser.add_argument("--lookups", type=int, default=8, help="questions of the thinking model (default %(default)s)")
     parser.add_argument("--budgets", default=BUDGETS, help="of the scripted models (default %(default)s)")

@@ -204,7 +204,7 @@ def test_only_a_check_that_was_read_verifies(check: str, stopped: StoppedBy) -> 
 
 
 def test_a_check_that_does_not_fit_verifies_nothing() -> None:
-    asked = task(by_turns("4\n"), {"all": 900})
+    asked = task(by_turns("4\n"), {"all": 950})
     answer = solved(bats(plan=False, tracked=False, verify_tokens=2000), asked)
     assert (answer.answer, answer.stopped_by) == ("4", StoppedBy.DONE)
     assert len(prompts(asked)) == 1

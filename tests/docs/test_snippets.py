@@ -28,6 +28,7 @@ AGENTS = (
     "dspy",
     "inspect_ai",
     "langchain",
+    "langgraph",
     "llama_index.core",
     "mcp",
     "pydantic_ai",

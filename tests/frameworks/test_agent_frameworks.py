@@ -48,8 +48,11 @@ def test_an_agent_stays_within_its_budget_and_does_some_work(programs, framework
 def test_the_snippet_of_the_documentation_runs(framework):
     """The first of the page, which makes the budget, and that of the framework."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/agents.md").read_text(), re.MULTILINE | re.DOTALL)
-    module = framework.name.replace("-", "_")
-    (own,) = [block for block in blocks if re.search(rf"budgeteer\.adapters\.{module}(_run)? import", block)]
+    imports = {  # LangGraph has LangChain's adapter
+        "langchain": r"langchain import BudgetMiddleware$",
+        "langgraph": r"langchain import BudgetMiddleware, asking$",
+    }.get(framework.name, framework.name.replace("-", "_") + r"(_run)? import")
+    (own,) = [block for block in blocks if re.search(rf"budgeteer\.adapters\.{imports}", block, re.MULTILINE)]
     with Upstream(Brain()) as provider:
         variables = {
             **os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "x",

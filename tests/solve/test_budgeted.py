@@ -71,6 +71,20 @@ def test_afford_minds_the_context(context: int, keep: int, want: int) -> None:
     assert budgeted(model, all=60 if keep else 30).afford("abc", most=99, keep=keep) == want
 
 
+def test_a_part_is_all_that_its_block_can_spend_and_comes_back() -> None:
+    model = budgeted(Scripted(lambda prompt, rng: "12345"), all=60)
+    with model.part({"all": 20}) as part:
+        assert (part.remaining, model.remaining) == ({"all": 20}, {"all": 40})
+        with pytest.raises(BudgetExceeded):
+            asyncio.run(part.generate(Request("abc", max_tokens=18)))
+        asyncio.run(part.generate(Request("abc", max_tokens=8)))
+        assert part.remaining == {"all": 12}
+    assert model.remaining == {"all": 52}
+    assert (model.spend.calls, model.spend.units) == (1, {"all": 8})  # counted with the others
+    with pytest.raises(BudgetExceeded), model.part({"all": 53}):
+        pass
+
+
 def test_afford_knows_that_nothing_fits() -> None:
     assert budgeted(Scripted(lambda prompt, rng: "x"), all=3).afford("abc", most=9) == 0
 

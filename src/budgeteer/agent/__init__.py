@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.agent._bavt import bavt
     from budgeteer.agent._code_agents import code_agents
     from budgeteer.agent._composer import composer
+    from budgeteer.agent._composer_many import composer_many
     from budgeteer.agent._interview import interview
     from budgeteer.agent._one_prompt import one_prompt
     from budgeteer.agent._react import react
@@ -24,6 +25,7 @@ __all__ = [
     "bavt",
     "code_agents",
     "composer",
+    "composer_many",
     "interview",
     "one_prompt",
     "react",
@@ -39,6 +41,7 @@ __getattr__ = lazy(
         "bavt": "_bavt",
         "code_agents": "_code_agents",
         "composer": "_composer",
+        "composer_many": "_composer_many",
         "interview": "_interview",
         "one_prompt": "_one_prompt",
         "react": "_react",

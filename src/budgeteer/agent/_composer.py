@@ -178,7 +178,7 @@ def composer(
     the question is answered without any.
 
     Differences from the paper: it composes once for a whole benchmark, in dollars, with large models; here this is done
-    for each question, so that the tests have to pay at once.
+    for each question, so that the tests have to pay at once. ``composer_many`` composes once for many questions.
 
     Helps when there are many tools with long or false descriptions, and the run is long. Does not with a few tools: the
     tests cost more than their descriptions. The purchase is careful: of 20 tools of random worth and price it buys 47
@@ -204,28 +204,36 @@ def composer(
     run = react(turns, 1, step_tokens, result)
 
     async def solve(task: Task) -> Answer:
-        keep, by_name = task.style.answer_tokens, {tool.name: tool for tool in task.tools}
-        text = SKILLS.format(most=skills, question=task.question.text)
-        piece = await ask(
-            task, aside(task, text), most=skill_tokens, keep=keep, stop=(), temperature=0.0, stage="skills"
-        )
-        components = [
-            Component(tool.name, described(tool), task.model.count(json.dumps(tool.schema()))) for tool in task.tools
-        ]
+        by_name = {tool.name: tool for tool in task.tools}
+        needed = await skills_needed(task, skills, skill_tokens)
+        components = [component(task, tool) for tool in task.tools]
         number = 0
 
         async def trial(name: str, skill: Skill, query: str) -> Verdict:
             nonlocal number
             number += 1
-            return await _tried(task, limits, by_name[name], skill, query, judge_tokens, number)
+            return await tried(task, limits, by_name[name], skill, query, judge_tokens, number)
 
-        found = await compose(skills_of(piece.text, skills), components, room, trial, candidates)
+        found = await compose(needed, components, room, trial, candidates)
         return await run.solve(replace(task, tools=tuple(by_name[name] for name in found.chosen)))
 
     return Strategy(solve, frozenset({TOOLS}))
 
 
-async def _tried(task: Task, limits: Limits, tool: Tool, skill: Skill, query: str, most: int, at: int) -> Verdict:
+async def skills_needed(task: Task, most: int, tokens: int) -> tuple[Skill, ...]:
+    """The skills that the model says its question needs, at most so many, in a text of at most ``tokens`` tokens."""
+    text = SKILLS.format(most=most, question=task.question.text)
+    keep = task.style.answer_tokens
+    piece = await ask(task, aside(task, text), most=tokens, keep=keep, stop=(), temperature=0.0, stage="skills")
+    return skills_of(piece.text, most)
+
+
+def component(task: Task, tool: Tool) -> Component:
+    """A tool as what may be bought: its price is the tokens of its schema, which every prompt has."""
+    return Component(tool.name, described(tool), task.model.count(json.dumps(tool.schema())))
+
+
+async def tried(task: Task, limits: Limits, tool: Tool, skill: Skill, query: str, most: int, at: int) -> Verdict:
     """The model's verdict on one step of an agent that has this tool alone; USELESS without a call, or without room."""
     alone = replace(task, question=Question(f"{task.question.id}-test-{at}", query), tools=(tool,))
     after = Agent(task, limits)

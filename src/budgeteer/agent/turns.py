@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from budgeteer.agent.calling import how_to_call
 from budgeteer.core.bisection import largest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.usage import Usage
@@ -27,15 +28,6 @@ from budgeteer.strategies.kit.trace import Piece, ask, conclude
 
 LAST = "Answer now with what you have, without calling tools."
 """What the model is told beside its last request."""
-HOW = """You can call these tools:
-{tools}
-
-To call one, write
-<tool_call>
-{{"name": "...", "arguments": {{...}}}}
-</tool_call>
-and its result follows. When you know the answer, write it and call nothing."""
-"""What a model reads that does not declare CALLS."""
 FAILED = re.compile(r"\[(?:error: |\S+ (?:failed: |gave no answer |was not called))")
 """How a text begins that stands in place of a tool's result."""
 _OPEN, _SHUT = "<tool_response>", "</tool_response>"
@@ -114,6 +106,7 @@ class Agent:
         self.task, self.limits, self.about = task, limits, about
         self.tools = {tool.name: tool for tool in task.tools} if tools else {}
         self._schemas = tuple(json.dumps(tool.schema()) for tool in self.tools.values())
+        self._how = how_to_call(tuple(self.tools.values()), task.question.text) if self.tools else ""
         self.made = 0
         """Steps that were made, on all branches; each has a seed of its own."""
 
@@ -127,7 +120,7 @@ class Agent:
         native = CALLS in self.task.model.capabilities
         about = [self.about] if self.about else []
         if self.tools and not native and (turns or not last):
-            about.append(HOW.format(tools="\n".join(self._schemas)))
+            about.append(self._how)
         prompt = self.task.style.prompt("\n\n".join([self.task.question.text, *about]))
         if isinstance(prompt, str):
             return continued(prompt, "".join(map(_as_text, turns)) + (f"\n{LAST}\n" if last and self.tools else ""))

@@ -7,7 +7,7 @@ import random
 
 from budgeteer.check._common import CheckFailed
 from budgeteer.check._strategy import answer_rules
-from budgeteer.check._toy import ToyModel, toy_style
+from budgeteer.check._toy import ToyModel, toy_style, toy_tools
 from budgeteer.check.scripted import ALL
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.solve import Answer, Budgeted, Question, Task, derive
@@ -59,7 +59,10 @@ def _answers(many: Together, model: ToyModel, kind: str, budget: int, seed: int)
     ledger, style = MemoryLedger(), toy_style()
     ledger.open("q", [Limit(kind, budget)])
     root = Allowance(ledger, "q", {kind: budget})
-    tasks = [Task(question, Budgeted(model, root), style, derive(seed, question.id)) for question in QUESTIONS]
+    tasks = [
+        Task(question, Budgeted(model, root), style, derive(seed, question.id), tools=toy_tools())
+        for question in QUESTIONS
+    ]
     answers: dict[int, Answer] = {}
 
     async def collect() -> int:

@@ -686,6 +686,14 @@ METHODS: tuple[Method, ...] = (
         "one budget over many questions: the length each needs, or none",
         CLEAR,
     ),
+    Method(
+        "composer-many",
+        "many",
+        _AN("composer_many"),
+        "which tools are kept for many questions: tested on some of them, bought once",
+        AGENT_KNAPSACK,
+        traits=("tools",),
+    ),
     # aggregator
     Method(
         "majority",

@@ -16,7 +16,7 @@ from budgeteer.core.method import READ, Method
 
 _TRAIN = "budgeteer train grpo:{slot}=SPEC --budget 200k --out runs/NAME"
 _SOLVE = "budgeteer solve chains --limit 20 "
-_WITH_TOOLS = "budgeteer solve lookups --model thinker --limit 20 --strategy SPEC --budget 3k"
+_WITH_TOOLS = "budgeteer solve lookups --model thinker --limit 20 --strategy SPEC --budget "
 RUNS: dict[str, str] = {
     "allocator": "budgeteer allocate items.jsonl --method SPEC --budget 50k",
     "online": """\
@@ -114,7 +114,9 @@ def run_of(method: Method) -> str:
     Raises:
         ImportError: the method needs an extra that is not installed.
     """
-    run = _WITH_TOOLS if "tools" in method.traits else RUNS[method.part]
+    run = RUNS[method.part]
+    if "tools" in method.traits:
+        run = _WITH_TOOLS + ("60k --total" if method.part == "many" else "3k")
     required = {
         option["name"]: option["takes"] for option in registry.explained(method)["options"] if option["required"]
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -101,6 +101,26 @@ class Budgeted:
         twin = copy.copy(self)
         twin.model = model
         return twin
+
+    @contextmanager
+    def part(self, amounts: Mapping[str, int]) -> Iterator[Budgeted]:
+        """The same model behind a part of its budget, for a block; what the part does not use comes back at its end.
+
+        Its calls are counted with those of this one.
+
+        Args:
+            amounts: units of every kind of the budget.
+
+        Raises:
+            BudgetExceeded: less is left.
+        """
+        (share,) = self.allowance.share([amounts])
+        with share:
+            twin = copy.copy(self)
+            twin.allowance = share
+            twin._metering = copy.copy(self._metering)
+            twin._metering.allowance = share
+            yield twin
 
     @property
     def folder(self) -> Path | None:

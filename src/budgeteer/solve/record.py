@@ -23,7 +23,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from budgeteer.core.errors import ModelError
 from budgeteer.core.meter import Prices
@@ -210,6 +210,16 @@ class NamedAllowance:
         """Deduct units from the allowance permanently."""
         self._allowance.hold(amounts)
 
+    def share(self, parts: Sequence[Mapping[str, int]]) -> list[NamedAllowance]:
+        """Parts of what is left; each gives back what it did not use when its block ends."""
+        return [NamedAllowance(part, self._named) for part in self._allowance.share(parts)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._allowance.close()
+
     def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Any:
         """A call of the allowance, as a context manager."""
         return self._allowance.reserve(amounts, id=_CALL.get() if self._named else id, ttl=MAX_SECONDS)
@@ -229,7 +239,6 @@ class Named(Budgeted):
 
     Attributes:
         wasted: units per kind that were charged for calls without an answer, including ``gone``.
-        cost: pico-dollars, if there are prices.
     """
 
     def __init__(
@@ -251,7 +260,12 @@ class Named(Budgeted):
         self._seen: Counter[str] = Counter()
         self._prices = prices
         self.wasted = {kind: gone.get(kind, 0) for kind in allowance.remaining}
-        self.cost = 0
+        self._paid = Counter[str]()  # one for all models of the question
+
+    @property
+    def cost(self) -> int:
+        """Pico-dollars of what was charged, if there are prices."""
+        return self._paid["cost"]
 
     async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if self._calls.recording:
@@ -263,7 +277,7 @@ class Named(Budgeted):
         if self._calls.recording:
             self._name(_short([tool.name, written(arguments)]))
         text = await super().use(tool, arguments)
-        self.cost += tool.cost if self._prices is not None else 0
+        self._paid["cost"] += tool.cost if self._prices is not None else 0
         return text
 
     async def _called(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
@@ -305,7 +319,7 @@ class Named(Budgeted):
             for kind, units in settlement.amounts.items():
                 self.wasted[kind] += units
         if self._prices is not None:
-            self.cost += self._prices.cost(settlement.usage, settlement.response_model or settlement.model)
+            self._paid["cost"] += self._prices.cost(settlement.usage, settlement.response_model or settlement.model)
 
 
 def numbered(name: str) -> tuple[str, int]:

@@ -1,0 +1,153 @@
+"""Router-R1 in TRL with the thinking model: what training changes on held-out questions.
+
+    python benchmarks/router_r1.py --work DIR     # a folder a seed; run again to go on
+    python benchmarks/router_r1.py --table        # writes the table of docs/trl.md, no more
+
+Each seed is a run of ``examples/trl_router_r1.py`` with questions, imitation and held-out questions of its own.
+``before`` is the policy that was shown calls of a model at random, ``after`` the same one trained with the paper's
+reward. Beside them, on the same held-out questions: each of the two models asked by itself for all of them, and ``by
+kind``, what a rule would do that knows which kind a question is (``sums`` for sums modulo 11, ``words`` for the
+others). Means over seeds with 95 % intervals; ``change`` is after less before, paired by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from budgeteer.lab.stats import mean_ci
+from pages import between
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT, PAGE = ROOT / "benchmarks" / "results" / "router_r1.json", ROOT / "docs" / "trl.md"
+EXAMPLE = ROOT / "examples" / "trl_router_r1.py"
+sys.path.append(str(EXAMPLE.parent))
+FIGURES = ("right", "dollars", "tokens")
+CALLS = ("sums, modulo 11", "words, modulo 11", "sums, in words", "words, in words")
+SHOWN = (*FIGURES, *CALLS)
+
+
+def alone(seed: int, heldout: int) -> dict[str, dict[str, float]]:
+    """What the two models do by themselves on the held-out questions of a seed, and the rule that knows the kind."""
+    from trl_router_r1 import helpers, questions
+
+    asked = questions(heldout, seed + 1_000_000)
+    small, large = helpers()
+
+    async def said() -> list[list[tuple[float, float]]]:
+        rows = []
+        for one in asked:
+            row = []
+            for helper in (small, large):
+                before = helper.cost
+                text = await helper.tool().call({"query": one.text})
+                row.append((float(text == f"The answer is {one.answer}."), (helper.cost - before) / 1e12))
+            rows.append(row)
+        return rows
+
+    rows = asyncio.run(said())
+    picks = {
+        "sums alone": [row[0] for row in rows],
+        "words alone": [row[1] for row in rows],
+        "by kind": [row[0 if one.modular else 1] for row, one in zip(rows, asked, strict=True)],
+    }
+    means = {name: [sum(part) / len(rows) for part in zip(*chosen, strict=True)] for name, chosen in picks.items()}
+    return {name: {"right": right, "dollars": dollars} for name, (right, dollars) in means.items()}
+
+
+def measured(args: argparse.Namespace) -> None:
+    """Run each seed that is missing, and write after each."""
+    runs = []
+    for seed in range(args.seeds):
+        folder = args.work / f"seed-{seed}"
+        path = folder / "found.json"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            given = {"out": folder, "seed": seed, "steps": args.steps, "heldout": args.heldout}
+            options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+            subprocess.run([sys.executable, str(EXAMPLE), *options], check=True)
+        found = json.loads(path.read_text())
+        if found["steps"] != args.steps:
+            raise SystemExit(f"{path} is of {found['steps']} steps, not {args.steps}; give another --work")
+        runs.append(found | {"alone": alone(seed, args.heldout)})
+        args.out.write_text(json.dumps(summary(args, runs), indent=1) + "\n")
+
+
+def summary(args: argparse.Namespace, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, with intervals where there are two seeds or more."""
+    arms = {
+        "before": [run["before"] for run in runs],
+        "after": [run["after"] for run in runs],
+        **{name: [run["alone"][name] for run in runs] for name in runs[0]["alone"]},
+    }
+    rows: dict[str, Any] = {}
+    for name, found in arms.items():
+        rows[name] = {key: interval([row[key] for row in found]) for key in SHOWN if key in found[0]}
+    rows["change"] = {key: interval([run["after"][key] - run["before"][key] for run in runs]) for key in SHOWN}
+    settings = {"steps": args.steps, "heldout": args.heldout, "weight": runs[0]["weight"]}
+    return {"settings": settings, "seeds": len(runs), "rows": rows, "runs": list(runs)}
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """A mean with its interval over seeds; one seed has none."""
+    if len(values) < 2:
+        return {"mean": values[0], "low": values[0], "high": values[0]}
+    made = mean_ci(values)
+    return {"mean": made.mean, "low": made.low, "high": made.high}
+
+
+BEGIN, END = "<!-- written by benchmarks/router_r1.py --table -->", "<!-- end of router_r1 -->"
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """A row an arm, as Markdown; dollars a thousand questions."""
+    heads = ["", "right, %", "dollars a thousand", "tokens", *CALLS]
+    lines = ["", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, row in found["rows"].items():
+        sign = "+" if name == "change" else ""
+        cells = [
+            "" if key not in row else number(row[key], {"right": 100, "dollars": 1000}.get(key, 1), sign, key)
+            for key in SHOWN
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", ""])
+
+
+def number(ci: Mapping[str, float], times: float, sign: str, key: str) -> str:
+    """A mean with its interval.
+
+    >>> number({"mean": 0.5, "low": 0.25, "high": 0.75}, 100, "+", "right")
+    '+50 [+25, +75]'
+    """
+    digits = {"right": 0, "tokens": 0, "dollars": 3}.get(key, 2)
+    return "{:{f}} [{:{f}}, {:{f}}]".format(
+        *(times * ci[end] for end in ("mean", "low", "high")), f=f"{sign}.{digits}f"
+    )
+
+
+def main() -> None:
+    """Run, write, or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=None, help="folder of the runs, a folder a seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100, help="of TRL (default %(default)s)")
+    parser.add_argument("--heldout", type=int, default=100, help="questions of each seed (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--table", action="store_true", help="write the table of the page from the file, no more")
+    args = parser.parse_args()
+    if args.table:
+        PAGE.write_text(between(PAGE.read_text(), table(json.loads(args.out.read_text())), BEGIN, END))
+        return
+    if args.work is None:
+        parser.error("give --work")
+    measured(args)
+
+
+if __name__ == "__main__":
+    main()
