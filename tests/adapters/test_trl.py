@@ -35,8 +35,6 @@ from budgeteer.adapters.trl.update import trl_advantages, weighted  # noqa: E402
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded, CheckpointError, InvalidInput  # noqa: E402
 from budgeteer.core.plan import ABORTED  # noqa: E402
 from budgeteer.rl import recipes  # noqa: E402
-from budgeteer.rl.beside import next_token  # noqa: E402
-from budgeteer.rl.kl_weight import by_difficulty  # noqa: E402
 from budgeteer.rl.recipe import Aborted  # noqa: E402
 from budgeteer.rl.step import Update  # noqa: E402
 from budgeteer.rl.weight import prompt_mean  # noqa: E402
@@ -435,8 +433,6 @@ def without(*names: str):
         ({"recipe": "gspo"}, {"importance_sampling_level": "sequence"}, "leave that at the default"),
         ({"recipe": "dart"}, {"loss_type": "cispo"}, "set one of bnpo, dapo"),
         ({"recipe": "seele"}, {}, "give each row a field solution"),
-        ({"recipe": replace(recipes.get("grpo"), beside=(next_token(),))}, {}, "'next token' beside .*choose another"),
-        ({"recipe": replace(recipes.get("grpo"), kl_weight=by_difficulty())}, {}, "row by row.* choose another recipe"),
         ({"recipe": "grpo:lr=rex"}, {}, "lr_scheduler_type"),
         ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),
         ({"recipe": "duet"}, {"top_p": 0.9}, "leave top_p at the default"),

@@ -14,6 +14,7 @@ pytest.importorskip("trl")
 import transformers  # noqa: E402
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer  # noqa: E402
+from budgeteer.adapters.trl.refusals import refuse_recipe  # noqa: E402
 from budgeteer.adapters.trl.sampling import Sampling  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.rl import recipes  # noqa: E402
@@ -22,6 +23,7 @@ from budgeteer.rl.fork import Fork  # noqa: E402
 from budgeteer.rl.rollouts import Role  # noqa: E402
 from helpers.trl_oracle import SGD, descended, updates_of  # noqa: E402
 from helpers.trl_tiny import DATA, config, tiny, trained, weights  # noqa: E402
+from helpers.vllm_fake import Client, installed  # noqa: E402
 
 BRPO = "brpo:cuts=3,samples=2,answer=3"
 
@@ -100,6 +102,18 @@ def test_a_fork_is_learnt_from_with_the_head_that_it_shares(folder, tmp_path, mo
     expected, ratios = descended(folder, updates)
     assert torch.allclose(weights(made), expected, atol=1e-5)
     assert np.allclose(ratios, 1, atol=1e-3)
+
+
+def test_vllm_answers_within_the_budget_and_forks_are_refused_there(folder, tmp_path, monkeypatch) -> None:
+    installed(monkeypatch, folder)
+    updates, args = updates_of(monkeypatch), config(tmp_path, max_steps=1, use_vllm=True, vllm_mode="server")
+    more = {"reward_funcs": even, "train_dataset": DATA, "close": "e", "answer": "z", "budget": 300}
+    made = trained(folder, args, recipe=BRPO, **more)
+    (client,) = Client.made
+    assert branched(updates[0].rollouts).any()
+    assert made.spending.progress.used == client.engine.given <= 300
+    with pytest.raises(InvalidInput, match="leave out the fork"):
+        refuse_recipe(recipes.get("ares"), args)
 
 
 def test_a_resumed_run_branches_as_an_unbroken_one(folder, tmp_path) -> None:

@@ -55,7 +55,12 @@ def clipped(new: Any, old: Any, advantage: Any, low: float = 0.2, high: float = 
 
 
 def descended(
-    folder: Path, updates: list[Update], surrogate: Surrogate = clipped, iterations: int = 1, rows: bool = False
+    folder: Path,
+    updates: list[Update],
+    surrogate: Surrogate = clipped,
+    iterations: int = 1,
+    rows: bool = False,
+    beside: Callable[[Any, Update], Any] | None = None,
 ) -> tuple[torch.Tensor, list[float]]:
     """Weights after these updates, and all ratios to who sampled where somebody told.
 
@@ -65,6 +70,7 @@ def descended(
         surrogate: of tokens.
         iterations: how often each is learnt from.
         rows: a mean over rows of means over tokens instead.
+        beside: (model, update) -> a loss that is added.
     """
     model = model_of(folder)
     ratios: list[float] = []
@@ -86,6 +92,8 @@ def descended(
                 ratios += (new - told).exp()[told.isfinite()].tolist() if turn == 0 else []
                 worth = surrogate(new, old, torch.from_numpy(advantage[i, :n].astype(np.float32))[own])
                 (-worth.sum() / (len(over) * len(new) if rows else count)).backward()
+            if beside is not None and (more := beside(model, update)).requires_grad:
+                more.backward()
             with torch.no_grad():
                 for p in model.parameters():
                     p -= LR * p.grad

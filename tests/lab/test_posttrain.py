@@ -169,6 +169,18 @@ def test_chats_are_asked_through_the_template_and_answers_read_behind_the_thinki
     assert all("</think>" in row["completion"] and "boxed{" in row["completion"] for row in right)
 
 
+def test_a_variant_says_its_text_to_the_trained_model(model, tmp_path) -> None:
+    """HBPO's four budgets at the heads of answers; a KL penalty goes with a recipe that weighs it."""
+    run = settings(model, files(tmp_path), recipe="hbpo", steps=1, heldout=2, prompts=2, group=4, tokens=None)
+    posttrain(run, tmp_path / "out", tmp_path / "out" / "policy")
+    written = [row["completion"] for row in lines(tmp_path / "out" / "samples.jsonl")]
+    assert written
+    assert all(text.split(":")[0].isdigit() for text in written)
+    run = settings(model, files(tmp_path), recipe="ares", kl=0.1, steps=1, heldout=2, prompts=2, group=2, tokens=None)
+    document = posttrain(run, tmp_path / "b", tmp_path / "b" / "policy")
+    assert document["runs"][0]["tokens"]["used"] > 0
+
+
 def test_hints_are_the_solutions_of_the_file(model, tmp_path) -> None:
     """All steps but the last of each solution in the first round, and no token of them on the bill."""
     rows = [{"question": f"{a} and 4?", "answer": f"{a}4", "solution": [f"{a} first ", "and then "]} for a in range(9)]
@@ -211,8 +223,7 @@ def test_a_verifier_that_fails_gives_0_and_is_counted(model, tmp_path, monkeypat
         ({"tokens": 3}, BudgetExceeded, "buys no rollout; give at least"),
         ({"max_tokens": 500}, InvalidInput, "512 positions"),
         ({"recipe": "grop"}, UnknownName, "did you mean"),
-        ({"recipe": "hbpo"}, InvalidInput, "without a variant"),
-        ({"recipe": "c3po"}, InvalidInput, "later steps"),
+        ({"recipe": "grpo:lr=rex"}, InvalidInput, "lr_scheduler_type"),
         ({"style": "think"}, InvalidInput, "no tags of thinking"),
         ({"style": "chat"}, InvalidInput, "no chat template"),
         ({"heldout": 40}, InvalidInput, "30 distinct problems"),

@@ -26,13 +26,13 @@ def wording_of(trainer: Any, recipe: Recipe) -> Wording | None:
 
     Args:
         trainer: TRL's.
-        recipe: whose variant or branch writes texts.
+        recipe: whose variant, branch or loss beside that of the rollouts writes texts.
 
     Raises:
         InvalidInput: a solution that is no list of texts, or has none; or the data set has a column that the variant
             gives.
     """
-    if recipe.variant is None and recipe.branch is None:
+    if recipe.variant is None and recipe.branch is None and not any(term.texts for term in recipe.beside):
         return None
     rows, tokenizer = trainer.train_dataset, trainer._tokenizer
     variant = recipe.variant

@@ -11,7 +11,21 @@ from accelerate.utils import gather_object
 from trl.trainer.utils import pad
 
 from budgeteer.adapters.trl.sharded import whole
+from budgeteer.rl.fork import Fork
+from budgeteer.rl.history import Std
+from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.rollouts import Role, Rollouts
+
+
+def reads_logprobs(recipe: Recipe, beta: float) -> bool:
+    """Whether parts of a recipe read with which probability tokens were sampled.
+
+    Args:
+        recipe: to train with.
+        beta: weight of the KL penalty.
+    """
+    again = recipe.replay is not None or recipe.carry is not None or isinstance(recipe.branch, Fork)
+    return again or recipe.memory.std == Std.SCORE or (recipe.kl_weight is not None and beta > 0)
 
 
 def measured(trainer: Any, part: Rollouts, logprobs: bool, *, heads: bool = False) -> Rollouts:

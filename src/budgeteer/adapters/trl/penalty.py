@@ -36,7 +36,7 @@ def weigh_kl(trainer: Any, update: Update, chosen: Weighted, batch: dict[str, An
     factor = np.ones(max(own.stop, len(chosen.rows)), np.float32)
     factor[: len(chosen.rows)] = update.kl_scale[chosen.rows]
     batch[FACTOR] = torch.from_numpy(factor[own]).to(reference.device)
-    mean = (low_variance(now, reference) * mask).sum(1) / mask.sum(1).clamp(min=1)
+    mean = (low_variance(now, reference) * mask).sum(1) / mask.sum(1)  # NaN of rows that the loss does not see
     kl = np.full(len(update.rollouts), np.nan)
     kl[chosen.rows] = gather_object(mean.tolist())[: len(chosen.rows)]
     trainer.spending.measured(update, kl, {})

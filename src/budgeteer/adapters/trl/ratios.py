@@ -8,78 +8,88 @@ gradient, and TRL still decides how tokens and batches weigh.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from budgeteer.adapters.trl.penalty import FACTOR, beyond
 from budgeteer.adapters.trl.sampling import setting
 from budgeteer.core.errors import InvalidInput
-from budgeteer.rl.ratio import Loss, Ratio, Tokens
+from budgeteer.rl.ratio import Loss, Ratio, Tokens, clipped
 from budgeteer.rl.ratio.kit import low_variance
+from budgeteer.rl.recipe import Recipe
 
 CLIPPED = frozenset({"grpo", "bnpo", "dr_grpo", "dapo", "luspo"})
 """Losses of TRL that are weighted sums of a clipped ratio times the advantage."""
-_OF_RATIO = {
-    "epsilon": 0.2,
-    "epsilon_high": None,
-    "delta": None,
-    "importance_sampling_level": "token",
-    "off_policy_mask_threshold": None,
-}
+_OF_CLIP = {"epsilon": 0.2, "epsilon_high": None}
+_OF_RATIO = {"delta": None, "importance_sampling_level": "token", "off_policy_mask_threshold": None}
 """Settings of what TRL does with the ratio -> their defaults."""
 
 
-def refuse_loss(name: str, loss: Loss, args: Any) -> None:
+def refuse_loss(recipe: Recipe, args: Any) -> None:
     """Refuse settings beside which a recipe's own loss would not be what it says, or which it would ignore.
 
     Args:
-        name: of the recipe, for errors.
-        loss: of the recipe.
+        recipe: to train with.
         args: the ``GRPOConfig``.
 
     Raises:
         InvalidInput: says what to set instead.
     """
-    if loss == Loss():
+    own = recipe.loss != Loss()
+    if not own and (recipe.kl_weight is None or not args.beta):
         return
+    name = f"recipe {recipe.name!r} " + ("has a ratio of its own" if own else "weighs the KL penalty row by row")
     if args.use_vllm:
         raise InvalidInput(
-            f"{name} has a ratio of its own to who sampled, and with use_vllm TRL multiplies by another one; generate "
-            "without vLLM, or choose another recipe"
+            f"{name}, and with use_vllm TRL multiplies by a ratio to vLLM; generate without it, or choose another "
+            "recipe"
         )
     if args.loss_type not in CLIPPED:
         raise InvalidInput(
-            f"{name} has a ratio of its own, which takes the place of a clipped one, and loss_type={args.loss_type!r} "
-            f"has none; set one of {', '.join(sorted(CLIPPED))}, which say how tokens weigh"
+            f"{name}, which is computed in the place of a clipped ratio, and loss_type={args.loss_type!r} has none; "
+            f"set one of {', '.join(sorted(CLIPPED))}, which say how tokens weigh"
         )
-    if changed := [key for key, value in _OF_RATIO.items() if getattr(args, key) != value]:
+    settings = _OF_RATIO | _OF_CLIP if own else _OF_RATIO
+    if changed := [key for key, value in settings.items() if getattr(args, key) != value]:
         raise InvalidInput(
-            f"{name} has a ratio of its own, beside which {', '.join(changed)} would say nothing; leave that at the "
-            "default, or choose another recipe"
+            f"{name}, beside which {', '.join(changed)} would say nothing; leave that at the default, or choose "
+            "another recipe"
         )
     if args.beta and args.use_bias_correction_kl:
         raise InvalidInput(
-            f"{name} has a ratio of its own, and use_bias_correction_kl multiplies the KL penalty by TRL's; set "
+            f"{name}, and use_bias_correction_kl multiplies the KL penalty by TRL's ratio; set "
             "use_bias_correction_kl=False beside beta"
         )
-    if loss.kl is not low_variance:
-        raise InvalidInput(f"{name} has an estimate of the KL penalty of its own, and here beta weighs TRL's; drop it")
+    if recipe.kl_weight is not None and args.beta and (recipe.replay is not None or recipe.carry is not None):
+        raise InvalidInput(
+            f"{name} and learns from rollouts of earlier steps, whose divergence is not measured here; leave one out"
+        )
+    if recipe.loss.kl is not low_variance:
+        raise InvalidInput(f"{name}, and has its own estimate of the KL penalty, where beta weighs TRL's; drop it")
 
 
 @contextmanager
-def ratio_of(trainer: Any, inputs: Mapping[str, Any], ratio: Ratio) -> Iterator[dict[str, Any]]:
-    """Within the block TRL's ``_compute_loss`` has the gradient of this ratio, given what is yielded.
+def own_ratio(trainer: Any, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Within the block TRL's ``_compute_loss`` has the gradient of the recipe's ratio and of its KL weights, given what
+    is yielded; TRL's own, if the recipe has neither.
+
+    The value of a ratio at a token has to have its gradient at this token alone, and to be proportional to the size of
+    the advantage, which has the token's weight in it.
 
     Args:
         trainer: TRL's.
         inputs: a micro-batch. Its ``old_per_token_logps``, if any, are of who sampled the tokens; otherwise that was
             the policy as it is now.
-        ratio: of the recipe. Its value at a token has a gradient at this token alone, and is proportional to the size
-            of the advantage, which has the token's weight in it.
     """
+    loss, factor = trainer.spending.recipe.loss, inputs.get(FACTOR)
+    if loss == Loss() and factor is None:
+        yield inputs
+        return
+    ratio = clipped(trainer.epsilon_low, trainer.epsilon_high) if loss == Loss() else loss.ratio
     given = dict(inputs)
     read = trainer._get_per_token_logps_and_entropies
 
@@ -88,7 +98,10 @@ def ratio_of(trainer: Any, inputs: Mapping[str, Any], ratio: Ratio) -> Iterator[
         now = made[0].detach()
         mask = given["completion_mask"] * given.get("tool_mask", 1) > 0
         old = inputs.get("old_per_token_logps")
-        given["advantages"] = derivative(ratio, now, now if old is None else old, inputs["advantages"], mask)
+        advantage = derivative(ratio, now, now if old is None else old, inputs["advantages"], mask)
+        if factor is not None:
+            advantage = advantage + beyond(trainer.beta, factor, now, inputs["ref_per_token_logps"])
+        given["advantages"] = advantage
         given["old_per_token_logps"] = now
         return made
 

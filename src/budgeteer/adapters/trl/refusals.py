@@ -20,6 +20,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import require_offered
 from budgeteer.models.hub import require_there
 from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.fork import Fork
 from budgeteer.rl.history import Std
 from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import ENTROPY, SOLUTION, Recipe, Schedules, View
@@ -148,22 +149,18 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
     """
     name = f"recipe {recipe.name!r}"
     other = "choose another recipe, or train an embedded model with `budgeteer train`"
-    if (recipe.replay is not None or recipe.carry is not None) and args.use_vllm:
-        what, part = ("learns from rollouts of earlier steps again", "replay") if recipe.replay else (
-            "goes on with rollouts of earlier steps", "carry",
-        )  # fmt: skip
-        raise InvalidInput(
-            f"{name} {what}, and with use_vllm TRL corrects for vLLM by what the model of this step says of their "
-            f"tokens; leave out the {part}, or generate without vLLM"
-        )
-    refuse_loss(name, recipe.loss, args)
-    if recipe.beside:
-        raise InvalidInput(
-            f"{name} has the loss {recipe.beside[0].name!r} beside that of the rollouts, and here the loss is TRL's; "
-            f"{other}"
-        )
-    if recipe.kl_weight is not None:
-        raise InvalidInput(f"{name} weighs the KL penalty row by row, and here beta is one number; {other}")
+    shared = {
+        "learns from rollouts of earlier steps again; leave out the replay": recipe.replay,
+        "goes on with rollouts of earlier steps; leave out the carry": recipe.carry,
+        "learns from what branches share with rollouts; leave out the fork": isinstance(recipe.branch, Fork),
+    }
+    for what, there in shared.items():
+        if there and args.use_vllm:
+            raise InvalidInput(
+                f"{name} {what}, or generate without vLLM: with use_vllm TRL corrects for what vLLM and the model of "
+                "this step say of each token"
+            )
+    refuse_loss(recipe, args)
     default, own = Schedules(), recipe.schedules
     if any(own.temperature(x) != 1 for x in _POINTS):
         raise InvalidInput(f"{name} changes the temperature over the run, and TRL's is fixed; choose another recipe")
@@ -204,6 +201,8 @@ def refuse_for_worker(recipe: Recipe) -> None:
     """Refuse parts of a recipe that a worker of ``AsyncGRPOTrainer`` does not have."""
     lacks = {
         "has a loss of its own, and AsyncGRPOTrainer's is its own": recipe.loss != Loss(),
+        "has a loss beside that of the rollouts, which AsyncGRPOTrainer has not": recipe.beside,
+        "weighs the KL penalty row by row, and AsyncGRPOTrainer has none": recipe.kl_weight,
         "has a variant, with which AsyncGRPOTrainer's rollouts are not asked": recipe.variant,
         "goes on with rollouts in later steps, which this worker does not": recipe.carry,
         "goes on from rollouts that it cuts, which this worker does not": recipe.branch,

@@ -1,4 +1,5 @@
-"""The batch that TRL trains on, with rollouts of earlier steps and the log-probabilities of who sampled them."""
+"""The batch that TRL trains on: with rollouts of earlier steps, the log-probabilities of who sampled them, and what
+recipes read beside the rollouts."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from budgeteer.adapters.trl.beside import packed
 from budgeteer.adapters.trl.drawn import Drawn, completions_of
+from budgeteer.adapters.trl.penalty import weigh_kl
 from budgeteer.adapters.trl.sampling import Row
 from budgeteer.adapters.trl.update import Weighted, filled
 from budgeteer.rl.rollouts import Rollouts
@@ -80,8 +83,6 @@ def batch_of(trainer: Any, drawn: Drawn, update: Update, chosen: Weighted, token
         tokens: that losses which are means over tokens are means over.
     """
     recipe, rollouts, given, more = trainer.spending.recipe, update.rollouts, update.given, drawn
-    if recipe.replay is None and recipe.carry is None:
-        return trainer._batch(drawn, given[chosen.rows], chosen.advantage, tokens)
     if recipe.replay is not None:
         at = trainer.spending.places(rollouts.keys).tolist()
         more = with_replayed(drawn, rollouts, len(given), trainer._rows, at, trainer.processing_class)
@@ -89,6 +90,10 @@ def batch_of(trainer: Any, drawn: Drawn, update: Update, chosen: Weighted, token
     batch = trainer._batch(more, rows, chosen.advantage, tokens)
     count, width = filled(len(rows), trainer._multiple()), batch["completion_ids"].shape[1]
     each, mine = count // trainer.accelerator.num_processes, trainer.accelerator.process_index
-    old = sampled_logprobs(rollouts.logprob[chosen.rows], slice(mine * each, (mine + 1) * each), count, width)
-    batch["old_per_token_logps"] = old.to(trainer.accelerator.device)
-    return batch
+    own, device = slice(mine * each, (mine + 1) * each), trainer.accelerator.device
+    old = sampled_logprobs(rollouts.logprob[chosen.rows], own, count, width).to(device)
+    if recipe.replay is not None or recipe.carry is not None:
+        batch["old_per_token_logps"] = old
+    if update.kl_scale is not None and trainer.beta:
+        weigh_kl(trainer, update, chosen, batch, own, old)
+    return batch | {name: value.to(device) for name, value in packed(update.beside, count).items()}

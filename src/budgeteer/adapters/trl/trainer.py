@@ -22,14 +22,15 @@ except ImportError as error:
     raise MissingExtra("trl", "trl") from error
 
 from budgeteer.adapters.trl.asking import inputs_of, longest_asked, wording_of
+from budgeteer.adapters.trl.beside import loss_beside, refuse_beside
 from budgeteer.adapters.trl.branching import attended, headed
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
 from budgeteer.adapters.trl.generating import context_of, generated
 from budgeteer.adapters.trl.hints import with_solutions
-from budgeteer.adapters.trl.measure import measured
+from budgeteer.adapters.trl.measure import measured, reads_logprobs
 from budgeteer.adapters.trl.order import keys_of, on_one_process, trl_order
 from budgeteer.adapters.trl.prompts import tokenized
-from budgeteer.adapters.trl.ratios import ratio_of
+from budgeteer.adapters.trl.ratios import own_ratio
 from budgeteer.adapters.trl.refusals import (
     refuse_arguments,
     refuse_prompts,
@@ -53,9 +54,6 @@ from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.compress import ATTENTION
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
-from budgeteer.rl.fork import Fork
-from budgeteer.rl.history import Std
-from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
 from budgeteer.rl.reward import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
@@ -106,6 +104,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         refuse_tokenizer(self._tokenizer)
         chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
         refuse_recipe(chosen, self.args)
+        refuse_beside(chosen, self.accelerator.num_processes)
         if self.tools or self.environment_factories:
             refuse_tools(chosen, self.accelerator.num_processes)
         if verifier is not None and verifier not in self.reward_func_names:
@@ -212,8 +211,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if read and work.steer is None:
             rows = self._sampling.marked(rows)
         part = rollouts_of(rows, work, group, self._ids)
-        wanted = recipe.memory.std == Std.SCORE or recipe.replay or recipe.carry or isinstance(recipe.branch, Fork)
-        logprobs = bool(wanted) and (work.steer is None or self.use_vllm)
+        logprobs = reads_logprobs(recipe, self.beta) and (work.steer is None or self.use_vllm)
         if logprobs or ENTROPY in self._recipe.needs:
             part = measured(self, part, logprobs)
         part, rows = headed(self, self._sampling, part, hinted(rows, work, group), work)
@@ -340,11 +338,11 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         return rewards
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
-        loss = self._recipe.loss
-        if loss == Loss() or not self.model.training:
+        if not self.model.training:
             return super()._compute_loss(model, inputs)
-        with ratio_of(self, inputs, loss.ratio) as given:
-            return super()._compute_loss(model, given)
+        with own_ratio(self, inputs) as given:
+            loss = super()._compute_loss(model, given)
+        return loss_beside(self, model, inputs, loss)
 
     # -- what is logged -------------------------------------------------------------------------------------------
 

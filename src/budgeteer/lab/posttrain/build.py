@@ -25,6 +25,7 @@ from budgeteer.models.inside import ends_of, pieces_of
 from budgeteer.models.transformers import pretrained
 from budgeteer.rl import recipes
 from budgeteer.rl.device import DTYPES, choose_device
+from budgeteer.rl.ratio import Loss
 from budgeteer.rl.recipe import SOLUTION
 
 SAVE_EVERY = 8
@@ -68,13 +69,10 @@ def build(settings: Settings, folder: Path, say: Callable[[str], None], save_eve
     """
     recipe = recipes.get(settings.recipe)
     hints = recipe.variant is not None and SOLUTION in recipe.variant.needs
-    if recipe.variant is not None and not hints:
-        raise InvalidInput(
-            f"recipe {recipe.name!r} changes the texts of prompts, which training of hf: models does not offer; choose "
-            "a recipe without a variant"
-        )
     lora = None if settings.lora is None else Lora.parse(settings.lora)
     args = _arguments(settings, folder, save_every)  # before the model, which may take minutes
+    if recipe.loss != Loss() or recipe.kl_weight is not None:
+        args.use_bias_correction_kl = False  # which such recipes do without
     if lora is not None and asks_for_shards(args):
         raise InvalidInput(
             "--lora does not go with FSDP: what that shares out, gradients and the optimiser's averages, an adapter "
