@@ -63,13 +63,14 @@ def drawn(query, keys, there: list[int], scaling: float, kernel: int) -> dict[in
 class Reference:
     """A text in one pass without a cache, in which a mask of each layer says what was dropped by then.
 
-    ``turns`` are prompts, (first token, behind the last); ``sizes`` how many entries are kept after each. Tokens
-    between them were generated. ``alive[t]`` is what turn t kept.
+    ``turns`` are prompts, (first token, behind the last); ``sizes`` how many entries are kept after each, by each of
+    the ``layers`` that choose. Tokens between them were generated. ``alive[t]`` is what turn t kept, ``chosen[t]`` what
+    each of its choices left.
     """
 
-    def __init__(self, made, turns, sizes, kernel: int = 5) -> None:
-        self.turns, self.sizes, self.kernel = turns, sizes, kernel
-        self.made, self.alive = copy.deepcopy(made), []
+    def __init__(self, made, turns, sizes, kernel: int = 5, layers: tuple[int, ...] = (LAST,)) -> None:
+        self.turns, self.sizes, self.kernel, self.layers = turns, sizes, kernel, layers
+        self.made, self.chosen, self.seen = copy.deepcopy(made), [], {}
         for layer in self.made.modules():
             if hasattr(layer, "layer_idx"):
                 layer.config = copy.copy(layer.config)
@@ -78,18 +79,26 @@ class Reference:
 
     def logits(self, text):
         """[n, vocabulary] of a text [1, n]; those of dropped tokens mean nothing."""
-        self.alive = []
-        for (start, stop), size in zip(self.turns, self.sizes, strict=True):
-            self.made(text[:, :stop])
-            query, keys, scaling = self.seen
-            worth = drawn(query, keys, sorted(self.there(start) | set(range(start, stop))), scaling, self.kernel)
-            worth[stop - 1] = float("inf")
-            self.alive.append(set(sorted(worth, key=lambda i: -worth[i])[:size]))
+        self.chosen = []
+        for (start, stop), sizes in zip(self.turns, self.sizes, strict=True):
+            left, found = self.there(start) | set(range(start, stop)), []
+            self.chosen.append(found)
+            for layer, size in zip(self.layers, sizes if isinstance(sizes, tuple) else (sizes,), strict=True):
+                self.made(text[:, :stop])
+                query, keys, scaling = self.seen[layer]
+                worth = drawn(query, keys, sorted(left), scaling, self.kernel)
+                worth[stop - 1] = float("inf")
+                left = set(sorted(worth, key=lambda i: -worth[i])[:size])
+                found.append(left)
         return self.made(text).logits[0]
+
+    @property
+    def alive(self) -> list[set[int]]:
+        return [found[-1] for found in self.chosen if found]
 
     def there(self, before: int) -> set[int]:
         """What is left of the tokens before one that begins a turn or is generated."""
-        done = [t for t, (_, stop) in enumerate(self.turns) if stop <= before]
+        done = [t for t, (_, stop) in enumerate(self.turns[: len(self.alive)]) if stop <= before]
         return self.alive[done[-1]] | set(range(self.turns[done[-1]][1], before)) if done else set()
 
     def reads(self, layer: int, query: int, key: int) -> bool:
@@ -97,12 +106,14 @@ class Reference:
         start = query if turn is None else self.turns[turn][0]
         if key < start or key > query:
             return key in self.there(start)
-        return layer <= LAST or turn is None or turn >= len(self.alive) or key in self.alive[turn] or key == query
+        if turn is None or turn >= len(self.chosen) or key == query:
+            return True
+        behind = sum(layer > each for each in self.layers[: len(self.chosen[turn])])
+        return behind == 0 or key in self.chosen[turn][behind - 1]
 
     def attend(self, module, query, key, value, attention_mask, scaling=None, **kwargs):
         length, group = query.shape[2], query.shape[1] // key.shape[1]
-        if module.layer_idx == LAST:
-            self.seen = query[0, :, -1].tolist(), key[0].tolist(), scaling
+        self.seen[module.layer_idx] = query[0, :, -1].tolist(), key[0].tolist(), scaling
         seen = torch.tensor([[self.reads(module.layer_idx, i, j) for j in range(length)] for i in range(length)])
         logits = query @ key.repeat_interleave(group, 1).transpose(-1, -2) * scaling
         read = logits.masked_fill(~seen, -1e30).softmax(-1)
@@ -145,14 +156,62 @@ def test_what_goes_on_is_read_as_the_masked_model_reads_it(kind: str, attention:
     assert cache.get_seq_length() == 40
 
 
-def test_a_row_beside_others_and_behind_padding_is_the_row_alone() -> None:
+def test_several_choices_are_read_as_the_masked_model_reads_them() -> None:
+    """Of six layers the first, third and fourth choose; two prompts with generated tokens between and behind them."""
+    made, text = model(num_hidden_layers=6), ids(44)
+    method = "prompt-distill:earlier=[[0.17, 0.7], [0.5, 0.55]],depth=0.67"
+    reference = Reference(made, [(0, 24), (26, 42)], [(16, 13, 9), (29, 23, 12)], layers=(0, 2, 3))
+    with torch.no_grad():
+        wanted = reference.logits(text)
+        cache = BudgetedCache(made, "cache:9", method)
+        found = made(text[:, :24], past_key_values=cache).logits
+        torch.testing.assert_close(found[0, -1], wanted[23], atol=1e-4, rtol=1e-3)
+        assert held(cache) == [[[sorted(reference.alive[0])] * 2]] * 6
+        first, second, last = reference.chosen[0]
+        assert last < second < first
+        assert cache.account().computed == 2 * (24 + 2 * 16 + 13 + 2 * 9)
+        for i in (24, 25):
+            found = made(text[:, i : i + 1], past_key_values=cache).logits
+            torch.testing.assert_close(found[0, 0], wanted[i], atol=1e-4, rtol=1e-3)
+        cache.budget = Budget.parse("cache:12")
+        found = made(text[:, 26:42], past_key_values=cache).logits
+        torch.testing.assert_close(found[0, -1], wanted[41], atol=1e-4, rtol=1e-3)
+        assert held(cache) == [[[sorted(reference.alive[1])] * 2]] * 6
+        for i in (42, 43):
+            found = made(text[:, i : i + 1], past_key_values=cache).logits
+            torch.testing.assert_close(found[0, 0], wanted[i], atol=1e-4, rtol=1e-3)
+
+
+def test_a_row_that_keeps_all_its_new_tokens_beside_one_that_does_not() -> None:
+    """Then as many tokens go on as came, and states may be taken apart once only."""
+    made, both = model(), ids(30, rows=2)
+    method, found = "prompt-distill:depth=0.5", []
+    masks = torch.ones_like(both)
+    masks[0, :20] = 0  # row 0 is a text of ten tokens
+    for rows in (slice(0, 2), slice(1, 2)):
+        cache, mask = BudgetedCache(made, "cache:18", method), masks[rows]
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.no_grad():
+            made(both[rows, :22], attention_mask=mask[:, :22], position_ids=places[:, :22], past_key_values=cache)
+            more = {"attention_mask": mask, "position_ids": places[:, 22:], "past_key_values": cache}
+            logits = made(both[rows, 22:], **more).logits[-1, -1]
+            after = made(torch.full((len(mask), 1), 7), past_key_values=cache).logits[-1, -1]
+        found.append((logits, after, held(cache)[-1][-1]))
+    assert found[0][2] == found[1][2]
+    assert not set(range(22, 30)) <= set(found[0][2][0])  # row 1 dropped some of its eight new tokens, row 0 none
+    torch.testing.assert_close(found[0][0], found[1][0], atol=3e-4, rtol=1e-3)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=3e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("earlier", ["", "earlier=[[0.25, 0.8]],"])
+def test_a_row_beside_others_and_behind_padding_is_the_row_alone(earlier: str) -> None:
     made, tokens = model(), ids(40, rows=2)
     mask = torch.ones_like(tokens)
     tokens[0, :9], mask[0, :9] = 0, 0
     options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True}
     options |= {"max_new_tokens": 6, "min_new_tokens": 6}
     for budget in ("40%", "cache:35"):  # of 35, row 0 keeps all of its 31 tokens
-        method = "prompt-distill:depth=0.5"
+        method = f"prompt-distill:{earlier}depth=0.5"
         both = made.generate(
             tokens, attention_mask=mask, past_key_values=BudgetedCache(made, budget, method), **options
         )
@@ -214,6 +273,18 @@ def test_what_cannot_be_is_refused() -> None:
     for options in ({"depth": 0.0}, {"depth": 1.0}, {"kernel": 4}):
         with pytest.raises(InvalidInput, match="give a depth above 0"):
             prompt_distill(**options)
+    for earlier in (
+        [[0.2]],
+        [[0.5, 0.5]],
+        [[0.2, 1.0]],
+        [[0.2, 0.5], [0.3, 0.6]],
+        [[0.3, 0.6], [0.2, 0.5]],
+        [[0, 0.5]],
+    ):
+        with pytest.raises(InvalidInput, match="shares above 0 and below 1, of which layers rise"):
+            prompt_distill(earlier=earlier)
+    with pytest.raises(InvalidInput, match="of 4 layers, two choices would be in the same one"):
+        BudgetedCache(model(), "50%", "prompt-distill:earlier=[[0.38, 0.5]]")
     assert [whole_layers(0.4, layers) for layers in (1, 6, 32)] == [1, 2, 13]
     made = model()
     for slots in ("split=ada-kv", "rest=quantise"):

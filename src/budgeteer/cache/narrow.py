@@ -1,7 +1,7 @@
-"""Prompts of which only what is kept goes on behind a middle layer, for scores with ``Score.depth``.
+"""Prompts of which only what is kept goes on behind a middle layer, or behind several, for scores with ``Score.depth``.
 
 A hook before each later decoder layer takes the kept tokens out of what the layer is given: states, positions, mask. So
-they save computation, too. The cut holds for all layers: those before it keep the same tokens.
+they save computation, too. A cut holds for all layers: those before it keep the same tokens.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ class Going(NamedTuple):
 
     Attributes:
         places: [B, m] int64, their indices in the call, in order; rows with fewer than m begin with others.
+        within: [B, m] int64, their indices among the tokens that the layer of the choice was given.
+        layer: index of the layer behind the choice, which is the first that they go on to.
         valid: [B, m]; False = one of these others, which nobody reads.
         kept: [B, seen] bool, the slots whose entries stay.
         asked: q, the tokens of the call.
     """
 
     places: Tensor
+    within: Tensor
+    layer: int
     valid: Tensor
     kept: Tensor
     asked: int
@@ -40,6 +44,22 @@ class Going(NamedTuple):
 def whole_layers(depth: float, layers: int) -> int:
     """How many layers read all of a prompt: a share of them, at least 1."""
     return max(round(depth * layers), 1)
+
+
+def stages(selected: Selection, layers: int) -> dict[int, float | None]:
+    """Index of each layer that chooses -> share of the tokens that go on; None = as many as are kept.
+
+    Raises:
+        InvalidInput: two choices would be in one layer of so many, or none would be left behind the last one.
+    """
+    depths = [*selected.score.earlier, (selected.score.depth or 0.0, None)]
+    found = {whole_layers(depth, layers) - 1: share for depth, share in depths}
+    if len(found) < len(depths):
+        raise InvalidInput(
+            f"{selected.name}: of {layers} layers, two choices would be in the same one; give depths that are further "
+            "apart, or fewer of them"
+        )
+    return found
 
 
 def attach_narrow(model: Any, selected: Selection, windows: list[int | None]) -> None:
@@ -58,6 +78,7 @@ def attach_narrow(model: Any, selected: Selection, windows: list[int | None]) ->
             f"{selected.name} keeps the same tokens in all layers, and layers with a sliding window hold other ones; "
             "choose another method for this model"
         )
+    stages(selected, len(windows))
     if getattr(model, "_budgeteer_narrows", False):
         return
     for module in model.modules():
@@ -72,17 +93,23 @@ def _hook(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     caches = (value for value in (*args, *kwargs.values()) if hasattr(value, "going"))
     cache = next(caches, None)
-    if cache is None or cache.going is None or index < whole_layers(cache.selected.score.depth, len(cache.layers)):
+    if cache is None or cache.going is None or index < min(stages(cache.selected, len(cache.layers))) + 1:
         return None
-    narrowed = partial(_narrowed, going=cache.going)
-    return tuple(map(narrowed, args)), {name: narrowed(value) for name, value in kwargs.items()}
+    going: Going = cache.going
+    given = {f"{place}": value for place, value in enumerate(args)} | kwargs
+    states = "0" if args else "hidden_states"
+    found = {name: _narrowed(value, going) for name, value in given.items() if name != states}
+    found[states] = given[states]  # of the tokens that the layer before was given
+    if index == going.layer:
+        found[states] = found[states].gather(1, going.within[..., None].expand(-1, -1, found[states].shape[2]))
+    return tuple(found.pop(f"{place}") for place in range(len(args))), found
 
 
 def _narrowed(value: Any, going: Going) -> Any:
     """The part of an argument that belongs to the tokens that go on.
 
-    States [B, q, D], positions [B or 1, q], rotations [B or 1, q, d] and masks [B or 1, 1, q, n] have one of their own
-    for each token of the call; states that were narrowed before have not.
+    Positions [B or 1, q], rotations [B or 1, q, d] and masks [B or 1, 1, q, n] have one of their own for each token of
+    the call.
     """
     if isinstance(value, tuple):
         return tuple(_narrowed(each, going) for each in value)
@@ -107,7 +134,7 @@ def _narrowed(value: Any, going: Going) -> Any:
 def narrow(
     cache: BudgetedCache, layer: BudgetedLayer, call: Call, mask: Tensor | None, size: Tensor, due: bool
 ) -> None:
-    """After the attention of a layer: choose in the last one that reads all, and keep the same in every layer.
+    """After the attention of a layer: choose in those that do, and keep the same in every layer.
 
     Args:
         cache: that the layer is of.
@@ -119,18 +146,22 @@ def narrow(
     """
     if layer.index == 0:
         cache.going = None
-    whole = whole_layers(cache.selected.score.depth or 0.0, len(cache.layers))
-    if layer.index == whole - 1 and due:
-        cache.going = _chosen(cache, layer, call, mask, size)
-        for each in cache.layers[:whole]:
+    if cache.going is not None:
+        before = layer.bytes()
+        layer.place(cache.going, cache.layers[0].tokens)
+        cache.measure(layer, before)
+        mask = None  # who came is known, padding is gone
+    choices = stages(cache.selected, len(cache.layers))
+    if layer.index in choices and (due or cache.going is not None):
+        share, tokens = choices[layer.index], cache.layers[0].tokens
+        assert tokens is not None
+        wanted = size if share is None else size.maximum((share * tokens).long())
+        cache.going = _chosen(cache, layer, call, mask, wanted)
+        for each in cache.layers[: layer.index + 1]:
             assert each.storage is not None
             slots, before = each.storage.slots(each.seen), each.bytes()
             each.keep(stays(cache.going.kept, slots), slots >= 0)
             cache.measure(each, before)
-    elif layer.index >= whole and cache.going is not None:
-        before = layer.bytes()
-        layer.place(cache.going, cache.layers[0].tokens)
-        cache.measure(layer, before)
 
 
 def _chosen(cache: BudgetedCache, layer: BudgetedLayer, call: Call, mask: Tensor | None, size: Tensor) -> Going:
@@ -139,11 +170,16 @@ def _chosen(cache: BudgetedCache, layer: BudgetedLayer, call: Call, mask: Tensor
     keep = cache.selected.keep(scores, size[:, None].expand(scores.shape[:2]))[:, 0]
     kept = torch.zeros(len(size), layer.seen + 1, dtype=torch.bool, device=keep.device)
     kept.scatter_(1, cells.slots[:, 0].where(keep, layer.seen), True)
-    kept, asked = kept[:, :-1], call.queries.shape[2]
+    kept, came = kept[:, :-1], call.queries.shape[2]
+    asked = came if cache.going is None else cache.going.asked
     new = kept[:, layer.seen - asked :]
     count = int(new.sum(-1).max())
     index = new.long().argsort(dim=1, stable=True)[:, asked - count :]  # those that go on are last, in order
-    return Going(index, new.gather(1, index), kept, asked)
+    within = index
+    if cache.going is not None:
+        counted = torch.arange(came, device=index.device).expand(len(index), -1)
+        within = torch.zeros_like(new, dtype=torch.long).scatter(1, cache.going.places, counted).gather(1, index)
+    return Going(index, within, layer.index + 1, new.gather(1, index), kept, asked)
 
 
 def stays(kept: Tensor, slots: Tensor) -> Tensor:

@@ -89,6 +89,8 @@ class Score(NamedTuple):
         hidden: ``observe`` uses ``Cells.hidden``.
         depth: share of the layers that read all of a prompt. The last of these chooses for all layers, and behind it
             only what is kept goes on; such a score is the same for all heads. None = every layer reads everything.
+        earlier: with ``depth``, choices before the last one: (share of the layers, share of a row's tokens that go on
+            behind these layers), both above 0, below 1; layers rise and tokens fall.
         precision: ``(cells) -> [B]``, >= 0, asked after prompts: with a rest that holds entries in fewer bits, how much
             of a layer should stay as it is, against the other layers (:func:`.outcome.states`). All layers are then
             held until the last one was read. None = the same share of each layer, :attr:`Rest.full`.
@@ -111,6 +113,7 @@ class Score(NamedTuple):
     rotation: bool = False
     hidden: bool = False
     depth: float | None = None
+    earlier: tuple[tuple[float, float], ...] = ()
     precision: Callable[[Cells], Tensor] | None = None
     fingerprint: str = ""
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CHUNK = 2048
 """Tokens that are read again at a time."""
 
+BESIDE = ("pixel_values", "input_features", "input_values")
+"""How arguments begin that are read in the places of tokens."""
+
 
 def replay(model: Any, cache: BudgetedCache, argument: str, given: dict[str, Any]) -> None:
     """Have a model read its last input once more behind what it has read, so that the cache can choose by that.
@@ -30,7 +33,7 @@ def replay(model: Any, cache: BudgetedCache, argument: str, given: dict[str, Any
             padding.
 
     Raises:
-        InvalidInput: no input to read again, or a mask of another shape.
+        InvalidInput: no input to read again, pictures or sounds beside it, or a mask of another shape.
     """
     name = next((each for each in ("input_ids", "inputs_embeds") if given.get(each) is not None), None)
     mask: Tensor | None = given.get("attention_mask")
@@ -38,6 +41,12 @@ def replay(model: Any, cache: BudgetedCache, argument: str, given: dict[str, Any
         raise InvalidInput(
             f"{cache.selected.name} reads a prompt twice: give the model input_ids or inputs_embeds, and no mask or "
             "one of [rows, tokens]"
+        )
+    beside = [each for each, value in given.items() if each.startswith(BESIDE) and value is not None]
+    if beside and name == "input_ids":
+        raise InvalidInput(
+            f"{cache.selected.name} reads a prompt twice, the second time by its tokens alone: give inputs_embeds and "
+            f"no pictures or sounds ({', '.join(beside)}), or choose another method"
         )
     whole = given[name]
     again = None if mask is None else mask[:, mask.shape[1] - whole.shape[1] :]
