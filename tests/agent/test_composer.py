@@ -76,6 +76,15 @@ def test_few_candidates_come_for_a_skill_and_bad_prices_are_refused() -> None:
         composer(room=0)
 
 
+def test_what_comes_for_a_skill_is_like_its_name_with_each_request_not_like_all_of_them_joined() -> None:
+    """Joined, the four words of one request outweigh the name; by themselves, two of three requests are like it."""
+    skill = Skill("search", 1.0, ("the of is for", "a", "b"))
+    _, tried = bought(
+        [skill], [Component("noise", "the of is for", 1), Component("finder", "search", 1)], 9, {}, candidates=1
+    )
+    assert {name for name, _ in tried} == {"finder"}
+
+
 def best(covers: list[int], prices: Any, weights: Any, budget: float) -> float:
     """The most weight that a set of tools covers within the budget, of all 2^n sets; ``covers`` are bits of skills."""
     cost, covered = np.zeros(1), np.zeros(1, np.int64)

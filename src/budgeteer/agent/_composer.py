@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+import numpy as np
+
 from budgeteer.agent._react import react
 from budgeteer.agent._tree_planner import described
 from budgeteer.agent.turns import Agent, Limits, limits_of
@@ -98,7 +100,8 @@ async def compose(
 ) -> Composition:
     """Buy components one at a time, each after its tests, by the threshold of the online knapsack.
 
-    For each skill in turn the ``candidates`` likest components by their texts come; each is decided on once, when it
+    For each skill in turn the ``candidates`` components come that are likest to its name with each of its requests, in
+    the mean over requests; each is decided on once, when it
     comes first. It is tested for all skills that are not covered yet and that it came for; v = sum of the weights of
     those of which it passed more than half of the tests. It is bought if v / price >= (U e / L)^z (L / e), with z the
     part of the budget that is spent, L = min weight / max price and U = sum of weights / min price, and if the rest
@@ -120,13 +123,11 @@ async def compose(
     if min(prices) <= 0 or min(weights) <= 0 or candidates < 1:
         raise InvalidInput("prices and weights are above 0, and at least 1 candidate comes for a skill")
     buyer = online_knapsack(budget, min(weights) / max(prices), sum(weights) / min(prices))
-    state, likest = buyer.init(), cosine(words)
-    ranks = {
-        skill.name: (-likest(" ".join([skill.name, *skill.queries]), [one.about for one in components])).argsort(
-            kind="stable"
-        )[:candidates]
-        for skill in skills
-    }
+    state, likest, about = buyer.init(), cosine(words), [one.about for one in components]
+    ranks = {}
+    for skill in skills:  # each request by itself: joined, what they share, such as "the", outweighs the skill's name
+        alike = sum(likest(f"{skill.name} {query}", about) for query in skill.queries)
+        ranks[skill.name] = np.argsort(-alike, kind="stable")[:candidates]
     seen: set[int] = set()
     for skill in skills:
         for index in ranks[skill.name].tolist():

@@ -22,7 +22,7 @@ async def composer_many(
     *,
     room: int = 300,
     skills: int = 4,
-    candidates: int = 4,
+    candidates: int = 8,
     pilot: int = 3,
     share: float = 0.25,
     turns: int = 10,
@@ -50,7 +50,7 @@ async def composer_many(
         tasks: one for each question, on one allowance, with tools.
         room: most tokens of all descriptions together.
         skills: most skills.
-        candidates: tools that are tried for a skill.
+        candidates: tools that are tried for a skill; more than ``composer`` tries, since its tests are paid once.
         pilot: questions that are looked at.
         share: of the budget, the most for composing, in (0, 1).
         turns: most turns of a question.

@@ -26,14 +26,17 @@ async def asked(budget, question="do: search", **options):
 
 
 async def cancelled(budget):
+    begun = asyncio.Event()
+
     async def slow(query: str) -> str:
         """Search for something."""
+        begun.set()
         await asyncio.sleep(60)
         return query
 
     slow.__name__ = "search"
     task = asyncio.create_task(agent(budget, slow).ask("do: search"))
-    await asyncio.sleep(1)
+    await asyncio.wait_for(begun.wait(), 60)  # in the middle of a tool, however slow the machine is
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return budget
