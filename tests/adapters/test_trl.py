@@ -573,7 +573,15 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["ragged", "uniform-answer-stop:replay=1"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "ragged",
+        "uniform-answer-stop:replay=1",
+        "uniform-answer-stop:variant=drawn-budget,reward=l1",
+        "uniform-answer-stop:ratio=truncated",
+    ],
+)
 def test_two_processes_plan_and_learn_as_one(folder, tmp_path, recipe) -> None:
     """Over gloo: rows draw by their number, so the plans, rollouts and advantages are those of one process, also of a
     group whose rows are on both; the weights differ by the order of sums alone."""

@@ -140,6 +140,11 @@ def test_what_stops_the_worker_is_told_to_the_trainer(folder) -> None:
     worker.ended.wait(300)
     assert isinstance(worker.error, InvalidInput)
     assert "returned None for 8 completions" in str(worker.error)
+    worker, _ = worker_of(folder, recipe="tempo")
+    worker.start()
+    worker.ended.wait(300)
+    with pytest.raises(InvalidInput, match="has an advantage for each token"):
+        raise worker.error
     with pytest.raises(BudgetExceeded, match="give at least"):
         worker_of(folder, budget=3)
     with pytest.raises(InvalidInput, match="12 prompts in the data set, 40"):

@@ -12,6 +12,7 @@ pytest.importorskip("trl")
 
 from budgeteer.rl import recipes  # noqa: E402
 from budgeteer.rl.ratio import Loss, icepop, truncated  # noqa: E402
+from budgeteer.rl.rollouts import per_token  # noqa: E402
 from helpers.trl_oracle import SGD, descended, updates_of  # noqa: E402
 from helpers.trl_tiny import DATA, config, tiny, trained, weights  # noqa: E402
 
@@ -63,6 +64,27 @@ def test_three_updates_of_a_generation_are_the_gradients_computed_row_by_row(
     assert not torch.allclose(weights(made), other, atol=1e-4)
     (row,) = [row for row in made.state.log_history if row.get("step") == 3 and "loss" in row]
     assert row["clip_ratio/region_mean"] == 0
+
+
+def test_a_weight_for_each_token_leaves_out_the_first_one(folder, tmp_path, monkeypatch) -> None:
+    """AdaCoT's mask, in an advantage of rows and in one of tokens: the loss is the mean over all other tokens."""
+    for recipe in ("grpo:token_weight=decision-mask", "tempo:token_weight=decision-mask"):
+        updates = updates_of(monkeypatch)
+        args = config(tmp_path, max_steps=2, **SGD)
+        made = trained(folder, args, recipe=recipe, reward_funcs=even, train_dataset=DATA)
+        assert all((update.rollouts.length > 1).any() for update in updates)
+        sizes = iter([int((n - 1).sum()) / int(n.sum()) for n in (update.rollouts.length for update in updates)])
+        masked = [replace(update, advantage=others(update) / next(sizes)) for update in updates]
+        expected, _ = descended(folder, masked)
+        assert torch.allclose(weights(made), expected, atol=1e-5)
+        assert not torch.allclose(weights(made), descended(folder, updates)[0], atol=1e-4)
+
+
+def others(update):
+    """[n, t] the advantages of all tokens but the first of each row."""
+    made = per_token(update.advantage, update.rollouts.tokens).copy()
+    made[:, 0] = 0
+    return made
 
 
 def test_dart_learns_from_past_successes_with_its_bounded_ratio(folder, tmp_path, monkeypatch) -> None:

@@ -352,6 +352,9 @@ def test_a_trainer_counts_hints_as_prefill_and_refuses_a_solution_that_does_not_
     least = sum(len(rollouts.prompts[g]) + h for g, h in rounds)
     assert rollouts.prefill_tokens >= least
     assert right(rollouts.verified).any()
+    told = dataclasses.replace(recipes.get("grpo"), variant=falling_budget(text="{tokens}" + "x" * 110))
+    with pytest.raises(InvalidInput, match="model has 128 positions, so lower max_tokens by"):
+        build(told)
     long = SPELLED._replace(solutions=[("x" * 120,)] * 12)
-    with pytest.raises(InvalidInput, match="the model has 128 positions, so lower max_tokens by"):
+    with pytest.raises(InvalidInput, match="model has 128 positions, so lower max_tokens by"):
         build("seele", wording=long)

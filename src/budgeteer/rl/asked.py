@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, I64
+from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.rl.recipe import SOLUTION, Beginnings, Recipe, Variants
 from budgeteer.rl.rollouts import Rollouts
+
+if TYPE_CHECKING:
+    from budgeteer.rl.control import Control
+
+_POINTS, _PROMPTS, _ROWS = 11, 32, 4
+"""Points of the run at which a variant is tried, on so many of the longest prompts, with so many rows of each."""
 
 Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 """Texts -> token ids of each."""
@@ -183,3 +189,42 @@ def varied(variants: Variants, units: I64, picked: I64, wording: Wording, by: st
         {name: values[rows] for name, values in columns.items()},
         spoken=[spoken.get(row) for row in rows],
     )
+
+
+def tried(control: Control, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[I64, RoundRequests]]:
+    """What the recipe's variant asks at points of the whole run: indices [m] of the longest prompts, which are those
+    that may not fit, and their requests. Nothing, where there is no variant, or one that shows solutions.
+
+    Args:
+        control: of the run, before its first step.
+        prompts: token ids of all.
+    """
+    recipe, wording = control.recipe, control.wording
+    if recipe.variant is None or wording is None or SOLUTION in recipe.variant.needs:
+        return
+    length = np.array([len(ids) for ids in prompts], np.int64)
+    picked: I64 = np.argsort(-length, kind="stable")[:_PROMPTS]
+    items = control.items_of(picked)
+    view = control.view(items, Plan(items.keys, np.full(len(items), _ROWS), 0.0))
+    for point, spent in enumerate(np.linspace(0, 1, _POINTS).tolist()):
+        rng = np.random.default_rng((control.config.seed, point, 7))
+        variants = recipe.variant.vary(control.variant_state, replace(view, spent=spent), rng)
+        yield picked, varied(variants, view.plan.units, picked, wording, recipe.name)
+
+
+def longest_asked(control: Control, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The prompts' token ids, the longest of them as the recipe's variant makes them at most, hints included.
+
+    A variant draws what it says and changes it over the run, so that it is tried.
+
+    Args:
+        control: of the run, before its first step.
+        prompts: token ids of all.
+    """
+    made = [list(ids) for ids in prompts]
+    for picked, asked in tried(control, prompts):
+        keys, own = [control.keys[i] for i in picked.tolist()], [tuple(prompts[i]) for i in picked.tolist()]
+        for g, ids in zip(asked.of.tolist(), asked.requests(keys, own)[1], strict=True):
+            if len(ids) > len(made[picked[g]]):
+                made[picked[g]] = list(ids)
+    return made

@@ -25,7 +25,7 @@ from budgeteer.core.plan import F64, I64
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.rl import checkpoint, compress
-from budgeteer.rl.asked import Wording
+from budgeteer.rl.asked import Wording, longest_asked
 from budgeteer.rl.clock import phase, timed
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
@@ -57,6 +57,15 @@ def weights_of(model: Llama) -> str:
     """A fingerprint of a model's weights."""
     state = model.state_dict()
     return digest(*(state[name].detach().cpu().numpy().tobytes() for name in sorted(state)))
+
+
+def _require_room(longest: int, positions: int) -> None:
+    """Refuse prompts that are longer than the model's context together with a whole rollout."""
+    if longest > positions:
+        raise InvalidInput(
+            f"the longest prompt, with all that is said in it and behind it, makes {longest} with a whole rollout; the "
+            f"model has {positions} positions, so lower max_tokens by {longest - positions}"
+        )
 
 
 class Trainer:
@@ -108,11 +117,7 @@ class Trainer:
         if recipe.branch and compress.ATTENTION in recipe.branch.needs and wording:
             self.probe = list(wording.write([recipe.branch.text])[0])
             longest += len(self.probe)
-        if longest > positions:
-            raise InvalidInput(
-                f"the longest prompt with {config.max_tokens} tokens of a rollout makes {longest}; the model has "
-                f"{positions} positions, so lower max_tokens by {longest - positions}"
-            )
+        _require_room(longest, positions)
         self.recipe, self.config, self.markers, self.score = recipe, config, markers, score
         self.model = model.to(choose_device(config.device))
         if config.dtype not in DTYPES:
@@ -132,6 +137,7 @@ class Trainer:
             columns=columns,
             wording=wording,
         )
+        _require_room(max(map(len, longest_asked(self.control, self.prompts))) + config.max_tokens, positions)
         self.evaluate = evaluate
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay

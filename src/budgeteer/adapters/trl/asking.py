@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from budgeteer.adapters.trl.hints import COLUMN, solutions_of
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import I64, Plan
-from budgeteer.rl.asked import Wording, varied
+from budgeteer.rl.asked import Wording, tried
 from budgeteer.rl.control import Control
 from budgeteer.rl.recipe import SOLUTION, Recipe
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.step import Round
-
-_POINTS, _PROMPTS, _ROWS = 11, 32, 4
-"""Points of the run at which a variant is tried, on so many of the longest prompts, with so many rows of each."""
 
 
 def wording_of(trainer: Any, recipe: Recipe) -> Wording | None:
@@ -96,39 +91,20 @@ def inputs_of(
     return inputs, [list(prompt) for prompt in part.prompts_of(np.arange(len(part)))]
 
 
-def longest_asked(control: Control, prompts: list[list[int]]) -> list[list[int]]:
-    """The prompts' token ids, the longest of them as the recipe's variant makes them at most, hints included.
-
-    A variant draws what it says and changes it over the run. So it is tried: at points of the whole run, on the longest
-    prompts, which are those that may not fit.
+def refuse_unseen(control: Control, prompts: list[list[int]]) -> None:
+    """Refuse a steer beside a variant that gives hints, which the steer would not see.
 
     Args:
         control: of the run, before its first step.
         prompts: token ids of all.
-
-    Raises:
-        InvalidInput: the recipe has a steer, and the variant gives hints, which the steer would not see.
     """
-    recipe, wording, made = control.recipe, control.wording, list(prompts)
-    if recipe.variant is None or wording is None or SOLUTION in recipe.variant.needs:
-        return made
-    length = np.array([len(ids) for ids in prompts], np.int64)
-    picked: I64 = np.argsort(-length, kind="stable")[:_PROMPTS]
-    items = control.items_of(picked)
-    view = control.view(items, Plan(items.keys, np.full(len(items), _ROWS), 0.0))
-    own = [tuple(prompts[i]) for i in picked.tolist()]
-    for point, spent in enumerate(np.linspace(0, 1, _POINTS).tolist()):
-        rng = np.random.default_rng((control.config.seed, point, 7))
-        variants = recipe.variant.vary(control.variant_state, replace(view, spent=spent), rng)
-        asked = varied(variants, view.plan.units, picked, wording, recipe.name)
-        if recipe.steer is not None and any(map(len, asked.heads)):
-            raise InvalidInput(
-                f"recipe {recipe.name!r} has hints and a steer, which would not see the hints; choose one of them"
-            )
-        for g, ids in zip(asked.of.tolist(), asked.requests(items.keys, own)[1], strict=True):
-            if len(ids) > len(made[picked[g]]):
-                made[picked[g]] = list(ids)
-    return made
+    recipe = control.recipe
+    if recipe.steer is None:
+        return
+    if any(len(head) for _, asked in tried(control, prompts) for head in asked.heads):
+        raise InvalidInput(
+            f"recipe {recipe.name!r} has hints and a steer, which would not see the hints; choose one of them"
+        )
 
 
 def _place(prompt: Any) -> int | None:

@@ -347,7 +347,16 @@ class BudgetedRolloutWorker:
     def _hand_over(
         self, rollouts: Rollouts, rows: I64, advantage: F64, rewards: F64, told: list[tuple[Any, Any]], version: int
     ) -> None:
-        """Put the rows that are learnt from where the trainer takes them, as it makes room."""
+        """Put the rows that are learnt from where the trainer takes them, as it makes room.
+
+        Raises:
+            InvalidInput: the recipe has advantages of tokens.
+        """
+        if advantage.ndim == 2:
+            raise InvalidInput(
+                f"recipe {self.spending.recipe.name!r} has an advantage for each token, and AsyncGRPOTrainer takes one "
+                "a rollout; choose another recipe, or train with BudgetedGRPOTrainer"
+            )
         p, left = self.spending.progress, self.spending.left()
         now = {"planned": p.planned, "used": p.used, "trained": p.trained, "wasted": p.wasted}
         now |= {} if left is None else {"left": left}

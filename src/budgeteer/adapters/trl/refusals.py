@@ -148,7 +148,6 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         InvalidInput: says what to set instead.
     """
     name = f"recipe {recipe.name!r}"
-    other = "choose another recipe, or train an embedded model with `budgeteer train`"
     shared = {
         "learns from rollouts of earlier steps again; leave out the replay": recipe.replay,
         "goes on with rollouts of earlier steps; leave out the carry": recipe.carry,
@@ -166,14 +165,11 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
         raise InvalidInput(f"{name} changes the temperature over the run, and TRL's is fixed; choose another recipe")
     if any(own.lr(x) != default.lr(x) for x in _POINTS):
         raise InvalidInput(f"{name} has a schedule of the learning rate; set TRL's lr_scheduler_type instead")
-    if recipe.token_weight not in (token_mean, prompt_mean):
-        if args.loss_type not in TOKEN_MEANS:
-            raise InvalidInput(
-                f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set one of "
-                f"{', '.join(sorted(TOKEN_MEANS))}"
-            )
-        if recipe.token_weight(np.array([2, 1]), np.array([0, 0])).ndim != 1:
-            raise InvalidInput(f"{name} has a weight for each token; this trainer takes one a rollout; {other}")
+    if recipe.token_weight not in (token_mean, prompt_mean) and args.loss_type not in TOKEN_MEANS:
+        raise InvalidInput(
+            f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set one of "
+            f"{', '.join(sorted(TOKEN_MEANS))}"
+        )
     if recipe.advantage is not grpo_advantage and (args.scale_rewards, args.multi_objective_aggregation) != (
         "group", "sum_then_normalize",
     ):  # fmt: skip

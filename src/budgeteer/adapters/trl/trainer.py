@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise MissingExtra("trl", "trl") from error
 
-from budgeteer.adapters.trl.asking import inputs_of, longest_asked, wording_of
+from budgeteer.adapters.trl.asking import inputs_of, refuse_unseen, wording_of
 from budgeteer.adapters.trl.beside import loss_beside, refuse_beside
 from budgeteer.adapters.trl.branching import attended, headed
 from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
@@ -51,6 +51,7 @@ from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.asked import longest_asked
 from budgeteer.rl.compress import ATTENTION
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
@@ -130,6 +131,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
         self._sampling = Sampling(self._tokenizer, vocabulary, self.eos_token_ids, close, answer, self.temperature)
         self.spending = self._control(chosen, tokens_of("budget", budget), tokens_of("step_budget", step_budget))
+        refuse_unseen(self.spending, self._ids)
         refuse_prompts(longest_asked(self.spending, self._ids), longest, context_of(self), keys)
         self.add_callback(_Stop(self))
 

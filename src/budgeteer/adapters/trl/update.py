@@ -114,7 +114,7 @@ def weighted(update: Update, recipe: Recipe, loss: str, multiple: int) -> Weight
 
     Args:
         update: what was learnt.
-        recipe: for its token weight, of rows.
+        recipe: for its token weight, of rows or of tokens.
         loss: ``loss_type`` of TRL.
         multiple: the rows that TRL gets are filled up to a multiple of this with rows that carry nothing. Losses that
             are means over rows count those; the advantages make up for it (a KL term does not).
@@ -122,9 +122,13 @@ def weighted(update: Update, recipe: Recipe, loss: str, multiple: int) -> Weight
     rollouts = update.rollouts
     over = np.flatnonzero(update.chosen & ~update.wasted)
     share, length = update.share[over], rollouts.length[over]
+    kept, of_tokens = share > 0, None
     if recipe.token_weight is not token_mean:
-        share = share * recipe.token_weight(length, rollouts.group[over]) * length.sum()
-    kept = update.share[over] > 0
+        weight = recipe.token_weight(length, rollouts.group[over]) * length.sum()
+        if weight.ndim == 1:
+            share = share * weight
+        else:
+            of_tokens = np.pad(weight[kept], ((0, 0), (0, rollouts.tokens.shape[1] - weight.shape[1])))
     rows, share = over[kept], share[kept]
     if loss in ROW_MEANS and len(rows):
         share = share * (filled(len(rows), multiple) / len(over))
@@ -132,6 +136,8 @@ def weighted(update: Update, recipe: Recipe, loss: str, multiple: int) -> Weight
         seen = rollouts.sampled.sum(1)
         share = share * (seen[rows].sum() / max(seen[over].sum(), 1))
     advantage = update.advantage[rows]
+    if of_tokens is not None:
+        advantage = per_token(advantage, of_tokens) * of_tokens
     return Weighted(rows, advantage * (share if advantage.ndim == 1 else per_token(share, advantage)), over)
 
 
