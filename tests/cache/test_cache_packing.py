@@ -16,7 +16,7 @@ from budgeteer.cache import BudgetedCache, selection
 from budgeteer.cache.kit import turned
 from budgeteer.cache.packing import by_channel, by_entry, from_channel, from_entry, groups, hadamard, packed, unpacked
 from budgeteer.cache.protocol import Place
-from budgeteer.cache.rest import quantise, rotate_kv
+from budgeteer.cache.rest import float8, quantise, rotate_kv
 from budgeteer.core.errors import InvalidInput
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
@@ -73,6 +73,36 @@ def test_every_number_is_within_half_a_step(bits: int) -> None:
             assert error <= step / 2 + 0.003
     entry, head = codec.cost(8, 16)
     assert sum(t.nbytes for t in tensors) <= 40 * entry + 3 * head
+
+
+def test_8_bit_floats_are_the_nearest_of_the_numbers_that_the_format_has() -> None:
+    """All numbers of e4m3, from its definition: (8 + m) 2^(e - 10) for exponents e from 1, and m 2^-9."""
+    there = [m * 2.0**-9 for m in range(8)] + [(8 + m) * 2.0 ** (e - 10) for e in range(1, 16) for m in range(8)]
+    there = sorted({sign * x for x in there[:-1] for sign in (-1, 1)})  # the last one is no number
+    assert max(there) == 448
+    rng = torch.Generator().manual_seed(4)
+    keys, values = torch.randn(30, 8, generator=rng), torch.randn(30, 4, generator=rng)
+    keys *= 10.0 ** torch.randint(-4, 3, (30, 8), generator=rng)
+    keys[3], values[5] = 0.0, torch.tensor([448.0, -224.0, 1.0, 0.001])
+    place = Place(torch.arange(30), torch.tensor([12, 0, 18]), (8, 4), None)
+    codec = float8().codec
+    assert codec is not None
+    tensors = codec.encode(keys, values, place)
+    for given, found in zip((keys, values), codec.decode(tensors, place), strict=True):
+        for row, read in zip(given.tolist(), found.tolist(), strict=True):
+            scale = max(map(abs, row)) / 448 or 1.0
+            for x, y in zip(row, read, strict=True):
+                assert abs(y / scale - x / scale) <= min(abs(number - x / scale) for number in there) + 1e-4 * abs(
+                    x / scale
+                )
+                assert min(abs(number - y / scale) for number in there) <= 1e-4 * abs(y / scale)
+    assert codec.decode(tensors, place)[1][5].tolist() == [
+        448.0,
+        -224.0,
+        1.0,
+        2.0**-9,
+    ]  # 0.001 is nearer to 2^-9 than to 0
+    assert sum(t.nbytes for t in tensors) == 30 * codec.cost(8, 4)[0]
 
 
 def test_the_hadamard_matrix_by_hand_and_its_own_inverse() -> None:
@@ -142,7 +172,7 @@ SIZES = {
 }  # fmt: skip
 RESTS = (
     "quantise:bits=8", "quantise:bits=4,full=0", "quantise:bits=2,full=0.8", "rotate-kv:bits=2",
-    "rotate-kv:bits=8,full=0",
+    "rotate-kv:bits=8,full=0", "float8:full=0",
 )  # fmt: skip
 
 
@@ -187,17 +217,19 @@ def test_eight_bits_of_everything_are_nearly_the_full_cache_and_dropping_is_not(
         ("full", "100%", "recent"),
         ("quantised", "45%", 'recent:rest="quantise:bits=8,full=0"'),
         ("rotated", "45%", 'recent:rest="rotate-kv:bits=8,full=0"'),
+        ("floats", "45%", 'recent:rest="float8:full=0"'),
         ("dropped", "45%", "recent"),
     ):
         cache = BudgetedCache(made, budget, method)
         with torch.no_grad():
             made(prompt, past_key_values=cache)
             logits[name] = made(torch.tensor([[5], [6]]), past_key_values=cache).logits
-        if name in ("quantised", "rotated"):
+        if name in ("quantised", "rotated", "floats"):
             assert cache.account().share == 1.0
     distance = {name: float((each - logits["full"]).norm()) for name, each in logits.items()}
     assert distance["quantised"] < 0.05 * distance["dropped"]
     assert distance["rotated"] < 0.05 * distance["dropped"]
+    assert distance["floats"] < 0.2 * distance["dropped"]
 
 
 def test_a_model_reads_what_the_packed_entries_say_and_a_second_turn_chooses_again() -> None:
@@ -240,3 +272,5 @@ def test_options_out_of_range_are_refused() -> None:
     for make in (lambda: quantise(bits=3), lambda: quantise(full=1.5), lambda: rotate_kv(group=1)):
         with pytest.raises(InvalidInput, match="give 2, 4 or 8 bits"):
             make()
+    with pytest.raises(InvalidInput, match="a share from 0 to 1"):
+        float8(full=-0.1)

@@ -52,6 +52,15 @@ SCORES = {
     "observe changed": Score(norm, adding_in_place, remembers=1),
     "of float32": Score(norm, lambda cells, memory: memory.double(), remembers=1),
     r"observe gave \(3, 2, 40\)": Score(norm, lambda cells, memory: memory[..., 0], remembers=1),
+    "depth is above 0 and below 1": Score(norm, depth=1.0),
+    "layers of earlier rise to it": Score(norm, depth=0.4, earlier=((0.5, 0.5),)),
+    "and their tokens fall": Score(norm, depth=0.4, earlier=((0.1, 0.5), (0.2, 0.6))),
+    "of 0 or more a row": Score(norm, precision=lambda cells: -cells.keys.square().sum((1, 2, 3))),
+    "precision is one finite number": Score(norm, precision=lambda cells: cells.keys.square().sum((2, 3))),
+    "the precision of a row changes": Score(
+        norm, precision=lambda cells: cells.keys.square().mean().expand(len(cells.keys))
+    ),
+    "precision changed": Score(norm, precision=lambda cells: cells.keys.abs_().sum((1, 2, 3))),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from budgeteer.cache.protocol import Asked, Cells, Codec, Groups, Leaving, Place, Rest, Score, Split
@@ -29,8 +30,8 @@ def check_score(score: Score, *, seed: int = 0) -> None:
     Rules: a score gives one finite number an entry, [B, K, n], in half precision too; the same entries get the same
     scores; a row's scores do not depend on other rows, an entry's not on what stands where no entry is; what was given
     is not changed; ``observe`` gives a memory of [B, K, n, remembers] float32 and is there where something is
-    remembered; what is protected, ``window`` and ``every`` are in range; ``split`` and ``rest`` name methods of the
-    registry.
+    remembered; ``precision`` gives one number of 0 or more a row, the same for a row alone; what is protected,
+    ``window``, ``every``, ``depth`` and ``earlier`` are in range; ``split`` and ``rest`` name methods of the registry.
 
     Args:
         score: the score to check.
@@ -44,6 +45,10 @@ def check_score(score: Score, *, seed: int = 0) -> None:
         raise CheckFailed(f"Score.window is {score.window}; give the number of queries to see, or None for the call's")
     if (score.observe is None) != (score.remembers == 0):
         raise CheckFailed("a score with observe remembers 1 number an entry or more, one without remembers none")
+    choices = [(0.0, 1.0), *score.earlier, (1.0 if score.depth is None else score.depth, 0.0)]
+    rise = all(low < high and more > fewer for (low, more), (high, fewer) in pairwise(choices))
+    if not rise or (score.depth is None and score.earlier) or score.depth == 1:
+        raise CheckFailed("depth is above 0 and below 1; layers of earlier rise to it, and their tokens fall")
     if not isinstance(registry.part_of("split", score.split), Split):
         raise CheckFailed(f"Score.split is {score.split!r}, which makes no Split")
     if not isinstance(registry.part_of("rest", score.rest), Rest):
@@ -63,6 +68,19 @@ def check_score(score: Score, *, seed: int = 0) -> None:
         raise CheckFailed("scores change with keys or values where no entry is; look at Cells.valid")
     half = {name: getattr(cells, name).bfloat16() for name in ("keys", "values", "queries")}
     _scored(score, replace(cells, **half))
+    if score.precision is not None:
+        _check_precision(score.precision, cells)
+
+
+def _check_precision(precision: Callable[[Cells], Tensor], cells: Cells) -> None:
+    given = [getattr(cells, f.name) for f in fields(cells) if isinstance(getattr(cells, f.name), Tensor)]
+    whole = _unchanged(lambda: precision(cells), given, "precision")
+    if whole.shape != (ROWS,) or not bool(torch.isfinite(whole).all()) or bool((whole < 0).any()):
+        raise CheckFailed("precision is one finite number of 0 or more a row")
+    for row in range(ROWS):
+        alone = precision(_rows(cells, slice(row, row + 1)))
+        if not torch.allclose(alone, whole[row : row + 1], rtol=1e-4):
+            raise CheckFailed("the precision of a row changes with the other rows")
 
 
 def check_split(split: Split, *, seed: int = 0) -> None:

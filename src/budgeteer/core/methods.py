@@ -1312,6 +1312,14 @@ METHODS: tuple[Method, ...] = (
         classes=("fixed precision", "mixed precision"),
     ),
     Method(
+        "float8",
+        "rest",
+        _CR("float8"),
+        "the next best entries stay as 8-bit floats",
+        _paper("ARKV"),
+        classes=("fixed precision", "mixed precision"),
+    ),
+    Method(
         "rotate-kv",
         "rest",
         _CR("rotate_kv"),

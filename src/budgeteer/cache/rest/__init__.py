@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.rest._drop import drop
     from budgeteer.cache.rest._ema import ema
     from budgeteer.cache.rest._flexi_cache import flexi_cache
+    from budgeteer.cache.rest._float8 import float8
     from budgeteer.cache.rest._matryoshka import matryoshka
     from budgeteer.cache.rest._merge import merge
     from budgeteer.cache.rest._offload import offload
@@ -21,6 +22,7 @@ __all__ = [
     "drop",
     "ema",
     "flexi_cache",
+    "float8",
     "matryoshka",
     "merge",
     "offload",
@@ -34,6 +36,7 @@ __getattr__ = lazy(
         "drop": "_drop",
         "ema": "_ema",
         "flexi_cache": "_flexi_cache",
+        "float8": "_float8",
         "matryoshka": "_matryoshka",
         "merge": "_merge",
         "offload": "_offload",

@@ -36,7 +36,8 @@ def arkv(
     of its entries as they are.
     Helps where many entries matter a little. Entries have three states under one budget of bytes
     (``rest="quantise:bits=8,full=0"``, the default here): as they are, in 8 bits, gone. The official code counts tokens
-    and not bytes, has 8-bit floats with one scale a token, divides by the highest product of the layers that were read
+    and not bytes, has 8-bit floats with one scale a token (here ``rest="float8:full=0"``, one scale a head and token),
+    divides by the highest product of the layers that were read
     so far and, while decoding, drops a quarter of all entries at a time.
 
     Args:
