@@ -2,6 +2,7 @@
 
     python benchmarks/router_r1.py --work DIR     # a folder a seed; run again to go on
     python benchmarks/router_r1.py --table        # writes the table of docs/trl.md, no more
+    python benchmarks/router_r1.py --work DIR --quick --out FILE    # smoke test: 1 seed, 2 steps, 4 questions
 
 Each seed is a run of ``examples/trl_router_r1.py`` with questions, imitation and held-out questions of its own.
 ``before`` is the policy that was shown calls of a model at random, ``after`` the same one trained with the paper's
@@ -70,6 +71,7 @@ def measured(args: argparse.Namespace) -> None:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             given = {"out": folder, "seed": seed, "steps": args.steps, "heldout": args.heldout}
+            given |= {"imitation": args.imitation}
             options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
             subprocess.run([sys.executable, str(EXAMPLE), *options], check=True)
         found = json.loads(path.read_text())
@@ -138,6 +140,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100, help="of TRL (default %(default)s)")
     parser.add_argument("--heldout", type=int, default=100, help="questions of each seed (default %(default)s)")
+    parser.add_argument("--imitation", type=int, default=300, help="steps in which calls are shown (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="smoke test")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="write the table of the page from the file, no more")
     args = parser.parse_args()
@@ -146,6 +150,8 @@ def main() -> None:
         return
     if args.work is None:
         parser.error("give --work")
+    if args.quick:
+        args.seeds, args.steps, args.heldout, args.imitation = 1, 2, 4, 10
     measured(args)
 
 

@@ -100,6 +100,17 @@ def test_composing_keeps_to_its_share_and_leaves_the_rest_to_the_questions() -> 
     assert (USED, {answer.answer for answer in answers}) == ([], {"?"})
 
 
+def test_all_tools_are_kept_where_no_test_is_passed() -> None:
+    def useless(prompt: str, rng: Any) -> str:
+        return "useless" if prompt.endswith("Verdict:") else write(prompt, rng)
+
+    model = Scripted(useless)
+    solved(120_000, model, pilot=1, room=400)
+    prompts = [str(request.prompt) for request in model.requests]
+    first = next(prompt for prompt in prompts if prompt.startswith("Capital of Mali?"))
+    assert all(f'"name": "{name}", "description"' in first for name in ("liar", "atlas"))
+
+
 def test_skills_of_one_name_are_one_and_those_named_most_often_come_first() -> None:
     from budgeteer.agent._composer_many import _needed
 

@@ -37,7 +37,8 @@ async def composer_many(
     one, with the mean of their weights and all of their tests, and those named most often come first. Each test runs
     with the tools of the question that it came from, since tools may differ in what they know. What passes more than
     half of its tests is bought by :func:`budgeteer.agent._composer.compose`, and every question is answered by ReAct
-    with these tools alone. Composing takes at most ``share`` of the budget, and stands in the rows of the pilot's
+    with these tools alone; where nothing was bought, with all of them, since one wrong answer here would cost every
+    question its tools. Composing takes at most ``share`` of the budget, and stands in the rows of the pilot's
     questions; what is left is shared equally, and what a question does not use goes to later ones.
 
     Helps when many questions need the same few of many tools. Does not with a few tools, or where each question needs
@@ -100,11 +101,12 @@ async def composer_many(
             return Verdict.USELESS
 
         found = await compose(needed, list(by_name.values()), room, trial, candidates)
+    chosen = found.chosen or list(dict.fromkeys(tool.name for task in tasks for tool in task.tools))
     for begin in range(0, len(tasks), _AT_ONCE):
         left = tasks[begin].model.remaining
         each = {kind: max(0, units) // (len(tasks) - begin) for kind, units in left.items()}
         wave = tasks[begin : begin + _AT_ONCE]
-        answers = await asyncio.gather(*(_answered(run, task, found.chosen, each) for task in wave))
+        answers = await asyncio.gather(*(_answered(run, task, chosen, each) for task in wave))
         for i, answer in enumerate(answers, begin):
             yield i, answer
 
