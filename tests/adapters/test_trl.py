@@ -453,6 +453,7 @@ def without(*names: str):
         ({"train_dataset": DATA.add_column("key", ["a"] * len(DATA))}, {}, "repeats"),
         ({"train_dataset": DATA.add_column("key", KEYS)}, {"max_completion_length": 250}, r"data set \(key 'k0'\)"),
         ({}, {"generation_kwargs": {"num_beams": 2}}, "generation_kwargs has num_beams, .*leave that out"),
+        ({}, {"generation_kwargs": {"return_dict_in_generate": True}}, "has return_dict_in_generate, .*leave that out"),
         ({}, {"generation_kwargs": {"num_return_sequences": 2, "stop_strings": ["e"]}}, "_sequences, stop_strings"),
         ({}, {"generation_kwargs": {"stop_strings": "e"}, "use_vllm": True}, "generation_kwargs has stop_strings"),
         ({}, {"generation_kwargs": {"max_new_tokens": 3, "max_time": 1.0}}, "has max_new_tokens, max_time"),

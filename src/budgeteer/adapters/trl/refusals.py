@@ -35,8 +35,11 @@ _OTHER_ROWS = {
     "stop_strings": None,
     "max_new_tokens": None,
     "max_time": None,
+    "prompt_lookup_num_tokens": None,
+    "return_dict_in_generate": None,
 }
-"""Settings of ``generate`` that give other rows than those asked for, or end rows without telling why -> no such."""
+"""Settings of ``generate`` that give other rows than those asked for, or in another form, or end rows without telling
+why -> no such."""
 
 
 def refuse_arguments(given: Mapping[str, Any], recipe: Any, answer: Any, close: Any) -> None:
