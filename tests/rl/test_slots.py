@@ -17,6 +17,7 @@ from budgeteer.core.plan import ABORTED, CUT, ENDED, Items, Outcomes, Plan
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage, tempo
 from budgeteer.rl.carry import partial_rollouts
+from budgeteer.rl.carry.waiting import not_started
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.history import History
@@ -216,6 +217,50 @@ def test_rows_that_a_budget_cut_wait_and_old_ones_are_given_up() -> None:
     assert not partial_rollouts(2).park(waits, capped, 5)[0].any()
     closed = dataclasses.replace(capped, closed=A([1, -1, -1]))
     assert not partial_rollouts(2).park(waits, closed, 3)[0].any()
+
+
+def test_what_a_step_did_not_reach_waits_on() -> None:
+    """Of three beginnings, two of them alike, the step goes on with one of the two."""
+    begun = Beginnings(("a", "a", "b"), A([[5, 6], [5, 6], [7, 0]]), A([2, 2, 1]), A([[0, 1], [0, 1], [1, -1]]))
+    rollouts = rows_of([[5, 6, 9], [5, 6]], group=[0, 0], version=2)
+    rollouts = dataclasses.replace(rollouts, version=A([[0, 1, 2], [2, 2, -1]], np.int32))  # the second began anew
+    waits = not_started(begun, rollouts, 2)
+    assert (waits.keys, waits.length.tolist()) == (("a", "b"), [2, 1])
+    assert len(not_started(Beginnings.empty(), rollouts, 2)) == 0
+
+
+def test_a_cut_row_that_nobody_scored_goes_on_and_one_that_ended_does_not() -> None:
+    control = Control(
+        recipes.get("c3po"), TrainConfig(steps=6, prompts=3, group=2, max_tokens=10), PROMPTS, KEYS, step_budget=37
+    )
+    step = control.begin()
+    work = step.next()
+    assert work is not None
+    keys, prompts, _ = work.requests(PROMPTS)
+    part = rows_of([[5, 6], [7, 8, 9], [4]], status=[CUT, ENDED, ENDED], group=[0, 1, 1], cap=9)
+    part = dataclasses.replace(part, keys=tuple(keys), prompts=tuple(prompts), verified=A([np.nan, np.nan, 1.0]))
+    step.add(part)
+    assert step.next() is None
+    collected = step.collected()
+    assert collected is not None
+    update = control.learn(*collected)
+    assert (control.beginnings.keys, control.beginnings.tokens.tolist()) == ((keys[0],), [[5, 6]])
+    assert (update.parked, update.lost, update.given.tolist()) == (2, 3, [2])
+
+
+def test_a_share_of_the_runs_budget_cuts_rows_that_go_on() -> None:
+    config = TrainConfig(steps=6, prompts=3, group=2, max_tokens=10)
+    carried = Control(recipes.get("c3po"), config, PROMPTS, KEYS, budget=220)
+    play(carried, 1)
+    assert carried.progress.used == 36  # 220 // 6
+    assert carried.beginnings.length.tolist() == [4]
+    play(carried, 1)
+    assert carried.progress.used <= 36 + (220 - 36) // 5
+    plain = Control(recipes.get("grpo"), config, PROMPTS, KEYS, budget=220)
+    play(plain, 1)
+    assert plain.progress.used > 36  # what is expected to fit is drawn to its end
+    with pytest.raises(InvalidInput, match="9 tokens of a step are less than one rollout of 10; raise the one"):
+        Control(recipes.get("c3po"), config, PROMPTS, KEYS, step_budget=9)
 
 
 def test_continued_rows_become_whole_rollouts() -> None:

@@ -30,6 +30,7 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, F64, I64, Items, Plan, require_plan
 from budgeteer.rl.asked import RoundRequests, Wording, require_wording, varied
 from budgeteer.rl.branch import answers_of, branched
+from budgeteer.rl.carry.waiting import joined, not_started
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
@@ -95,6 +96,11 @@ class Control:
             name: column(name, "rollouts").checked("rollouts", values, tuple(keys))
             for name, values in (columns or {}).items()
         }
+        if recipe.carry is not None and step_budget is not None and step_budget < config.max_tokens:
+            raise InvalidInput(
+                f"recipe {recipe.name!r} goes on with rollouts that the end of a step's budget cuts, and {step_budget} "
+                f"tokens of a step are less than one rollout of {config.max_tokens}; raise the one or lower the other"
+            )
         require_columns(recipe, {*offers, *self.columns})
         require_wording(recipe, wording)
         self.wording = wording
@@ -245,16 +251,18 @@ class Control:
 
         The order, which all trainers share: rows that the end of the budget cut short count as aborted, rewards,
         advantages, importance weights, outcomes for history and allocator, masks, selection, thinning. Before all that,
-        rows without a score (NaN) are dropped as wasted, and the recipe's carry takes away what goes on later.
+        the recipe's carry takes away what goes on later, and rows without a score (NaN) are dropped as wasted.
         """
         c, recipe, parked = self.config, self.recipe, 0
-        scored = ~np.isnan(rollouts.verified)
-        given = np.flatnonzero(scored)
-        lost, rollouts = lost + int(rollouts.paid[~scored].sum()), rollouts.take(scored)
+        kept = ~np.isnan(rollouts.verified)
         if recipe.carry is not None:
-            waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
-            parked = int(rollouts.paid[waits].sum())
-            given, rollouts = given[~waits], rollouts.take(~waits)
+            waits, parts = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
+            self.beginnings = joined(not_started(self.beginnings, rollouts, self.progress.step), parts)
+            parked, kept = int(rollouts.paid[waits].sum()), kept | waits
+            given = np.flatnonzero(kept & ~waits)
+        else:
+            given = np.flatnonzero(kept)
+        lost, rollouts = lost + int(rollouts.paid[~kept].sum()), rollouts.take(given)
         if recipe.replay is not None:
             again, self.kept = recipe.replay.draw(self.kept, rollouts, self.progress.step)
             rollouts = mixed(rollouts, again, self._prompts)

@@ -146,8 +146,9 @@ class Carry(NamedTuple):
 
     Attributes:
         park: ``(beginnings, rollouts, step) -> (parked [n] bool, beginnings)``: which of the step's rows are not
-            learnt from now but kept, and what waits for the next step. ``beginnings`` are those that the step
-            continued: their rows are among the rollouts. ``step`` = steps done.
+            learnt from now but kept, and how they wait for the next step. ``beginnings`` are those that the step was to
+            continue: their rows are among the rollouts, but for those that its budget did not reach, which wait on.
+            ``step`` = steps done. Rows without a score are among the rollouts, too.
     """
 
     park: Callable[[Beginnings, Rollouts, int], tuple[Any, Beginnings]]

@@ -37,18 +37,18 @@ def wording_of(trainer: Any, recipe: Recipe) -> Wording | None:
             "rollout is asked for; rename the one of the data set"
         )
     prompts = list(rows["prompt"]) if variant else []
+    speechless = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, str) and _place(prompt) is None]
 
     def write(texts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return ids
 
     def ask(texts: Sequence[str], of: Sequence[int]) -> list[list[int]]:
-        for i in of:
-            if not isinstance(prompts[i], str) and _place(prompts[i]) is None:
-                raise InvalidInput(
-                    f"recipe {recipe.name!r} adds a text to what the user says, and the prompt in row {i} of the data "
-                    "set has no message of the user whose content is a text; choose another recipe, or give it one"
-                )
+        if speechless:  # a variant speaks to all prompts sooner or later, and it is tried before the first token
+            raise InvalidInput(
+                f"recipe {recipe.name!r} adds a text to what the user says, and the prompt in row {speechless[0]} of "
+                "the data set has no message of the user whose content is a text; choose another recipe, or give it one"
+            )
         asked = [said(prompts[i], text) for i, text in zip(of, texts, strict=True)]
         return [list(map(int, ids)) for ids in trainer._tokenize_prompts(asked)[0]]
 

@@ -64,6 +64,11 @@ def refuse_loss(recipe: Recipe, args: Any) -> None:
             f"{name}, and use_bias_correction_kl multiplies the KL penalty by TRL's ratio; set "
             "use_bias_correction_kl=False beside beta"
         )
+    if recipe.kl_weight is not None and args.beta and args.top_entropy_quantile != 1:
+        raise InvalidInput(
+            f"{name}, and top_entropy_quantile={args.top_entropy_quantile} leaves tokens out of all but that penalty; "
+            "set it to 1"
+        )
     if recipe.kl_weight is not None and args.beta and (recipe.replay is not None or recipe.carry is not None):
         raise InvalidInput(
             f"{name} and learns from rollouts of earlier steps, whose divergence is not measured here; leave one out"

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import ProcessorMixin
 from trl.trainer.utils import is_async_callable
 
-from budgeteer.adapters.trl.ratios import refuse_loss
+from budgeteer.adapters.trl.ratios import CLIPPED, refuse_loss
 from budgeteer.adapters.trl.sampling import OFFERED, OFFERED_BY_VLLM
 from budgeteer.adapters.trl.update import TOKEN_MEANS
 from budgeteer.core.errors import InvalidInput
@@ -169,9 +169,9 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
     if any(own.lr(x) != default.lr(x) for x in _POINTS):
         raise InvalidInput(f"{name} has a schedule of the learning rate; set TRL's lr_scheduler_type instead")
     if recipe.token_weight not in (token_mean, prompt_mean) and args.loss_type not in TOKEN_MEANS:
+        plain = " or ".join(sorted(TOKEN_MEANS if recipe.loss == Loss() else TOKEN_MEANS & CLIPPED))
         raise InvalidInput(
-            f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set one of "
-            f"{', '.join(sorted(TOKEN_MEANS))}"
+            f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set it to {plain}"
         )
     if recipe.advantage is not grpo_advantage and (args.scale_rewards, args.multi_objective_aggregation) != (
         "group", "sum_then_normalize",
@@ -231,7 +231,8 @@ def refuse_tools(recipe: Recipe, processes: int) -> None:
             "log-probabilities are kept; leave out the replay, the carry or the tools"
         )
     read = {column.name for column in recipe.columns()} & {"closed", "answered"}
-    if read or ENTROPY in recipe.needs or recipe.memory.std == Std.SCORE:
+    measured = recipe.memory.std == Std.SCORE or recipe.kl_weight is not None
+    if read or ENTROPY in recipe.needs or measured:
         raise InvalidInput(
             f"recipe {recipe.name!r} reads what is not computed of rollouts with tools (entropies, log-probabilities, "
             "or where thinking and answer end); choose one without"

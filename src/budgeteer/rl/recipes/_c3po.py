@@ -11,6 +11,6 @@ from budgeteer.rl.recipes._grpo import grpo
 
 
 def c3po() -> Recipe:
-    """GRPO whose rollouts go on in the next step when the budget of a step ends; all of their tokens are learnt from,
-    but those from which the policy has moved away (arXiv 2510.18855)."""
+    """GRPO whose rollouts go on in the next step when the budget of a step ends, or its share of the run's; all of
+    their tokens are learnt from, but those from which the policy has moved away (arXiv 2510.18855)."""
     return replace(grpo(), name="c3po", carry=partial_rollouts(trained=True), loss=Loss(icepop()))
