@@ -20,7 +20,7 @@ goes on with them or, with --stored, only writes the table:
 
     python benchmarks/cache.py --keep --models smollm2_640=smollm2 --tasks single --question known --each 4 \\
         --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o ems \\
-        snapkv:split=ada-kv prefix-kv keydiff arkv:layers=false defensive defensive:split=layers kvzip compactor \\
+        snapkv:split=ada-kv prefix-kv keydiff arkv arkv:layers=false defensive defensive:split=layers kvzip compactor \\
         tri-attention expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
