@@ -169,9 +169,9 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
     if any(own.lr(x) != default.lr(x) for x in _POINTS):
         raise InvalidInput(f"{name} has a schedule of the learning rate; set TRL's lr_scheduler_type instead")
     if recipe.token_weight not in (token_mean, prompt_mean) and args.loss_type not in TOKEN_MEANS:
-        plain = " or ".join(sorted(TOKEN_MEANS if recipe.loss == Loss() else TOKEN_MEANS & CLIPPED))
+        fits = " or ".join(sorted(TOKEN_MEANS if recipe.loss == Loss() else TOKEN_MEANS & CLIPPED))
         raise InvalidInput(
-            f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set it to {plain}"
+            f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set it to {fits}"
         )
     if recipe.advantage is not grpo_advantage and (args.scale_rewards, args.multi_objective_aggregation) != (
         "group", "sum_then_normalize",
