@@ -437,7 +437,7 @@ def without(*names: str):
         ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),
         ({"recipe": "duet"}, {"top_p": 0.9}, "leave top_p at the default"),
         ({"recipe": "tempo"}, {"scale_rewards": "batch"}, "leave scale_rewards"),
-        ({"recipe": "grpo:token_weight=sequence-mean"}, {"loss_type": "grpo"}, "set one of cispo, dapo, vespo"),
+        ({"recipe": "grpo:token_weight=sequence-mean"}, {"loss_type": "grpo"}, "set it to cispo or dapo or vespo"),
         ({"recipe": "grpo:reward=e1"}, {}, "nobody gives it here"),
         ({"recipe": "grop"}, {}, "did you mean"),
         ({"verifier": "right"}, {}, "the reward functions are letters, odd"),

@@ -10,10 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from budgeteer.adapters.trl.ratios import CLIPPED  # noqa: E402
 from budgeteer.rl import recipes  # noqa: E402
-from budgeteer.rl.ratio import Loss, icepop, truncated  # noqa: E402
+from budgeteer.rl.ratio import Loss, clipped, icepop, truncated  # noqa: E402
 from budgeteer.rl.rollouts import per_token  # noqa: E402
-from helpers.trl_oracle import SGD, descended, updates_of  # noqa: E402
+from helpers.trl_oracle import SGD, descended, model_of, updates_of  # noqa: E402
 from helpers.trl_tiny import DATA, config, tiny, trained, weights  # noqa: E402
 
 
@@ -64,6 +65,23 @@ def test_three_updates_of_a_generation_are_the_gradients_computed_row_by_row(
     assert not torch.allclose(weights(made), other, atol=1e-4)
     (row,) = [row for row in made.state.log_history if row.get("step") == 3 and "loss" in row]
     assert row["clip_ratio/region_mean"] == 0
+
+
+@pytest.mark.parametrize("loss_type", sorted(CLIPPED))
+def test_a_clipped_ratio_of_the_recipe_is_trls_own(folder, tmp_path, loss_type) -> None:
+    """Whatever a loss is a mean over, in four micro-batches of a generation, learnt from twice."""
+    more = {"loss_type": loss_type, "num_iterations": 2, "max_steps": 4, "steps_per_generation": 4}
+    args = config(tmp_path, per_device_train_batch_size=2, **SGD | more)
+    plain, own = (
+        weights(trained(folder, args, recipe=name, reward_funcs=even, train_dataset=DATA))
+        for name in ("grpo", replace(recipes.get("grpo"), loss=Loss(clipped(0.2, 0.2))))
+    )
+    assert torch.allclose(own, plain, atol=1e-6)
+    assert not torch.allclose(own, weights_of(folder), atol=1e-4)
+
+
+def weights_of(folder: Path) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model_of(folder).parameters()])
 
 
 def test_a_weight_for_each_token_leaves_out_the_first_one(folder, tmp_path, monkeypatch) -> None:

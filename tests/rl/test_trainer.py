@@ -78,9 +78,9 @@ def test_the_budget_holds_and_no_token_is_lost(name, budget):
     assert p.used == sum(spent) == sum(row["used"] for row in log) <= budget
     assert p.wasted == sum(row["wasted"] for row in log)
     assert p.trained == sum(row["trained"] for row in log)
-    assert all(row["trained"] + row["wasted"] <= row["used"] for row in log)
     assert p.trained + p.wasted <= p.used
     if recipes.get(name).carry is None:  # else rows hold beginnings that were paid for earlier
+        assert all(row["trained"] + row["wasted"] <= row["used"] for row in log)
         assert all(sum(used for used, _, _ in row["by_key"].values()) == row["used"] for row in log)
     assert all(sum(n for _, _, n in row["by_key"].values()) == row["rollouts"] for row in log)
     assert p.planned > 0
@@ -167,12 +167,13 @@ def test_aborted_rollouts_that_are_learnt_from_count_as_trained():
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_rollouts_of_a_step_are_in_its_counts(name):
     p = build(name, budget=2000).run()
-    for row in p.steps_log:
+    carries = recipes.get(name).carry is not None
+    for row in p.steps_log[: 1 if carries else None]:  # later ones also end rows of prompts that are not of their own
         planned = sum(int(n) * prompts for n, prompts in row["counts"].items())
-        if recipes.get(name).carry is None:
+        if carries:  # some of them go on in the next step
+            assert planned > row["rollouts"]
+        else:
             assert planned == row["rollouts"]
-        else:  # some of them go on in the next step
-            assert planned >= row["rollouts"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
