@@ -259,6 +259,9 @@ def test_a_share_of_the_runs_budget_cuts_rows_that_go_on() -> None:
     plain = Control(recipes.get("grpo"), config, PROMPTS, KEYS, budget=220)
     play(plain, 1)
     assert plain.progress.used > 36  # what is expected to fit is drawn to its end
+    ample = Control(recipes.get("c3po"), config, PROMPTS, KEYS, budget=6000, bounded=True)
+    play(ample, 1)
+    assert not len(ample.beginnings)  # a share that pays for all rollouts cuts none
     with pytest.raises(InvalidInput, match="9 tokens of a step are less than one rollout of 10; raise the one"):
         Control(recipes.get("c3po"), config, PROMPTS, KEYS, step_budget=9)
 

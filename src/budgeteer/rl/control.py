@@ -434,14 +434,19 @@ class Control:
 
     def share(self, items: Items) -> int:
         """Tokens that this step should use, as the allocator's budget."""
-        left = self.left()
         shares = [] if self.step_budget is None else [self.step_budget - self.watched]
-        if left is not None:
-            steps_left = max(self.config.steps - self.progress.step, 1)
-            shares.append(left // steps_left if self.recipe.pace == Pace.STEP else left)
+        if (own := self.share_of_run()) is not None:
+            shares.append(own)
         if (self.bounded or not shares) and self.recipe.pace == Pace.STEP:
             shares.append(self._full(items))
         return min(shares) if shares else 2**62
+
+    def share_of_run(self) -> int | None:
+        """Tokens of the run's budget that are this step's; None = the run has none."""
+        left = self.left()
+        if left is None or self.recipe.pace == Pace.RUN:
+            return left
+        return left // max(self.config.steps - self.progress.step, 1)
 
     def _full(self, items: Items) -> int:
         """Tokens that ``config.group`` rollouts a prompt are expected to cost."""

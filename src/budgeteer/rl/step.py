@@ -178,8 +178,9 @@ class Step:
         """Hard cap of the tokens of the next round."""
         own = self._control
         left, caps = own.left(), [] if own.step_budget is None else [own.step_budget - own.watched - self._spent]
-        if own.recipe.carry is not None and own.step_budget is None and left is not None and not self._watch:
-            caps.append(max(self._share, own.config.max_tokens) - self._spent)  # what is cut there goes on
+        fair = own.share_of_run()
+        if own.recipe.carry is not None and own.step_budget is None and fair is not None and not self._watch:
+            caps.append(max(fair, own.config.max_tokens) - self._spent)  # what is cut there goes on
         return min(caps + ([] if left is None else [left - self._spent]), default=None)
 
     def _watched(self) -> Round:

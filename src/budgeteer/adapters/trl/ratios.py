@@ -51,7 +51,8 @@ def refuse_loss(recipe: Recipe, args: Any) -> None:
     if args.loss_type not in CLIPPED:
         raise InvalidInput(
             f"{name}, which is computed in the place of a clipped ratio, and loss_type={args.loss_type!r} has none; "
-            f"set one of {', '.join(sorted(CLIPPED))}, which say how tokens weigh"
+            "set dapo, or, where the recipe does not weigh tokens by itself, another one of "
+            f"{', '.join(sorted(CLIPPED))}"
         )
     settings = _OF_RATIO | _OF_CLIP if own else _OF_RATIO
     if changed := [key for key, value in settings.items() if getattr(args, key) != value]:
