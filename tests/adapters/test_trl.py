@@ -431,7 +431,7 @@ def without(*names: str):
         ({}, {"use_transformers_continuous_batching": True}, "does not offer use_transformers_continuous_batching"),
         ({"train_dataset": DATA.to_iterable_dataset()}, {}, "load it without streaming"),
         ({"recipe": "gspo"}, {"importance_sampling_level": "sequence"}, "leave that at the default"),
-        ({"recipe": "dart"}, {"loss_type": "cispo"}, "set one of bnpo, dapo"),
+        ({"recipe": "dart"}, {"loss_type": "cispo"}, "another one of bnpo, dapo"),
         ({"recipe": "seele"}, {}, "give each row a field solution"),
         ({"recipe": "grpo:lr=rex"}, {}, "lr_scheduler_type"),
         ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),

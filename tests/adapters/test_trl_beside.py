@@ -146,7 +146,7 @@ def test_ares_runs_with_its_branches_reward_and_penalty(folder, tmp_path, monkey
 @pytest.mark.parametrize(
     ("recipe", "settings", "message"),
     [
-        (HELD, {"loss_type": "cispo"}, "set one of bnpo"),
+        (HELD, {"loss_type": "cispo"}, "another one of bnpo"),
         (HELD, {"importance_sampling_level": "sequence"}, "leave that at the default"),
         (HELD, {"use_bias_correction_kl": True}, "set use_bias_correction_kl=False"),
         (replace(HELD, replay=recent()), {}, "leave one out"),
