@@ -42,10 +42,10 @@ from typing import Any
 from budgeteer.context import random
 from budgeteer.context.encode import encode_of
 from budgeteer.context.protocol import Count, Message, Reducer, counter
-from budgeteer.lab.stats import mean_ci, paired
+from budgeteer.lab.stats import paired
 from budgeteer.solve.lines import Lines
 from context import cached, oracle, prompt, reducers, share
-from pages import between
+from pages import between, interval
 from smollm2 import TWOWIKI
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,14 +245,6 @@ def analysed(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 row[f"minus_{rival}"] = {"mean": change.mean, "low": change.low, "high": change.high, "n": len(both)}
         found.append(row)
     return found
-
-
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """A mean with its interval over questions; one question has none."""
-    if len(values) < 2:
-        return {"mean": values[0], "low": values[0], "high": values[0]}
-    made = mean_ci(values)
-    return {"mean": made.mean, "low": made.low, "high": made.high}
 
 
 BEGIN, END = "<!-- written by benchmarks/context_answers.py --table -->", "<!-- end -->"

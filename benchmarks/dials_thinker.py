@@ -36,7 +36,7 @@ from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.models.thinker import THINKER
-from pages import between
+from pages import Place, published
 from rewards_report import DIALS_MARKS, dials_summary
 from runs import Runs
 from thinker_pool import Drawer
@@ -291,12 +291,7 @@ def main() -> int:
         runs.keep(row := run(arm, seed, args))
         print(time.strftime("%H:%M"), json.dumps(row), file=sys.stderr, flush=True)
     content = {"config": runs.config, "runs": runs.with_those_of(out, ARMS), "versions": results.versions()}
-    if out:
-        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
-    if out == TARGET:
-        page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), dials_summary(content), *DIALS_MARKS), page)
-    print(dials_summary(content))
+    published(content, dials_summary(content), out, Place(TARGET, ROOT / "docs" / "rewards.md", DIALS_MARKS))
     return 0
 
 

@@ -18,7 +18,6 @@ training's questions, one sample each at temperature 1. ``l1:at_most=true`` says
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -44,7 +43,7 @@ from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.lab.run import level_of
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
-from pages import between
+from pages import Place, published
 from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
 from runs import Runs
 from thinker_pool import Drawer
@@ -252,12 +251,7 @@ def main() -> int:
         )  # fmt: skip
     content: dict[str, Any] = {"config": runs.config, "runs": runs.with_those_of(out, ARMS)}
     content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
-    if out:
-        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
-    if out == TARGET:
-        page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), thinker_summary(content), *THINKER_MARKS), page)
-    print(thinker_summary(content))
+    published(content, thinker_summary(content), out, Place(TARGET, ROOT / "docs" / "rewards.md", THINKER_MARKS))
     return 0
 
 

@@ -22,8 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgeteer.lab.stats import mean_ci
-from pages import between
+from pages import between, interval
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, PAGE = ROOT / "benchmarks" / "results" / "router_r1.json", ROOT / "docs" / "trl.md"
@@ -94,14 +93,6 @@ def summary(args: argparse.Namespace, runs: Sequence[Mapping[str, Any]]) -> dict
     rows["change"] = {key: interval([run["after"][key] - run["before"][key] for run in runs]) for key in SHOWN}
     settings = {"steps": args.steps, "heldout": args.heldout, "weight": runs[0]["weight"]}
     return {"settings": settings, "seeds": len(runs), "rows": rows, "runs": list(runs)}
-
-
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """A mean with its interval over seeds; one seed has none."""
-    if len(values) < 2:
-        return {"mean": values[0], "low": values[0], "high": values[0]}
-    made = mean_ci(values)
-    return {"mean": made.mean, "low": made.low, "high": made.high}
 
 
 BEGIN, END = "<!-- written by benchmarks/router_r1.py --table -->", "<!-- end of router_r1 -->"

@@ -38,7 +38,7 @@ from budgeteer.rl.reward._traac import difficulty
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.step import Update
 from budgeteer.rl.trainer import Trainer
-from pages import between
+from pages import Place, published
 from rewards import CAP, FIRST_SEED, PROBLEMS, Ask, measured, overthinking
 from rewards import TARGET as OF_REWARDS
 from rewards_report import TRAAC_MARKS, banded, traac_summary
@@ -206,12 +206,7 @@ def main() -> int:
         "runs": runs.with_those_of(out, ARMS),
         "versions": results.versions(),
     }
-    if out:
-        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
-    if out == TARGET:
-        page = ROOT / "docs" / "rewards.md"
-        results.write_text(between(page.read_text(), traac_summary(content), *TRAAC_MARKS), page)
-    print(traac_summary(content))
+    published(content, traac_summary(content), out, Place(TARGET, ROOT / "docs" / "rewards.md", TRAAC_MARKS))
     return 0
 
 

@@ -17,7 +17,6 @@ are paired by seed.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -33,7 +32,7 @@ from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Grader
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.models.thinker import THINKER
-from pages import between
+from pages import Place, published
 from rewards_thinker import add_training, measured, problems, trained
 from runs import Runs
 from thinker_pool import Drawer
@@ -162,15 +161,9 @@ def main() -> int:
             row["used"], row["steps"], row["rollouts"], row["seconds"], file=sys.stderr, flush=True,
         )  # fmt: skip
     order = runs.with_those_of(out, ARMS)
-    table = summary(order)
-    if out:
-        content = {"config": runs.config, "runs": order}
-        content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
-        results.write_text(json.dumps(results.to_json(content)) + "\n", out)
-    if out == TARGET:
-        page = ROOT / "docs" / "trl.md"
-        results.write_text(between(page.read_text(), table, *MARKS), page)
-    print(table)
+    content = {"config": runs.config, "runs": order}
+    content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
+    published(content, summary(order), out, Place(TARGET, ROOT / "docs" / "trl.md", MARKS))
     return 0
 
 

@@ -21,7 +21,7 @@ from budgeteer.rl.beside import ANY, next_token  # noqa: E402
 from budgeteer.rl.kl_weight import by_difficulty  # noqa: E402
 from budgeteer.rl.replay import recent  # noqa: E402
 from helpers.trl_oracle import SGD, descended, logprobs, model_of, updates_of  # noqa: E402
-from helpers.trl_tiny import DATA, config, tiny, trained, weights  # noqa: E402
+from helpers.trl_tiny import DATA, config, even, tiny, trained, weights  # noqa: E402
 
 HELD = replace(recipes.get("grpo"), kl_weight=by_difficulty(1e-4, 0.05, 5.0, keep=0.5, rate=2.0))
 
@@ -30,10 +30,6 @@ HELD = replace(recipes.get("grpo"), kl_weight=by_difficulty(1e-4, 0.05, 5.0, kee
 def folder(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     return tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def even(completion_ids, **columns):
-    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
 
 
 def all_logprobs(model, ids):

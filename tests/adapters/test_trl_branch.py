@@ -22,7 +22,7 @@ from budgeteer.rl.branch import CUT_AT, TRACE, branched  # noqa: E402
 from budgeteer.rl.fork import Fork  # noqa: E402
 from budgeteer.rl.rollouts import Role  # noqa: E402
 from helpers.trl_oracle import SGD, descended, updates_of  # noqa: E402
-from helpers.trl_tiny import DATA, config, tiny, trained, weights  # noqa: E402
+from helpers.trl_tiny import DATA, config, even, tiny, trained, weights  # noqa: E402
 from helpers.vllm_fake import Client, installed  # noqa: E402
 
 BRPO = "brpo:cuts=3,samples=2,answer=3"
@@ -32,10 +32,6 @@ BRPO = "brpo:cuts=3,samples=2,answer=3"
 def folder(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     return tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def even(completion_ids, **columns):
-    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
 
 
 def counted(monkeypatch) -> list[int]:

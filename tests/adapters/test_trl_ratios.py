@@ -15,17 +15,13 @@ from budgeteer.rl import recipes  # noqa: E402
 from budgeteer.rl.ratio import Loss, clipped, icepop, truncated  # noqa: E402
 from budgeteer.rl.rollouts import per_token  # noqa: E402
 from helpers.trl_oracle import SGD, descended, model_of, updates_of  # noqa: E402
-from helpers.trl_tiny import DATA, config, tiny, trained, weights  # noqa: E402
+from helpers.trl_tiny import DATA, config, even, tiny, trained, weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     return tiny(tmp_path_factory.mktemp("tiny"))
-
-
-def even(completion_ids, **columns):
-    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
 
 
 def masked(new, old, advantage, low=0.95, high=1.05):

@@ -83,6 +83,11 @@ def odd(completion_ids: list[list[int]], n: list[int], **columns: Any) -> list[f
     return [None if ids[0] % 3 == 0 else float(ids[0] % 2) for ids in completion_ids]
 
 
+def even(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    """Whether the sum of the tokens is even."""
+    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
+
+
 def config(out: Path, **settings: Any) -> GRPOConfig:
     """A short run on the CPU."""
     given = {

@@ -253,16 +253,14 @@ class Control:
         advantages, importance weights, outcomes for history and allocator, masks, selection, thinning. Before all that,
         the recipe's carry takes away what goes on later, and rows without a score (NaN) are dropped as wasted.
         """
-        c, recipe, parked = self.config, self.recipe, 0
-        kept = ~np.isnan(rollouts.verified)
+        c, recipe = self.config, self.recipe
+        unscored, waits = np.isnan(rollouts.verified), np.zeros(len(rollouts), np.bool_)
         if recipe.carry is not None:
             waits, parts = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             self.beginnings = joined(not_started(self.beginnings, rollouts, self.progress.step), parts)
-            parked, kept = int(rollouts.paid[waits].sum()), kept | waits
-            given = np.flatnonzero(kept & ~waits)
-        else:
-            given = np.flatnonzero(kept)
-        lost, rollouts = lost + int(rollouts.paid[~kept].sum()), rollouts.take(given)
+        parked, lost = int(rollouts.paid[waits].sum()), lost + int(rollouts.paid[unscored & ~waits].sum())
+        given = np.flatnonzero(~unscored & ~waits)
+        rollouts = rollouts.take(given)
         if recipe.replay is not None:
             again, self.kept = recipe.replay.draw(self.kept, rollouts, self.progress.step)
             rollouts = mixed(rollouts, again, self._prompts)
