@@ -51,11 +51,11 @@ from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
 from pages import between
 from rewards_report import (
-    COMPRESSED,
     NONE,
     ONLY,
     SHUFFLED,
     START,
+    WHOLE,
     Row,
     by_difficulty,
     effort_table,
@@ -119,7 +119,12 @@ ASKED: dict[str, tuple[str, tuple[Ask, ...]]] = {
 }
 """Reward -> the variant that it is trained with, and how it is asked afterwards."""
 DIALS = ("l1", "e1", "thinkdial", "adactrl")
-"""Rewards of part effort; also trained with shuffled tags, but for the one whose tags no prompt says."""
+"""Rewards of part effort; also trained with shuffled tags, AdaCtrl only where it is taught them: no prompt says
+them."""
+RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
+"""Recipes that have more than a reward, or none."""
+STEERED = ("elastic", "budget-forcing")
+"""Of these, those that end rollouts by a rule of their own: none is trained with the stop at the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +146,12 @@ class Part:
 
 
 PARTS = {
-    "main": Part((START, NONE, *registered(), "traac" + COMPRESSED), 48_000, 12, "Rewards"),
+    "main": Part((START, NONE, *registered(), *(name + WHOLE for name in RECIPES)), 48_000, 12, "Rewards"),
     "effort": Part(
         (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
     ),
     "taught": Part(
-        (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl"), *(name + ONLY for name in DIALS)),
+        (*DIALS, *(name + SHUFFLED for name in DIALS), *(name + ONLY for name in DIALS)),
         48_000,
         12,
         "Asked and measured, after supervised training with the tags",
@@ -174,8 +179,9 @@ def recipe_of(name: str, stop: bool, knows: bool = False) -> Recipe:
     """The recipe of an arm; a policy that knows AdaCtrl's tags writes them itself."""
     plain = plain_name(name)
     recipe = recipes.get("uniform-answer-stop" if stop else "grpo")
-    if name.endswith(COMPRESSED):
-        return replace(recipes.get(plain), name=name, steer=recipe.steer)
+    if name.endswith(WHOLE):
+        whole = recipes.get(plain)
+        return replace(whole, name=name, steer=recipe.steer or whole.steer)
     if plain in (NONE, START):
         return recipe
     # alone, repetition has no term for being right
@@ -222,7 +228,8 @@ def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     start = time.perf_counter()
     plain, model = plain_name(name), args.model
     if args.taught:
-        model = taught(plain, model, args.folder / f"taught-{plain}", args.cap, args.quick)
+        mixed = name == "adactrl" + SHUFFLED
+        model = taught(plain, model, args.folder / f"taught-{plain}{'-mixed' * mixed}", args.cap, args.quick, mixed)
     policy, recipe = load_policy(model), recipe_of(name, stop, args.taught)
     pool = pools.build("real", PROBLEMS + seed, args.train, args.heldout)
     steps = 0 if name == START or name.endswith(ONLY) else args.steps
@@ -342,7 +349,7 @@ def main() -> int:
         for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds)):
             for stop, arm in product(stops, wanted):
                 path = path_of(folder, arm, stop and arm != START, seed)
-                if path.exists() or not claimed(path):
+                if (stop and plain_name(arm) in STEERED) or path.exists() or not claimed(path):
                     continue
                 row = run(arm, stop and arm != START, seed, args)
                 results.write_text(json.dumps(results.to_json(row)) + "\n", path)

@@ -16,8 +16,8 @@ SHUFFLED = ", tags shuffled"
 """Behind the name of a reward: it is trained with what other prompts were asked."""
 ONLY = ", supervised only"
 """Behind the name of a reward: the policy that its training would begin with."""
-COMPRESSED = ", traces compressed"
-"""Behind the name of a reward: with the recipe of that name, which learns from compressed traces as well."""
+WHOLE = ", whole recipe"
+"""Behind the name of a recipe: all of it, not only its reward."""
 THINKER_MARKS = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
 """Between which the page has the tables of benchmarks/rewards_thinker.py."""
 DIALS_MARKS = "<!-- written by benchmarks/dials_thinker.py -->\n", "<!-- end of dials_thinker -->"
@@ -29,7 +29,7 @@ BANDS = ("easy", "medium", "hard")
 
 def plain_name(name: str) -> str:
     """The reward of an arm."""
-    return name.removesuffix(SHUFFLED).removesuffix(ONLY).removesuffix(COMPRESSED)
+    return name.removesuffix(SHUFFLED).removesuffix(ONLY).removesuffix(WHOLE)
 
 
 def arms(runs: Sequence[Row], stop: bool) -> dict[str, dict[int, Row]]:

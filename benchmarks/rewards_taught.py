@@ -123,10 +123,15 @@ BUILDERS: dict[str, Callable[[Asked], list[Example]]] = {
 }
 
 
-def examples(asked: Sequence[Asked], dial: str) -> list[Example]:
-    """EXAMPLES of them, drawn from all that there are, again where there are fewer."""
+def examples(asked: Sequence[Asked], dial: str, mixed: bool = False) -> list[Example]:
+    """EXAMPLES of them, drawn from all that there are, again where there are fewer; mixed = with each other's tags."""
     made = [example for each in asked for example in BUILDERS[dial](each)]
-    return random.Random(f"{dial}-{SEED}").choices(made, k=EXAMPLES)
+    draw = random.Random(f"{dial}-{SEED}")
+    found = draw.choices(made, k=EXAMPLES)
+    if mixed:
+        others = draw.sample(found, k=EXAMPLES)
+        found = [one._replace(before=o.before, begun=o.begun) for one, o in zip(found, others, strict=True)]
+    return found
 
 
 def fit(policy: LlamaPolicy, batches: Iterable[tuple[Tensor, Tensor]], rate: float, steps: int) -> None:
@@ -148,7 +153,7 @@ def fit(policy: LlamaPolicy, batches: Iterable[tuple[Tensor, Tensor]], rate: flo
         optimiser.step()
 
 
-def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False) -> Path:
+def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False, mixed: bool = False) -> Path:
     """The folder of the start after supervised training on a dial's examples. Made once.
 
     Args:
@@ -157,11 +162,12 @@ def taught(dial: str, start: Path, folder: Path, cap: int, quick: bool = False) 
         folder: for the result.
         cap: of a trace.
         quick: few questions and two steps, which teach nothing.
+        mixed: each example has the tag of another.
     """
     if not (folder / "tokenizer.json").exists():
         policy = load_policy(start)
         kept = kept_traces(policy, cap, 32 if quick else QUESTIONS, folder.with_name("traces.json"))
-        made = examples(kept, dial)
+        made = examples(kept, dial, mixed)
         steps = 2 if quick else STEPS
         starts = [step * BATCH % EXAMPLES for step in range(steps)]
         fit(policy, (batch(policy, made[first : first + BATCH]) for first in starts), LR, STEPS)
