@@ -121,6 +121,8 @@ ASKED: dict[str, tuple[str, tuple[Ask, ...]]] = {
 DIALS = ("l1", "e1", "thinkdial", "adactrl")
 """Rewards of part effort; also trained with shuffled tags, AdaCtrl only where it is taught them: no prompt says
 them."""
+ALL = tuple(name for name in registered() if name != "router-r1")
+"""Every reward but that which needs models to call."""
 RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
 """Recipes that have more than a reward, or none."""
 STEERED = ("elastic", "budget-forcing")
@@ -146,7 +148,7 @@ class Part:
 
 
 PARTS = {
-    "main": Part((START, NONE, *registered(), *(name + WHOLE for name in RECIPES)), 48_000, 12, "Rewards"),
+    "main": Part((START, NONE, *ALL, *(name + WHOLE for name in RECIPES)), 48_000, 12, "Rewards"),
     "effort": Part(
         (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
     ),

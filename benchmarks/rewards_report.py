@@ -293,6 +293,9 @@ def thinker_summary(content: Row) -> str:
         took.setdefault(run["reward"], []).append(run["used"])
     said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if any(used))
     lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
+    asked = {"e1": (("25 %", 0.25), ("100 %", 1.0)), "thinkdial": (("low", 0.25), ("high", 1.0))}
+    if dials := [run for run in content["runs"] if run["reward"] in asked]:
+        lines += ["**Asked and measured**: shares of the thinking at the last ask.", "", *effort_table(dials, asked)]
     return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
 
 

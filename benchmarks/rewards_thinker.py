@@ -12,7 +12,9 @@ shorter ones buy more only where the budget binds: ``used`` of each run says wha
 Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``, and
 steers are asked about each of their tokens afterwards, as where vLLM generates; loss, advantages and budget are the
 adapter's and TRL's. Held-out problems are of the trained families and of none of the
-training's questions, one sample each at temperature 1. ``l1:at_most=true`` says a number of tokens behind a question.
+training's questions, one sample each at temperature 1. ``l1`` says a number of tokens behind a question; rewards whose
+variant says something before it are asked as ``WITH`` has it. A rollout of this model ends behind its answer, so that
+there is nothing to save by a stop there.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from budgeteer.lab.run import level_of
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from pages import Place, published
-from rewards_report import NONE, START, THINKER_MARKS, thinker_summary
+from rewards_report import NONE, START, THINKER_MARKS, WHOLE, plain_name, thinker_summary
 from runs import Runs
 from thinker_pool import Drawer
 
@@ -52,10 +54,29 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
 BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:effort=low"}
 """The untrained model, asked for less thinking by its chat template: the first thing to try before any training."""
-ARMS = (START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong")
+WHOLE_RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
+ARMS = (
+    START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong", "shorter-better",
+    "arlcp", "traac", "cosine", "right-only", "repetition", "pear", "adathink-med", "ares", "hbpo", "triangular",
+    "adaptive-deep", "e1", "thinkdial", "l1", "adacot", "visionthink", "adactrl",
+    *(name + WHOLE for name in WHOLE_RECIPES),
+)  # fmt: skip
 FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
 """Behind the question, for ``l1:at_most=true``."""
+WITH: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "e1": ("grpo:reward=e1,variant=effort", (("25 %", "25%: "), ("100 %", "100%: "))),
+    "thinkdial": ("grpo:reward=thinkdial,variant=effort-modes", (("low", "low: "), ("high", "high: "))),
+    "triangular": ("grpo:reward=triangular,variant=falling-budget", ()),
+    "adaptive-deep": ("grpo:reward=adaptive-deep,variant=both-kinds", ()),
+    "hbpo": ("hbpo", ()),
+    # alone, repetition has no term for being right
+    "repetition": ("grpo:reward=kimi:weight=0+repetition", ()),
+}
+"""Reward -> its recipe where that is more than the reward; and the asks of the held-out problems: name and text before
+the question."""
+HARDER = 2
+"""From this level on a problem is labelled to need thinking, for ``adacot``, which has a judge label its prompts."""
 SHARED = ("tokens", "steps", "prompts", "lr", "max_tokens", "train", "heldout")
 TARGETS, ASKS = (64, 320), 128
 """Numbers of tokens that training draws between, and that held-out problems are asked for."""
@@ -109,7 +130,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     says = name.startswith("l1")
     used, steps, rollouts = 0, 0, 0
     if name not in (START, *BRIEFER):
-        recipe, asks = "grpo" if name == NONE else f"grpo:reward={name}", None
+        recipe, asks = recipe_of(name), None
         if says:
             asks = np.random.default_rng(seed).integers(*TARGETS, size=len(made.train))
         trainer = trained(recipe, seed, model, tokenizer, made, grader, drawer, args.tokens, args, asks)
@@ -119,13 +140,31 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         model = trainer.accelerator.unwrap_model(trainer.model)
     middle = time.perf_counter()
     drawer.take(model.eval())
-    found = measured(drawer, tokenizer, made, grader, SAYS.format(tokens=ASKS) if says else "", args.max_tokens, seed)
+    found = [
+        measured(drawer, tokenizer, made, grader, more, args.max_tokens, seed, before) | {"ask": ask}
+        for ask, before, more in asks_of(name)
+    ]
     made.close()
     return {
-        "reward": name, "stop": False, "seed": seed, "asks": [found | {"ask": f"{ASKS} tokens" if says else ""}],
+        "reward": name, "stop": False, "seed": seed, "asks": found,
         "used": used, "steps": steps, "rollouts": rollouts,
         "seconds": {"training": middle - begin, "measuring": time.perf_counter() - middle},
     }  # fmt: skip
+
+
+def recipe_of(name: str) -> str:
+    """The recipe that an arm is trained with."""
+    if name.endswith(WHOLE):
+        return plain_name(name)
+    return WITH[name][0] if name in WITH else "grpo" if name == NONE else f"grpo:reward={name}"
+
+
+def asks_of(name: str) -> list[tuple[str, str, str]]:
+    """(name, text before the question, text behind it) of each way in which an arm's held-out problems are asked."""
+    if name.startswith("l1"):
+        return [(f"{ASKS} tokens", "", SAYS.format(tokens=ASKS))]
+    _, asks = WITH.get(plain_name(name), ("", ()))
+    return [(ask, before, "") for ask, before in asks or (("", ""),)]
 
 
 def trained(
@@ -146,10 +185,11 @@ def trained(
         iterations: passes over each generation.
     """
     items = {item.key: item for item in made.train}
-    rows = {"key": [item.key for item in made.train], "prompt": [made.prompt(item) for item in made.train]}
+    rows: dict[str, list[Any]] = {"key": [*items], "prompt": [made.prompt(item) for item in made.train]}
+    rows["needs_thinking"] = [int(int(level_of(item).split()[-1]) >= HARDER) for item in made.train]
     if asks is not None:
         rows["target"] = [float(target) for target in asks]
-        rows["prompt"] = [said(made, item, SAYS.format(tokens=t)) for item, t in zip(made.train, asks, strict=True)]
+        rows["prompt"] = [said(made, item, "", SAYS.format(tokens=t)) for item, t in zip(made.train, asks, strict=True)]
 
     def verified(completion_ids: list[list[int]], key: list[str], **columns: Any) -> list[float]:
         return [grader.score(items[k], ids) for k, ids in zip(key, completion_ids, strict=True)]
@@ -173,21 +213,22 @@ def trained(
     return trainer
 
 
-def said(made: Asked, item: Item, more: str) -> Any:
-    """The prompt of a problem with something behind the question."""
+def said(made: Asked, item: Item, before: str, more: str) -> Any:
+    """The prompt of a problem with something before and behind the question."""
     prompt = made.prompt(item)
     if isinstance(prompt, str):
-        return prompt + more
-    return [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + more}]
+        return before + prompt + more
+    return [*prompt[:-1], {**prompt[-1], "content": before + prompt[-1]["content"] + more}]
 
 
 def measured(
-    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, more: str, cap: int, seed: int
+    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, more: str, cap: int, seed: int, before: str = ""
 ) -> dict[str, Any]:
-    """Accuracy and tokens of the held-out problems, by kind and level, too."""
+    """Accuracy and tokens of the held-out problems, by kind and level, too; asked with a text behind each question, and
+    one before it."""
     texts = [
         tokenizer.apply_chat_template(
-            said(made, item, more), tokenize=False, add_generation_prompt=True, **made.template
+            said(made, item, before, more), tokenize=False, add_generation_prompt=True, **made.template
         )
         for item in made.heldout
     ]
