@@ -125,6 +125,8 @@ ALL = tuple(name for name in registered() if name != "router-r1")
 """Every reward but that which needs models to call."""
 RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
 """Recipes that have more than a reward, or none."""
+CHOICE = tuple("adaptive-deep" + more for more in (ONLY, "", WHOLE))
+"""A policy that was taught two kinds of answers and is not asked for one: what it chooses."""
 STEERED = ("elastic", "budget-forcing")
 """Of these, those that end rollouts by a rule of their own: none is trained with the stop at the answer."""
 
@@ -153,7 +155,7 @@ PARTS = {
         (*DIALS, *(name + SHUFFLED for name in DIALS if name != "adactrl")), 200_000, 48, "Asked and measured"
     ),
     "taught": Part(
-        (*DIALS, *(name + SHUFFLED for name in DIALS), *(name + ONLY for name in DIALS)),
+        (*DIALS, *(name + SHUFFLED for name in DIALS), *(name + ONLY for name in DIALS), *CHOICE),
         48_000,
         12,
         "Asked and measured, after supervised training with the tags",
@@ -178,11 +180,12 @@ def shuffled(variant: Variant) -> Variant:
 
 
 def recipe_of(name: str, stop: bool, knows: bool = False) -> Recipe:
-    """The recipe of an arm; a policy that knows AdaCtrl's tags writes them itself."""
+    """The recipe of an arm; a policy that knows the tags writes them itself."""
     plain = plain_name(name)
     recipe = recipes.get("uniform-answer-stop" if stop else "grpo")
     if name.endswith(WHOLE):
-        whole = recipes.get(plain)
+        tags = f':long="{HARD_TAG}",short="{EASY_TAG}"' if knows else ""
+        whole = recipes.get(plain + tags)
         return replace(whole, name=name, steer=recipe.steer or whole.steer)
     if plain in (NONE, START):
         return recipe
@@ -298,7 +301,12 @@ def summary(content: Row) -> str:
         said = f"{c['tokens']:,} tokens of training in {c['steps']} steps, {c['problems']} held-out problems"
         if part != "main":
             wanted = {name: [(ask.name, ask.wanted) for ask in asks] for name, (_, asks) in ASKED.items()}
-            lines += [f"**{PARTS[part].title}**: {said}.", "", *effort_table(runs, wanted)]
+            dials = [run for run in runs if run["reward"] not in CHOICE]
+            lines += [f"**{PARTS[part].title}**: {said}.", "", *effort_table(dials, wanted)]
+            if chosen := [run for run in runs if run["reward"] in CHOICE]:
+                start = [run for run in content["parts"]["main"]["runs"] if run["reward"] == START]
+                lines += ["**Two kinds that were taught, and none asked for**.", "", *main_table(chosen, False)]
+                lines += ["**By difficulty**, none asked for.", "", *by_difficulty([*start, *chosen], False)]
             continue
         for stop in sorted({run["stop"] for run in runs}):
             how = "rollouts that end at their answer" if stop else "rollouts that end by themselves"

@@ -10,6 +10,8 @@ trace that the start itself wrote, behind what is said to it:
   no answer, so traces are chosen.
 - ``adactrl``: ``[Easy]`` before the shortest right trace of a prompt that is mostly solved, ``[Hard]`` before the
   longest one of another.
+- ``adaptive-deep``: the same tags before the shortest and the longest trace of each prompt, with the words that ask for
+  that kind and without: the tag is the token by which a kind is chosen.
 """
 
 from __future__ import annotations
@@ -115,11 +117,19 @@ def of_adactrl(asked: Asked) -> list[Example]:
     return [Example("", asked.prompt, tag, trace.tokens)]
 
 
+def of_kinds(asked: Asked) -> list[Example]:
+    """Both kinds, asked for and not."""
+    traces = sorted(asked.traces, key=lambda trace: len(trace.tokens))
+    kinds = (("short: ", EASY_TAG, traces[0].tokens), ("long: ", HARD_TAG, traces[-1].tokens))
+    return [Example(said, asked.prompt, tag, tokens) for ask, tag, tokens in kinds for said in (ask, "")]
+
+
 BUILDERS: dict[str, Callable[[Asked], list[Example]]] = {
     "l1": of_l1,
     "e1": of_shares([(f"{n}%: ", n / 100) for n in (25, 50, 75, 100)]),
     "thinkdial": of_shares([(f"{name}: ", share) for name, share in EFFORTS.items()]),
     "adactrl": of_adactrl,
+    "adaptive-deep": of_kinds,
 }
 
 

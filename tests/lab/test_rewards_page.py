@@ -188,7 +188,20 @@ def test_examples_with_tags_are_the_traces_of_these_lengths(taught):
     assert [(e.before, len(e.tokens)) for e in made] == [("low: ", 4), ("medium: ", 7), ("high: ", 7)]
     assert [(e.begun, len(e.tokens)) for e in taught.BUILDERS["adactrl"](easy)] == [("[Easy]", 4)]
     assert [(e.begun, len(e.tokens)) for e in taught.BUILDERS["adactrl"](hard)] == [("[Hard]", 16)]
+    kinds = [(e.before, e.begun, len(e.tokens)) for e in taught.BUILDERS["adaptive-deep"](hard)]
+    assert kinds == [("short: ", "[Easy]", 4), ("", "[Easy]", 4), ("long: ", "[Hard]", 16), ("", "[Hard]", 16)]
     assert len(taught.examples([easy], "e1")) == taught.EXAMPLES
+
+
+def test_the_control_has_the_same_traces_and_the_tags_of_others(taught):
+    short, long = (taught.Trace(list(range(n)), n - 2) for n in (4, 16))
+    asked = [taught.Asked("2+2=", 0.75, [long, short]), taught.Asked("3+3=", 0.5, [long, short])]
+    plain, mixed = (taught.examples(asked, "adactrl", mix) for mix in (False, True))
+    assert [(e.prompt, e.tokens) for e in mixed] == [(e.prompt, e.tokens) for e in plain]
+    assert sorted(e.begun for e in mixed) == sorted(e.begun for e in plain)
+    right = np.array([e.begun == ("[Easy]" if len(e.tokens) == 4 else "[Hard]") for e in mixed])
+    assert all(e.begun == ("[Easy]" if len(e.tokens) == 4 else "[Hard]") for e in plain)
+    assert 0.4 < right.mean() < 0.6
 
 
 def test_what_is_said_and_asked_is_read_and_the_rest_is_learnt(taught):
