@@ -159,7 +159,7 @@ def effort_table(runs: Sequence[Row], wanted: Mapping[str, Sequence[tuple[str, f
         "|---" * 7 + "|",
     ]
     for name in dict.fromkeys(run["reward"] for run in runs):
-        asks = wanted.get(plain_name(name))
+        asks = wanted.get(name) or wanted.get(plain_name(name))
         mine = [run for run in runs if run["reward"] == name]
         if not asks:
             continue
@@ -293,8 +293,10 @@ def thinker_summary(content: Row) -> str:
         took.setdefault(run["reward"], []).append(run["used"])
     said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if any(used))
     lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
-    asked = {"e1": (("25 %", 0.25), ("100 %", 1.0)), "thinkdial": (("low", 0.25), ("high", 1.0))}
-    if dials := [run for run in content["runs"] if run["reward"] in asked]:
+    shares = {"25 %": 0.25, "50 %": 0.5, "100 %": 1.0, "low": 0.25, "medium": 0.5, "high": 1.0}
+    dials = [run for run in content["runs"] if len(run["asks"]) > 1]
+    asked = {run["reward"]: [(ask["ask"], shares[ask["ask"]]) for ask in run["asks"]] for run in dials}
+    if dials:
         lines += ["**Asked and measured**: shares of the thinking at the last ask.", "", *effort_table(dials, asked)]
     return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
 

@@ -13,7 +13,8 @@ Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, severa
 steers are asked about each of their tokens afterwards, as where vLLM generates; loss, advantages and budget are the
 adapter's and TRL's. Held-out problems are of the trained families and of none of the
 training's questions, one sample each at temperature 1. ``l1`` says a number of tokens behind a question; rewards whose
-variant says something before it are asked as ``WITH`` has it. A rollout of this model ends behind its answer, so that
+variant says something before it are asked as ``WITH`` has it; with ``, own words`` efforts are drawn for each problem
+and said in the words of the chat template. A rollout of this model ends behind its answer, so that
 there is nothing to save by a stop there.
 """
 
@@ -24,9 +25,9 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,10 +44,11 @@ from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Settings
 from budgeteer.lab.run import level_of
+from budgeteer.models.chat import EFFORTS
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from pages import Place, published
-from rewards_report import NONE, START, THINKER_MARKS, WHOLE, plain_name, thinker_summary
+from rewards_report import NONE, SHUFFLED, START, THINKER_MARKS, WHOLE, plain_name, thinker_summary
 from runs import Runs
 from thinker_pool import Drawer
 
@@ -55,26 +57,47 @@ TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
 BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:effort=low"}
 """The untrained model, asked for less thinking by its chat template: the first thing to try before any training."""
 WHOLE_RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
+OWN = ", own words"
+"""Behind the name of a reward: efforts are said in the words of the chat template, with which the model was trained."""
 ARMS = (
     START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong", "shorter-better",
     "arlcp", "traac", "cosine", "right-only", "repetition", "pear", "adathink-med", "ares", "hbpo", "triangular",
     "adaptive-deep", "e1", "thinkdial", "l1", "adacot", "visionthink", "adactrl",
-    *(name + WHOLE for name in WHOLE_RECIPES),
+    *(name + WHOLE for name in WHOLE_RECIPES), START + OWN,
+    *(name + OWN + more for name in ("thinkdial", "e1") for more in ("", SHUFFLED)),
 )  # fmt: skip
 FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
 """Behind the question, for ``l1:at_most=true``."""
-WITH: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
-    "e1": ("grpo:reward=e1,variant=effort", (("25 %", "25%: "), ("100 %", "100%: "))),
-    "thinkdial": ("grpo:reward=thinkdial,variant=effort-modes", (("low", "low: "), ("high", "high: "))),
+
+
+class Ask(NamedTuple):
+    """How held-out problems are asked.
+
+    Attributes:
+        name: as in the tables.
+        before, behind: texts around the question.
+        system: message of the system.
+    """
+
+    name: str = ""
+    before: str = ""
+    behind: str = ""
+    system: str = ""
+
+
+WITH: dict[str, tuple[str, tuple[Ask, ...]]] = {
+    "e1": ("grpo:reward=e1,variant=effort", (Ask("25 %", "25%: "), Ask("100 %", "100%: "))),
+    "thinkdial": ("grpo:reward=thinkdial,variant=effort-modes", (Ask("low", "low: "), Ask("high", "high: "))),
     "triangular": ("grpo:reward=triangular,variant=falling-budget", ()),
     "adaptive-deep": ("grpo:reward=adaptive-deep,variant=both-kinds", ()),
     "hbpo": ("hbpo", ()),
     # alone, repetition has no term for being right
     "repetition": ("grpo:reward=kimi:weight=0+repetition", ()),
 }
-"""Reward -> its recipe where that is more than the reward; and the asks of the held-out problems: name and text before
-the question."""
+"""Reward -> its recipe where that is more than the reward; and how the held-out problems are asked."""
+PLAIN = Ask()
+WORDS = tuple(Ask(word, system=f"Reasoning effort: {word}") for word in EFFORTS)
 HARDER = 2
 """From this level on a problem is labelled to need thinking, for ``adacot``, which has a judge label its prompts."""
 SHARED = ("tokens", "steps", "prompts", "lr", "max_tokens", "train", "heldout")
@@ -124,16 +147,13 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     begin = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(THINKER)
     model: Any = AutoModelForCausalLM.from_pretrained(THINKER, dtype=torch.float32)
-    style = BRIEFER.get(name, "think:effort=high")
+    style = "think" if OWN in name else BRIEFER.get(name, "think:effort=high")
     made, drawer = problems(seed, tokenizer, args, style), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
-    says = name.startswith("l1")
     used, steps, rollouts = 0, 0, 0
-    if name not in (START, *BRIEFER):
-        recipe, asks = recipe_of(name), None
-        if says:
-            asks = np.random.default_rng(seed).integers(*TARGETS, size=len(made.train))
-        trainer = trained(recipe, seed, model, tokenizer, made, grader, drawer, args.tokens, args, asks)
+    if name not in (START, START + OWN, *BRIEFER):
+        columns = columns_of(name, made, np.random.default_rng(seed))
+        trainer = trained(recipe_of(name), seed, model, tokenizer, made, grader, drawer, args.tokens, args, columns)
         progress = trainer.spending.progress
         used, steps = progress.used, progress.step
         rollouts = sum(row["rollouts"] for row in progress.steps_log)
@@ -141,8 +161,8 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     middle = time.perf_counter()
     drawer.take(model.eval())
     found = [
-        measured(drawer, tokenizer, made, grader, more, args.max_tokens, seed, before) | {"ask": ask}
-        for ask, before, more in asks_of(name)
+        measured(drawer, tokenizer, made, grader, args.max_tokens, seed, ask) | {"ask": ask.name}
+        for ask in asks_of(name)
     ]
     made.close()
     return {
@@ -156,20 +176,39 @@ def recipe_of(name: str) -> str:
     """The recipe that an arm is trained with."""
     if name.endswith(WHOLE):
         return plain_name(name)
-    return WITH[name][0] if name in WITH else "grpo" if name == NONE else f"grpo:reward={name}"
+    if name in WITH:
+        return WITH[name][0]
+    return "grpo" if name == NONE else f"grpo:reward={name.partition(OWN)[0]}"
 
 
-def asks_of(name: str) -> list[tuple[str, str, str]]:
-    """(name, text before the question, text behind it) of each way in which an arm's held-out problems are asked."""
+def asks_of(name: str) -> tuple[Ask, ...]:
+    """How an arm's held-out problems are asked."""
+    if OWN in name:
+        return WORDS
     if name.startswith("l1"):
-        return [(f"{ASKS} tokens", "", SAYS.format(tokens=ASKS))]
-    _, asks = WITH.get(plain_name(name), ("", ()))
-    return [(ask, before, "") for ask, before in asks or (("", ""),)]
+        return (Ask(f"{ASKS} tokens", behind=SAYS.format(tokens=ASKS)),)
+    return WITH.get(plain_name(name), ("", ()))[1] or (PLAIN,)
+
+
+def columns_of(name: str, made: Asked, rng: np.random.Generator) -> dict[str, list[Any]]:
+    """What the data set of an arm says beside the problems: a number of tokens, or a word of effort, drawn for each."""
+    count = len(made.train)
+    if name.startswith("l1"):
+        targets = rng.integers(*TARGETS, size=count)
+        asks, columns = [Ask(behind=SAYS.format(tokens=n)) for n in targets], {"target": targets.astype(float).tolist()}
+    elif OWN in name:
+        words = rng.integers(len(WORDS), size=count)
+        meant = rng.permutation(words) if name.endswith(SHUFFLED) else words
+        asks, columns = [WORDS[i] for i in words], {"effort": np.array([*EFFORTS.values()])[meant].tolist()}
+    else:
+        return {}
+    return {**columns, "prompt": [said(made, item, ask) for item, ask in zip(made.train, asks, strict=True)]}
 
 
 def trained(
     recipe: str, seed: int, model: Any, tokenizer: Any, made: Asked, grader: Grader, drawer: Drawer,
-    budget: int | None, args: argparse.Namespace, asks: I64 | None = None, iterations: int = 1,
+    budget: int | None, args: argparse.Namespace, columns: Mapping[str, Sequence[Any]] | None = None,
+    iterations: int = 1,
 ) -> Fast:  # fmt: skip
     """The trainer of a recipe, when its tokens are spent.
 
@@ -181,15 +220,13 @@ def trained(
         drawer: of the rollouts.
         budget: of tokens; None = no limit.
         args: of a generation and a rollout.
-        asks: [problems] tokens that are said behind each question; None = nothing is.
+        columns: of the data set, beside what each problem has, or in the place of it; None = no others.
         iterations: passes over each generation.
     """
     items = {item.key: item for item in made.train}
     rows: dict[str, list[Any]] = {"key": [*items], "prompt": [made.prompt(item) for item in made.train]}
     rows["needs_thinking"] = [int(int(level_of(item).split()[-1]) >= HARDER) for item in made.train]
-    if asks is not None:
-        rows["target"] = [float(target) for target in asks]
-        rows["prompt"] = [said(made, item, "", SAYS.format(tokens=t)) for item, t in zip(made.train, asks, strict=True)]
+    rows |= {name: list(column) for name, column in (columns or {}).items()}
 
     def verified(completion_ids: list[list[int]], key: list[str], **columns: Any) -> list[float]:
         return [grader.score(items[k], ids) for k, ids in zip(key, completion_ids, strict=True)]
@@ -213,22 +250,20 @@ def trained(
     return trainer
 
 
-def said(made: Asked, item: Item, before: str, more: str) -> Any:
-    """The prompt of a problem with something before and behind the question."""
-    prompt = made.prompt(item)
-    if isinstance(prompt, str):
-        return before + prompt + more
-    return [*prompt[:-1], {**prompt[-1], "content": before + prompt[-1]["content"] + more}]
+def said(made: Asked, item: Item, ask: Ask) -> list[dict[str, str]]:
+    """The prompt of a problem, asked so."""
+    *before, last = made.prompt(item)
+    system = [{"role": "system", "content": ask.system}] if ask.system else []
+    return [*system, *before, {**last, "content": ask.before + last["content"] + ask.behind}]
 
 
 def measured(
-    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, more: str, cap: int, seed: int, before: str = ""
+    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, cap: int, seed: int, ask: Ask = PLAIN
 ) -> dict[str, Any]:
-    """Accuracy and tokens of the held-out problems, by kind and level, too; asked with a text behind each question, and
-    one before it."""
+    """Accuracy and tokens of the held-out problems, by kind and level, too."""
     texts = [
         tokenizer.apply_chat_template(
-            said(made, item, before, more), tokenize=False, add_generation_prompt=True, **made.template
+            said(made, item, ask), tokenize=False, add_generation_prompt=True, **made.template
         )
         for item in made.heldout
     ]

@@ -87,7 +87,7 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
         model = trainer.accelerator.unwrap_model(trainer.model)
     middle = time.perf_counter()
     drawer.take(model.eval())
-    found = measured(drawer, tokenizer, made, grader, "", args.max_tokens, seed)
+    found = measured(drawer, tokenizer, made, grader, args.max_tokens, seed)
     made.close()
     return {
         "arm": arm, "seed": seed, **found, **tokens, "steps": steps, "rollouts": rollouts,
