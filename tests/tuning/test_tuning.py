@@ -144,6 +144,19 @@ def test_adar1_takes_its_short_traces_from_another_model() -> None:
     assert text(made.examples[0], "rejected").startswith(f"{OPEN}a")
 
 
+def test_a_trace_that_was_cut_is_in_no_pair_of_adar1_and_counts_as_wrong() -> None:
+    def write(prompt, rng):  # short ones are wrong; of the long ones every other one never ends
+        return "5." if short(prompt) else f"{OPEN}{'a' * rng.choice([3, 900])}{END}4."
+
+    made, model = built(adar1(8, group_pairs=9, instance_pairs=9, max_tokens=100), write)
+    (long,) = [request for request in model.requests if not short(request.prompt.begun)]
+    assert 0 < sum("a" * 20 in model._choice(long, i).text for i in range(8)) < 8
+    assert made.examples  # long is preferred, by the share of those that ended
+    for example in made.examples:
+        assert text(example, "chosen") == f"{OPEN}aaa{END}4."
+        assert "a" * 20 not in text(example, "rejected")
+
+
 def test_the_short_model_of_adar1_pays_from_the_same_budget() -> None:
     other = Scripted(lambda prompt, rng: f"{OPEN}quick{END}4.")
     made, model = built(adar1(3, short=other), lambda prompt, rng: f"{OPEN}a{END}4.", budget=20)
