@@ -10,8 +10,8 @@ the hybrid (0.8 of the long one), the builder ``adar1`` the pairs, of traces of 
 DPOTrainer trains the hybrid on them: on all, or on those of one level, for as many steps. ``drawn`` of a run are the
 tokens that its data took: the short traces, right or not, and the bill of the builder, input too.
 
-Held-out problems, prompts and draws are those of ``rewards_thinker.py``, one sample each at temperature 1. All arms but
-the first three are asked at high effort; the second and the third are the untrained model, asked for less.
+Held-out problems, prompts and draws are those of ``rewards_thinker.py``, one sample each at temperature 1, asked at
+high effort; the untrained model, also asked for less, is in the results of that benchmark, from where it is taken.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from budgeteer.core.usage import Usage
 from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader
 from budgeteer.models.merge import merge
 from budgeteer.models.model import Choice, Finish, Request, Response
 from budgeteer.models.thinker import FILES, THINKER
 from budgeteer.models.transformers import Transformers
-from budgeteer.core.usage import Usage
 from budgeteer.solve import Question
-from budgeteer.solve.runner import Settings, run as solved
+from budgeteer.solve.runner import Settings
+from budgeteer.solve.runner import run as solved
 from budgeteer.tuning import adar1, as_strategy
 from pages import Place, interval, published
 from rewards_report import START
@@ -52,6 +53,7 @@ from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "adar1_thinker.json"
+UNTRAINED = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
 MARKS = "<!-- written by benchmarks/adar1_thinker.py -->\n", "<!-- end of adar1_thinker -->"
 SHORT, MERGED, ADAR1 = "short model", "merged, no DPO", "AdaR1"
 LEVELS = {
@@ -59,12 +61,13 @@ LEVELS = {
     "AdaR1, group pairs only": ("group",),
     "AdaR1, instance pairs only": ("instance",),
 }
-ARMS = (START, *BRIEFER, SHORT, MERGED, *LEVELS)
+ARMS = (SHORT, MERGED, *LEVELS)
 FIRST_SEED, WEIGHT, TOGETHER = 500, 0.8, 96
 """Of the held-out problems, as in rewards_thinker.py; of the long model in the hybrid; rows that are drawn at once."""
 HIGH, LOW = "think:effort=high", "think:effort=low"
 SHARED = (
-    "train", "heldout", "max_tokens", "brief", "samples", "epochs", "sft_lr", "steps", "batch", "lr", "beta",
+    "train", "problems", "heldout", "max_tokens", "brief", "samples", "epochs", "sft_lr", "steps", "batch",
+    "lr", "beta",
 )  # fmt: skip
 
 
@@ -136,7 +139,7 @@ def brief(seed: int, out: Path, args: argparse.Namespace) -> dict[str, int]:
     tokenizer: Any = AutoTokenizer.from_pretrained(THINKER)
     asked, drawer = problems(seed, tokenizer, args, LOW), Drawer(THINKER, torch.float32)
     grader = Grader(asked, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
-    items = [item for item in asked.train for _ in range(args.brief)]
+    items = [item for item in asked.train[: args.problems] for _ in range(args.brief)]
     texts = [
         tokenizer.apply_chat_template(asked.prompt(i), tokenize=False, add_generation_prompt=True, **asked.template)
         for i in items
@@ -169,7 +172,7 @@ def brief(seed: int, out: Path, args: argparse.Namespace) -> dict[str, int]:
 def paired(seed: int, asked: Asked, short: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The pairs of the training problems, by the builder, and what they took."""
     long, quick = Together(THINKER, "long"), Together(short, "short")
-    items = {item.key: item for item in asked.train}
+    items = {item.key: item for item in asked.train[: args.problems]}
     strategy = as_strategy(adar1(args.samples, max_tokens=args.max_tokens, short=quick))
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -207,13 +210,12 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train an arm and measure it."""
     begin = time.perf_counter()
     tokenizer: Any = AutoTokenizer.from_pretrained(THINKER)
-    asked = problems(seed, tokenizer, args, BRIEFER.get(arm, HIGH))
-    folder, drawn, counts, last = THINKER, (0, 0), {}, {}
-    if arm not in (START, *BRIEFER):
-        there = made(seed, asked, args)
-        folder, drawn = there.short if arm == SHORT else there.hybrid, there.drawn
-        drawn = (drawn[0], drawn[1] if arm in LEVELS else 0)
-        counts = {level: sum(pair["level"] == level for pair in there.pairs) for level in LEVELS[ADAR1]}
+    asked = problems(seed, tokenizer, args, HIGH)
+    there = made(seed, asked, args)
+    folder = there.short if arm == SHORT else there.hybrid
+    drawn = (there.drawn[0], there.drawn[1] if arm in LEVELS else 0)
+    counts = {level: sum(pair["level"] == level for pair in there.pairs) for level in LEVELS[ADAR1]}
+    last: dict[str, float] = {}
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if arm in LEVELS:
         pairs = [pair for pair in there.pairs if pair["level"] in LEVELS[arm]]
@@ -240,6 +242,20 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def untrained(config: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What the untrained model does with these problems and draws, measured by rewards_thinker.py.
+
+    Raises:
+        SystemExit: it has measured others.
+    """
+    there = json.loads(UNTRAINED.read_text())
+    same = {key: there["config"][key] == config[key] for key in ("train", "heldout", "max_tokens")}
+    rows = [row for row in there["runs"] if row["reward"] in (START, *BRIEFER) and row["seed"] in seeds]
+    if not all(same.values()) or len(rows) < (1 + len(BRIEFER)) * len(seeds):
+        raise SystemExit(f"{UNTRAINED.name} has not the rows of seeds {seeds} with {config}; run rewards_thinker.py")
+    return [{"arm": row["reward"], "seed": row["seed"], **row["asks"][0], "drawn": {}} for row in rows]
+
+
 def shown(values: Sequence[float], scale: float = 1.0, sign: str = "") -> str:
     """A mean with its 95 % interval over seeds."""
     of = interval([scale * value for value in values])
@@ -251,12 +267,12 @@ def summary(content: Mapping[str, Any]) -> str:
     """The table, as Markdown: differences are to the start asked at high effort, paired by seed."""
     config = content["config"]
     found: dict[str, dict[int, Any]] = {}
-    for row in content["runs"]:
+    for row in content["untrained"] + content["runs"]:
         found.setdefault(row["arm"], {})[row["seed"]] = row
     lines = [
         f"**AdaR1 on the thinking model**: {config['samples']} long and {config['samples']} short traces of each of "
-        f"{config['train']} problems, {config['steps']} steps of {config['batch']} pairs, {config['heldout']} held-out "
-        "problems a seed.",
+        f"{config['problems']} problems, {config['steps']} steps of {config['batch']} pairs, {config['heldout']} "
+        "held-out problems a seed.",
         "",
         "| arm | seeds | accuracy | minus `start` | tokens | minus `start` | cut | tokens drawn for its data |",
         "|---" * 8 + "|",
@@ -283,14 +299,15 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS, metavar="NAME", help="default: all")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
-    parser.add_argument("--train", type=int, default=160, help="training problems (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=512, help="problems not held out (default: %(default)s)")
+    parser.add_argument("--problems", type=int, default=96, help="of them, trained on (default: %(default)s)")
     parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=512, help="of a trace (default: %(default)s)")
     parser.add_argument("--brief", type=int, default=4, help="traces of a problem at low effort (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="traces of each model (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=3, help="traces of each model (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="of the short model (default: %(default)s)")
     parser.add_argument("--sft-lr", type=float, default=5e-4, help="of the short model (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=48, help="of DPO (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=32, help="of DPO (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="examples or pairs of a step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-4, help="of DPO (default: %(default)s)")
     parser.add_argument("--beta", type=float, default=0.1, help="of DPO (default: %(default)s)")
@@ -302,7 +319,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     if args.quick:
-        args.arms, args.seeds, args.folder = list(ARMS[3:6]), 1, args.folder / "quick"
+        args.arms, args.seeds, args.folder = list(ARMS[:3]), 1, args.folder / "quick"
         args.train, args.heldout, args.max_tokens, args.steps, args.samples, args.brief = 8, 8, 256, 2, 2, 2
     out = args.out or (None if args.quick else TARGET)
     runs = Runs(args.folder, {key: getattr(args, key) for key in SHARED})
@@ -312,6 +329,8 @@ def main() -> int:
         runs.keep(row := run(arm, seed, args))
         print(time.strftime("%H:%M"), json.dumps(results.to_json(row)), file=sys.stderr, flush=True)
     content: dict[str, Any] = {"config": runs.config, "runs": runs.with_those_of(out, ARMS)}
+    seeds = sorted({row["seed"] for row in content["runs"]})
+    content["untrained"] = [] if args.quick else untrained(runs.config, seeds)
     content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
     published(content, summary(content), out, Place(TARGET, ROOT / "docs" / "rewards.md", MARKS))
     return 0

@@ -152,7 +152,7 @@ def written(prompt: Prompt) -> Any:
 
 
 def told(prompt: Prompt) -> dict[str, Any]:
-    """How the chat template was told to think, in the field that TRL's trainers hand to it; nothing where it was not."""
+    """How the chat template was told to think, in the field that TRL's trainers hand to it, if it was."""
     options = any_template(prompt.thinking) if isinstance(prompt, Chat) else {}
     return {"chat_template_kwargs": options} if options else {}
 
