@@ -303,7 +303,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=96, help="of them, trained on (default: %(default)s)")
     parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=512, help="of a trace (default: %(default)s)")
-    parser.add_argument("--brief", type=int, default=4, help="traces of a problem at low effort (default: %(default)s)")
+    parser.add_argument("--brief", type=int, default=3, help="traces of a problem at low effort (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=3, help="traces of each model (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="of the short model (default: %(default)s)")
     parser.add_argument("--sft-lr", type=float, default=5e-4, help="of the short model (default: %(default)s)")
