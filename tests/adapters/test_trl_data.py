@@ -23,7 +23,7 @@ from budgeteer.models.model import PREFILL  # noqa: E402
 from budgeteer.solve import Question, styles  # noqa: E402
 from budgeteer.solve.runner import Settings, run  # noqa: E402
 from budgeteer.solve.styles import TaskInfo  # noqa: E402
-from budgeteer.tuning import adacot, adar1, as_strategy, self_braking, thinkdial  # noqa: E402
+from budgeteer.tuning import adacot, adactrl, adar1, as_strategy, self_braking, thinkdial  # noqa: E402
 from helpers.trl_tiny import tiny  # noqa: E402
 
 FIXED = {
@@ -110,6 +110,15 @@ def test_trainers_read_the_prompt_as_the_model_was_asked_it(folder, tmp_path) ->
     assert effort in sft.processing_class.decode(sft.train_dataset[0]["input_ids"])
     (row,) = masked([json.loads(file.read_text().splitlines()[0])], sft.processing_class)
     assert effort in sft.processing_class.decode(row["input_ids"])
+
+
+def test_the_tag_of_adactrl_is_learnt_behind_the_opening_of_the_thinking(folder, tmp_path) -> None:
+    """The chat template writes the thinking anew, and drops what stands before it."""
+    data = Dataset.from_json(str(lines(adactrl(2), tmp_path)), cache_dir=str(tmp_path / "cache"))
+    trainer = trained(SFTTrainer, folder, SFTConfig(str(tmp_path), **FIXED), data)
+    batch = next(iter(trainer.get_train_dataloader()))
+    for row in batch["labels"]:
+        assert trainer.processing_class.decode(row[row >= 0]).startswith("<think>\n[Easy]Two and two.")
 
 
 def test_what_is_masked_is_not_learnt(folder, tmp_path) -> None:

@@ -135,8 +135,15 @@ def tags_in(task: Task) -> Tags | None:
 
 
 def prompt_of(task: Task, said: str = "") -> Prompt:
-    """The prompt of the question, with ``said`` before its text."""
-    return task.style.prompt(said + task.question.text)
+    """The prompt of the question, with ``said`` before its text.
+
+    Raises:
+        InvalidInput: the style begins the answer, which an example would lack.
+    """
+    prompt = task.style.prompt(said + task.question.text)
+    if isinstance(prompt, Chat) and prompt.begun:
+        raise InvalidInput("the style begins the model's answer, which examples would lack; leave begun out")
+    return prompt
 
 
 def rate(of: Sequence[Trace]) -> float:
