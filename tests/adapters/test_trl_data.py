@@ -23,7 +23,7 @@ from budgeteer.models.model import PREFILL  # noqa: E402
 from budgeteer.solve import Question, styles  # noqa: E402
 from budgeteer.solve.runner import Settings, run  # noqa: E402
 from budgeteer.solve.styles import TaskInfo  # noqa: E402
-from budgeteer.tuning import adacot, adar1, as_strategy, self_braking, thinkdial  # noqa: E402
+from budgeteer.tuning import adacot, adactrl, adar1, as_strategy, self_braking, thinkdial  # noqa: E402
 from helpers.trl_tiny import tiny  # noqa: E402
 
 FIXED = {
@@ -48,9 +48,9 @@ def write(prompt: str, rng) -> str:
     return f"<think>\nTwo and two.\n2+2=4\n{again}So 2+2=4\n</think>\n\nThe answer is 4."
 
 
-def lines(builder, out: Path) -> Path:
+def lines(builder, out: Path, asked: str = "think") -> Path:
     """The examples of three questions, by the run that the command makes, as a file."""
-    style = styles.style_of("think", TaskInfo("sums", numeric=True).by(thinking()))
+    style = styles.style_of(asked, TaskInfo("sums", numeric=True).by(thinking()))
     questions = [Question(f"q{i}", f"What is 2 plus 2? ({i})") for i in range(3)]
     settings = Settings(per_question=False, check=lambda q, a: float(a == "4"), out=out / "rows.jsonl", traces=True)
     asyncio.run(run(questions, as_strategy(builder), thinking(), style, "100k", settings))
@@ -95,6 +95,30 @@ def test_dpo_reads_pairs(folder, tmp_path) -> None:
     logged = [row for row in trainer.state.log_history if "loss" in row]
     assert len(logged) == 2
     assert logged[0]["loss"] == pytest.approx(0.693, abs=0.01)  # the policy is the reference before the first step
+
+
+def test_trainers_read_the_prompt_as_the_model_was_asked_it(folder, tmp_path) -> None:
+    effort = "Reasoning effort: low"
+    pairs = Dataset.from_json(str(lines(adar1(4), tmp_path, "think:effort=low")), cache_dir=str(tmp_path / "cache"))
+    dpo = trained(DPOTrainer, folder, DPOConfig(str(tmp_path), **FIXED), pairs)
+    assert effort in dpo.processing_class.decode(dpo.train_dataset[0]["prompt_ids"])
+    file = lines(adacot(2), tmp_path / "sft", "think:effort=low")
+    sft = trained(
+        SFTTrainer, folder, SFTConfig(str(tmp_path), **FIXED),
+        Dataset.from_json(str(file), cache_dir=str(tmp_path / "cache")),
+    )  # fmt: skip
+    assert effort in sft.processing_class.decode(sft.train_dataset[0]["input_ids"])
+    (row,) = masked([json.loads(file.read_text().splitlines()[0])], sft.processing_class)
+    assert effort in sft.processing_class.decode(row["input_ids"])
+
+
+def test_the_tag_of_adactrl_is_learnt_behind_the_opening_of_the_thinking(folder, tmp_path) -> None:
+    """The chat template writes the thinking anew, and drops what stands before it."""
+    data = Dataset.from_json(str(lines(adactrl(2), tmp_path)), cache_dir=str(tmp_path / "cache"))
+    trainer = trained(SFTTrainer, folder, SFTConfig(str(tmp_path), **FIXED), data)
+    batch = next(iter(trainer.get_train_dataloader()))
+    for row in batch["labels"]:
+        assert trainer.processing_class.decode(row[row >= 0]).startswith("<think>\n[Easy]Two and two.")
 
 
 def test_what_is_masked_is_not_learnt(folder, tmp_path) -> None:

@@ -463,3 +463,12 @@ def test_the_page_of_methods_is_generated(capsys: pytest.CaptureFixture[str]) ->
     assert len(rows) == len(registry.METHODS)
     assert cli.main(["methods", "allocator", "--markdown"]) == 2
     assert "leave out the name" in capsys.readouterr().err
+
+
+def test_a_warning_of_this_package_is_one_line_and_that_of_another_says_where_it_arose() -> None:
+    import budgeteer.core.plan
+    from budgeteer.cli import _remark
+
+    assert _remark("too small", UserWarning, budgeteer.core.plan.__file__, 3) == "note: too small\n"
+    assert "json.py:3: UserWarning: too small" in _remark("too small", UserWarning, "/else/json.py", 3)
+    assert "FutureWarning" in _remark("old", FutureWarning, budgeteer.core.plan.__file__, 3)

@@ -21,6 +21,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.method import Method
 from budgeteer.core.spec import parse
 from budgeteer.models.chat import THINK
+from budgeteer.models.model import PREFILL
 from budgeteer.solve import registered
 from budgeteer.solve.runner import Progress
 from helpers.cli_child import STRATEGIES, Slow, loader
@@ -193,6 +194,26 @@ def test_a_frontier_draws_a_line_for_each_effort(model, tmp_path, capsys):
     assert len(model.requests) == asked == 2 * 2 * 2
     assert cli.main([*command[:-4], "--style", "think:effort=low|low", "--out", str(tmp_path / "g")]) == 2
     assert "each effort once" in capsys.readouterr().err
+
+
+def test_a_frontier_draws_a_line_for_each_beginning_of_an_answer_and_for_thinking_on_and_off(model, tmp_path, capsys):
+    model.tags, model.capabilities = THINK, model.capabilities | {PREFILL}
+    model.write = lambda prompt, rng: "x" * (60 if prompt.endswith("<think>\n[Hard]") else 20) + "</think>7"
+    (tmp_path / "q.jsonl").write_text('{"question": "3 + 4", "answer": "7"}\n')
+    command = ["frontier", "direct", str(tmp_path / "q.jsonl"), "--budgets", "output:900", "--style"]
+    tags = [*command, 'think:begun="{open}[Easy]|{open}[Hard]"', "--out", str(tmp_path / "f")]
+    assert cli.main(tags) == 0
+    numbers = json.loads((tmp_path / "f" / "frontier.json").read_text())
+    used = {point["strategy"]: point["used"]["mean"] for point in numbers["points"]}
+    assert used == {"direct, begun={open}[Easy]": 29, "direct, begun={open}[Hard]": 69}
+    asked = len(model.requests)
+    assert cli.main([*command, "think:on=true|false", "--out", str(tmp_path / "g")]) == 0
+    numbers = json.loads((tmp_path / "g" / "frontier.json").read_text())
+    assert [point["strategy"] for point in numbers["points"]] == ["direct, on=true", "direct, on=false"]
+    assert list(dict.fromkeys(request.prompt.thinking.on for request in model.requests[asked:])) == [True, False]
+    capsys.readouterr()
+    assert cli.main([*command, "think:on=true|false,effort=low|high", "--out", str(tmp_path / "h")]) == 2
+    assert "has alternatives of effort and of on; give them of one option" in capsys.readouterr().err
 
 
 def test_a_frontier_on_a_cluster_goes_on_with_the_rows_of_every_effort(model, tmp_path, monkeypatch):

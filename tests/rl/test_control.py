@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -187,3 +188,14 @@ def test_a_bounded_step_plans_no_more_than_whole_groups() -> None:
     for bounded, most in ((False, 25), (True, 8)):
         work = control(recipes.get("grpo"), budget=450, bounded=bounded).begin().next()
         assert work.view.plan.units.sum() == most  # 150 tokens of 6 a rollout, or 4 prompts of 2
+
+
+def test_a_step_whose_prompts_have_one_rollout_each_says_that_nothing_was_learnt() -> None:
+    # a token costs 6 at first: 3 steps of 24 tokens buy one rollout of each of 4 prompts, those of 48 two
+    with pytest.warns(UserWarning, match="no prompt of a step had a second rollout, and recipe 'grpo' learns from"):
+        update = step(control(recipes.get("grpo"), budget=72))
+    assert (len(update.rollouts), len(update.rows)) == (4, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        update = step(control(recipes.get("grpo"), budget=144))
+    assert len(update.rollouts) == 8

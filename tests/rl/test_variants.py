@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -358,3 +359,42 @@ def test_a_trainer_counts_hints_as_prefill_and_refuses_a_solution_that_does_not_
     long = SPELLED._replace(solutions=[("x" * 120,)] * 12)
     with pytest.raises(InvalidInput, match="model has 128 positions, so lower max_tokens by"):
         build("seele", wording=long)
+
+
+def test_a_variant_whose_column_nobody_reads_is_remarked_on() -> None:
+    def made(name: str) -> Control:
+        prompts = WORDING.ask(WORDING.texts, range(3))
+        return Control(
+            recipes.get(name), TrainConfig(prompts=2, max_tokens=9, eval_every=0), prompts, KEYS, wording=WORDING
+        )
+
+    with pytest.warns(UserWarning, match="the variant of recipe 'grpo:variant=effort' gives effort, and its reward"):
+        made("grpo:variant=effort")
+    with pytest.warns(UserWarning, match="gives target, and its reward does not read it"):
+        made("grpo:variant=drawn-budget,reward=kimi")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("grpo:variant=effort,reward=e1", "grpo:variant=seele", "hbpo", "adaptive-deep", "rmt"):
+            made(name)
+
+
+def test_samples_say_what_a_rollout_was_asked() -> None:
+    from budgeteer.core.environment import Item
+    from budgeteer.lab.run import samples
+
+    config = TrainConfig(steps=1, prompts=1, group=2, max_tokens=4, eval_every=0)
+    prompts = WORDING.ask(WORDING.texts, range(3))
+    own = Control(recipes.get("grpo:variant=effort,reward=e1"), config, prompts, KEYS, wording=WORDING, budget=12)
+    begun = own.begin()
+    work = begun.next()
+    keys, asked, units = work.requests(prompts)
+    rows = rows_of([[5]] * int(units.sum()), group=np.repeat(np.arange(len(units)), units), version=-1, cap=4)
+    rows = dataclasses.replace(rows, keys=tuple(keys), prompts=tuple(asked))
+    begun.add(work.whole(rows).scored(np.arange(len(rows)) % 2.0))
+    rollouts, view = begun.collected()
+    own.done(view, own.learn(rollouts, view))
+    items = {key: Item(key, text, "", {}) for key, text in zip(KEYS, WORDING.texts, strict=True)}
+    texts = [row["prompt"] for row in samples(own.progress, lambda rows: [""] * len(rows), items)]
+    assert len(texts) == min(len(rollouts), 6) > 1
+    text = items[view.items.keys[0]].prompt
+    assert {*texts} <= {f"{share}%: {text}" for share in (25, 50, 75, 100)}

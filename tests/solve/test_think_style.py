@@ -82,3 +82,13 @@ def test_efforts_are_asked_for_by_the_words_that_were_trained() -> None:
         chat_of('think:said="Effort {effort}. "', TEXTS)
     with pytest.raises(InvalidInput, match="does not say"):
         chat_of('think:effort=low,said="Think hard. "', TEXTS)
+    tokens = chat_of('think:effort="128",said=" Think for {effort} tokens.",behind=true', NUMBERS)
+    assert tokens.messages[0].content.endswith(f"{BOX} Think for 128 tokens.")
+    with pytest.raises(InvalidInput, match="behind=true says where the text of said stands, and there is none"):
+        chat_of("think:behind=true", TEXTS)
+
+
+def test_answers_begin_as_they_were_trained_to() -> None:
+    assert chat_of('think:begun="128: "', TEXTS).begun == "128: "
+    assert chat_of('think:begun="{open}[Easy]"', TEXTS).begun == "<think>\n[Easy]"
+    assert chat_of("think", TEXTS).begun == ""

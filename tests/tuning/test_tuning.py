@@ -28,7 +28,7 @@ from budgeteer.tuning import (
 )
 from budgeteer.tuning._adar1 import chosen, of_groups, within
 from budgeteer.tuning._self_braking import BRAKE, Braked, braked, elected, marked, overthinking
-from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
+from budgeteer.tuning.kit import Trace, beginning, prompt_of, steps_of, traces
 from budgeteer.tuning.protocol import PREFERENCE, SFT
 
 OPEN, END = "<think>\n", "\n</think>\n\n"
@@ -144,6 +144,19 @@ def test_adar1_takes_its_short_traces_from_another_model() -> None:
     assert text(made.examples[0], "rejected").startswith(f"{OPEN}a")
 
 
+def test_a_trace_that_was_cut_is_in_no_pair_of_adar1_and_counts_as_wrong() -> None:
+    def write(prompt, rng):  # short ones are wrong; of the long ones every other one never ends
+        return "5." if short(prompt) else f"{OPEN}{'a' * rng.choice([3, 900])}{END}4."
+
+    made, model = built(adar1(8, group_pairs=9, instance_pairs=9, max_tokens=100), write)
+    (long,) = [request for request in model.requests if not short(request.prompt.begun)]
+    assert 0 < sum("a" * 20 in model._choice(long, i).text for i in range(8)) < 8
+    assert made.examples  # long is preferred, by the share of those that ended
+    for example in made.examples:
+        assert text(example, "chosen") == f"{OPEN}aaa{END}4."
+        assert "a" * 20 not in text(example, "rejected")
+
+
 def test_the_short_model_of_adar1_pays_from_the_same_budget() -> None:
     other = Scripted(lambda prompt, rng: f"{OPEN}quick{END}4.")
     made, model = built(adar1(3, short=other), lambda prompt, rng: f"{OPEN}a{END}4.", budget=20)
@@ -219,13 +232,17 @@ def test_adactrl_tags_the_shortest_right_trace_easy_and_the_longest_hard(chat) -
     # 3 of 4 are right, more than 0.625; the shortest right one is the second
     made, model = built(adactrl(4), writes(long, brief, wrong, long), chat=chat)
     (example,) = made.examples
-    assert (example["tag"], text(example), made.answer) == ("[Easy]", f"[Easy]{brief}", "4")
+
+    def behind(tag: str, trace: str) -> str:  # a chat template drops what stands before the thinking
+        return f"{OPEN}{tag}{trace.removeprefix(OPEN)}" if chat else f"{tag}{trace}"
+
+    assert (example["tag"], text(example), made.answer) == ("[Easy]", behind("[Easy]", brief), "4")
     assert [request.n for request in model.requests] == [4]
     refuse_example(SFT, example)
     made, _ = built(adactrl(4), writes(brief, wrong, wrong, long), chat=chat)  # a half
-    assert text(made.examples[0]) == f"[Hard]{long}"
+    assert text(made.examples[0]) == behind("[Hard]", long)
     made, _ = built(adactrl(8), writes(brief, *[wrong] * 3, *[long] * 4), chat=chat)  # 5 of 8 are not more
-    assert text(made.examples[0]) == f"[Hard]{long}"
+    assert text(made.examples[0]) == behind("[Hard]", long)
     assert built(adactrl(2), writes(wrong, wrong), chat=chat)[0] == Built((), "5")
 
 
@@ -237,6 +254,16 @@ def test_adactrl_writes_what_its_reward_reads() -> None:
     rows = Columns([1, 1], [9, 9], [0, 0], [99, 99], [1, 1], text=[text(made.examples[0]), "4."])
     tag = registry.part_of("reward", "adactrl").terms((), rows)["tag"]
     assert tag.tolist() == [0.5, -0.5]
+
+
+def test_no_example_is_made_of_an_answer_that_the_style_begins() -> None:
+    from budgeteer.solve import styles
+    from budgeteer.solve.styles import TaskInfo
+
+    own = styles.style_of("think:begun=[Easy]", TaskInfo("sums", numeric=True))
+    task = Task(Question("q", "2+2?"), None, own, 0, None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="examples would lack; leave begun out"):
+        prompt_of(task)
 
 
 def test_adacot_counts_the_share() -> None:

@@ -9,7 +9,9 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from budgeteer.cli._printed import printable
 from budgeteer.core.errors import BudgeteerError, UnknownName
@@ -41,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
 
+_FORMAT = warnings.formatwarning
 _DISK = (
     errno.EACCES,
     errno.EDQUOT,
@@ -85,6 +88,14 @@ def _overview() -> str:
     )
 
 
+def _remark(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of this package as one line for its user; one of other packages with the place where it arose."""
+    own = Path(filename).is_relative_to(Path(__file__).parents[1]) and category is UserWarning
+    return f"note: {message}\n" if own else _FORMAT(message, category, filename, lineno, line)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors are one line on standard error and exit code 2.
 
@@ -94,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
     _keep_numbers()
+    warnings.formatwarning = _remark
     if sys.stderr is None:  # closed: nobody wants to read errors
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:

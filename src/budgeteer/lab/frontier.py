@@ -16,7 +16,7 @@ from budgeteer.core.budget import Budget, Budgets
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.meter import Prices
 from budgeteer.core.plan import F64
-from budgeteer.core.spec import parse
+from budgeteer.core.spec import Spec, parse
 from budgeteer.lab.metrics import accuracy_per_token, csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
@@ -66,24 +66,38 @@ def budgets_of(text: str) -> list[Budget]:
     return sorted(set(budgets), key=lambda budget: budget.amount or 0)
 
 
+MODES = ("effort", "begun", "on")
+"""Options of a style in which alternatives are a line each, with bars between them."""
+
+
 def modes_of(style: str) -> dict[str, str]:
-    """The styles that one text asks for, by what tells them apart: a line of the frontier for each effort.
+    """The styles that one text asks for, by what tells them apart: a line of the frontier for each alternative of one
+    of :data:`MODES`.
 
     Raises:
-        InvalidInput: an effort twice, or nothing between two bars.
+        InvalidInput: an alternative twice, nothing between two bars, or alternatives of two options.
 
     >>> modes_of("think:effort=low|high,tokens=64")
     {'effort=low': 'think:tokens=64,effort=low', 'effort=high': 'think:tokens=64,effort=high'}
     >>> modes_of("think:effort=low")
     {'': 'think:effort=low'}
+    >>> modes_of('think:begun="[Easy]|[Hard]"')
+    {'begun=[Easy]': 'think:begun=[Easy]', 'begun=[Hard]': 'think:begun=[Hard]'}
     """
     spec = parse(style, "style")
-    efforts = [part.strip() for part in (spec.text("effort") or "").split("|")]
-    if len(efforts) == 1:
+    found = {key: text.split("|") for key in MODES if "|" in (text := spec.text(key) or "")}
+    if not found:
         return {"": style}
-    if "" in efforts or len(set(efforts)) < len(efforts):
-        raise InvalidInput(f"style {style!r}: write each effort once, such as effort=low|medium|high")
-    return {f"effort={effort}": str(spec.without("effort").given(effort=effort)) for effort in efforts}
+    if len(found) > 1:
+        raise InvalidInput(f"style {style!r} has alternatives of {' and of '.join(found)}; give them of one option")
+    ((key, values),) = found.items()
+    values = values if key == "begun" else [value.strip() for value in values]  # blanks at an end are meant there
+    if "" in values or len(set(values)) < len(values):
+        raise InvalidInput(f"style {style!r}: write each {key} once, such as effort=low|medium|high")
+    rest = spec.without(key)
+    if key == "on":  # no text
+        return {f"on={value}": str(Spec(rest.name, (*rest.options, ("on", value)))) for value in values}
+    return {f"{key}={value}": str(rest.given(**{key: value})) for value in values}
 
 
 def line_of(strategy: str, mode: str) -> str:

@@ -360,7 +360,7 @@ def diagnostics(progress: Progress, decode: DecodeFn, train: Sequence[Item]) -> 
 
 
 def samples(progress: Progress, decode: DecodeFn, items: Mapping[str, Item]) -> list[dict[str, Any]]:
-    """Some rollouts of the last step, as texts.
+    """Some rollouts of the last step, as texts; the prompt is as a variant said it.
 
     Args:
         progress: of the run.
@@ -370,7 +370,7 @@ def samples(progress: Progress, decode: DecodeFn, items: Mapping[str, Item]) -> 
     texts = decode([t["tokens"] for t in progress.traces])
     return [
         {
-            "prompt": items[trace["key"]].prompt,
+            "prompt": trace.get("asked", items[trace["key"]].prompt),
             "completion": text,
             "status": Status(trace["status"]).word,
             "reward": trace["reward"],

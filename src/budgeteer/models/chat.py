@@ -296,6 +296,16 @@ def template_options(thinking: Thinking, template: str, model: str) -> dict[str,
     return options
 
 
+def any_template(thinking: Thinking) -> dict[str, Any]:
+    """The variables that tell a chat template of an unknown model how to think; one that reads others ignores them.
+
+    >>> any_template(Thinking(effort="low")), any_template(Thinking(on=False)), any_template(BY_ITSELF)
+    ({'reasoning_effort': 'low'}, {'enable_thinking': False, 'thinking': False}, {})
+    """
+    switches = {} if thinking.on is None else dict.fromkeys(_SWITCHES, thinking.on)
+    return {**switches, **({"reasoning_effort": thinking.effort} if thinking.effort else {})}
+
+
 def written(rendered: str, begun: str, tags: Tags | None) -> str:
     r"""A rendered chat with what the assistant has written so far.
 

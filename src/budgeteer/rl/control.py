@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -63,6 +64,7 @@ class Control:
     Attributes:
         terms: mean of each named term of the recipe's reward over the rows of the latest step, and of the losses beside
             that of the rollouts, where the trainer measures them.
+        spoken: prompts of this step that a variant changed, as token ids -> as texts.
         monitored: [k] indices of the prompts of the reward's monitor.
         watched: tokens that it took in this step.
 
@@ -123,11 +125,18 @@ class Control:
         self._prompts = dict(zip(keys, (tuple(map(int, prompt)) for prompt in prompts), strict=True))
         self._parked_prompts = 0
         self.terms: dict[str, float] = {}
+        self.spoken: dict[tuple[int, ...], str] = {}
         self.progress = Progress()
+        if unread := recipe.unread():
+            warnings.warn(
+                f"the variant of recipe {recipe.name!r} gives {', '.join(unread)}, and its reward does not read it, so "
+                "that no rollout is paid for doing what it was asked; name one that does (budgeteer methods reward)",
+                stacklevel=2,
+            )
 
     def begin(self) -> Step:
         """The next step, of which nothing is sampled yet."""
-        self.watched = 0
+        self.watched, self.spoken = 0, {}
         return Step(self)
 
     def _monitored(self) -> I64:
@@ -299,6 +308,12 @@ class Control:
         )
         kl_scale = recipe.kl_weight.weigh(self.kl_state, rollouts) if recipe.kl_weight else None
         update = self.chosen(rollouts, weighted, rows)
+        if len(rollouts) and not len(update.rows) and np.bincount(rollouts.group).max() == 1:
+            warnings.warn(
+                f"no prompt of a step had a second rollout, and recipe {recipe.name!r} learns from how those of a "
+                "prompt differ, so nothing was learnt; give a larger budget, or fewer steps, prompts or shorter rows",
+                stacklevel=2,
+            )
         return replace(update, parked=parked, lost=lost, beside=readings, kl_scale=kl_scale, given=given)
 
     def measured(self, update: Update, kl: F64, beside: Mapping[str, float]) -> None:
@@ -507,14 +522,16 @@ class Control:
         )
         chosen = np.linspace(0, len(rollouts) - 1, min(6, len(rollouts))).astype(int).tolist()
         stopped = np.flatnonzero(rollouts.status == ABORTED)[:3].tolist()
+        shown = [*chosen, *stopped]
         p.traces = [
             {
                 "key": rollouts.keys[rollouts.group[i]],
                 "tokens": rollouts.tokens[i, : rollouts.length[i]].tolist(),
                 "status": int(rollouts.status[i]),
                 "reward": float(rollouts.reward[i]),
+                **({"asked": text} if (text := self.spoken.get(prompt)) is not None else {}),
             }
-            for i in [*chosen, *stopped]
+            for i, prompt in zip(shown, rollouts.prompts_of(np.array(shown, np.int64)), strict=True)
         ]
 
 

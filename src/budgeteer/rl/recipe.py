@@ -332,6 +332,13 @@ class Recipe:
                 "is kept with the verifier's score and its prompt alone, so leave one of them out"
             )
 
+    def unread(self) -> tuple[str, ...]:
+        """Columns that the variant gives and that neither the reward, nor a loss, nor the variant itself reads."""
+        if self.variant is None or self.variant.observe is not _same:
+            return ()
+        read = {*self.needs, *(name for term in self.beside for name in term.needs)}
+        return tuple(name for name in self.variant.gives if name not in read)
+
     def steer_of(self, view: View) -> Steer | None:
         """The steer of a step's rollouts."""
         return self.steer if self.steer is None or isinstance(self.steer, Steer) else self.steer(view)

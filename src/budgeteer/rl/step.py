@@ -171,6 +171,9 @@ class Step:
         seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
         steer, asked = recipe.steer_of(view), own.asked(self._picked, view, self._turn)
         caps = caps if asked is None else caps[asked.of]
+        if asked is not None:
+            spoken = zip(asked.prompts, asked.spoken, strict=False)  # () = everywhere the prompts' own
+            own.spoken |= {prompt: text for prompt, text in spoken if prompt is not None and text is not None}
         self._round = Round(self._picked, view, caps, steer, self._hard(), seed, own.temperature(), asked)
         return self._round
 

@@ -7,7 +7,7 @@ from budgeteer.models.chat import EASY_TAG, HARD_TAG
 from budgeteer.models.model import check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
-from budgeteer.tuning.kit import MAX_TOKENS, example, rate, traces
+from budgeteer.tuning.kit import MAX_TOKENS, example, rate, tags_in, traces
 from budgeteer.tuning.protocol import SFT, Builder, Built
 
 
@@ -15,9 +15,10 @@ def adactrl(n: int = 8, easy: float = 0.625, max_tokens: int = MAX_TOKENS, tempe
     """Answer a question n times; the example is ``[Easy]`` and the shortest right trace if more than a share ``easy``
     of them is right, else ``[Hard]`` and the longest right one.
 
-    The start without which the reward ``adactrl`` has no tags to pay for. The tag stands at the head of the answer; a
-    model trained so is held to one by beginning its answer with it. The paper takes short answers from a model that
-    does not think and long ones from a stronger model that does; here both are the model's own.
+    The start without which the reward ``adactrl`` has no tags to pay for. The tag stands at the head of the answer, or
+    of its thinking where the answer opens one: chat templates drop what stands before that. A model trained so is held
+    to one by beginning its answer with it (``think:begun="{open}[Easy]"``). The paper takes short answers from a model
+    that does not think and long ones from a stronger model that does; here both are the model's own.
 
     When it helps: before training with the reward, on questions of mixed difficulty. When not: traces of one length,
     where the tags would mean nothing.
@@ -44,6 +45,13 @@ def adactrl(n: int = 8, easy: float = 0.625, max_tokens: int = MAX_TOKENS, tempe
         if not right:
             return Built((), next((trace.answer for trace in made if trace.answer is not None), None))
         tag, best = (EASY_TAG, right[0]) if rate(made) > easy + 1e-9 else (HARD_TAG, right[-1])
-        return Built((example(task, tag + best.text, tag=tag),), best.answer)
+        return Built((example(task, tagged(task, best.text, tag), tag=tag),), best.answer)
 
     return Builder(build, SFT, frozenset({CHECK}))
+
+
+def tagged(task: Task, text: str, tag: str) -> str:
+    """A trace with the tag at its head, behind what opens its thinking."""
+    tags = tags_in(task)
+    opens = f"{tags.open}\n" if tags is not None else ""
+    return f"{opens}{tag}{text.removeprefix(opens)}" if opens and text.startswith(opens) else tag + text

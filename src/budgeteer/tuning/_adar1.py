@@ -27,7 +27,7 @@ def adar1(
     a question that neither gets right has no pairs. Group pairs (``level`` = group): ``group_pairs`` random ones of a
     right trace of the preferred kind and a trace of the other kind, a wrong one where there is one. Instance pairs:
     the shortest right trace of the preferred kind, before its ``instance_pairs`` longest ones, wrong ones where there
-    are any.
+    are any. A trace that was cut counts as wrong and is in no pair: a chat template would write it as what it is not.
 
     A long trace is as the model thinks by itself. A short one is of the model ``short``, which was fine-tuned on short
     solutions, as in the paper; without one it is the model's own with its thinking closed at once. Train with DPO, in
@@ -64,7 +64,7 @@ def adar1(
         best = next((trace.answer for trace in (*long, *quick) if trace.right), None)
         if best is None:
             return Built((), next((trace.answer for trace in long if trace.answer is not None), None))
-        kept, other = chosen(long, quick)
+        kept, other = ([trace for trace in kind if trace.whole] for kind in chosen(long, quick))
         rng = random.Random(derive(task.seed, task.question.id, "pairs"))
         pairs = [(*both, "group") for both in of_groups(kept, other, group_pairs, rng)]
         pairs += [(*both, "instance") for both in within(kept, instance_pairs)]

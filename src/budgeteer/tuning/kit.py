@@ -9,7 +9,7 @@ from typing import Any
 
 from budgeteer.core.bisection import largest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
-from budgeteer.models.chat import Chat, Message, Prompt, Tags, continued
+from budgeteer.models.chat import Chat, Message, Prompt, Tags, any_template, continued
 from budgeteer.models.model import Finish, Model, Request
 from budgeteer.solve import Task, derive
 from budgeteer.strategies.kit.samples import most_that_fit
@@ -30,12 +30,15 @@ class Trace:
         tokens: of what was sampled.
         answer: in the style's normal form; None if it has none or was cut.
         right: whether that is the reference answer.
+        whole: whether it reached its answer; one that was cut before is no message that a chat template could write:
+            it would put an empty thinking before it.
     """
 
     text: str
     tokens: int
     answer: str | None
     right: bool
+    whole: bool = True
 
 
 async def traces(
@@ -70,7 +73,7 @@ async def traces(
         rest = task.style.split(text)[1]
         whole = rest is not None and (piece.ended or task.style.complete(rest))
         answer = task.style.read(text) if whole else None
-        made.append(Trace(text, piece.tokens, answer, graded(task, answer)))
+        made.append(Trace(text, piece.tokens, answer, graded(task, answer), whole))
     return made
 
 
@@ -132,8 +135,15 @@ def tags_in(task: Task) -> Tags | None:
 
 
 def prompt_of(task: Task, said: str = "") -> Prompt:
-    """The prompt of the question, with ``said`` before its text."""
-    return task.style.prompt(said + task.question.text)
+    """The prompt of the question, with ``said`` before its text.
+
+    Raises:
+        InvalidInput: the style begins the answer, which an example would lack.
+    """
+    prompt = task.style.prompt(said + task.question.text)
+    if isinstance(prompt, Chat) and prompt.begun:
+        raise InvalidInput("the style begins the model's answer, which examples would lack; leave begun out")
+    return prompt
 
 
 def rate(of: Sequence[Trace]) -> float:
@@ -148,6 +158,12 @@ def written(prompt: Prompt) -> Any:
     return prompt
 
 
+def told(prompt: Prompt) -> dict[str, Any]:
+    """How the chat template was told to think, in the field that TRL's trainers hand to it, if it was."""
+    options = any_template(prompt.thinking) if isinstance(prompt, Chat) else {}
+    return {"chat_template_kwargs": options} if options else {}
+
+
 def answered(prompt: Prompt, text: str) -> Any:
     """An answer to this prompt as TRL reads it."""
     return [{"role": "assistant", "content": text}] if isinstance(prompt, Chat) else text
@@ -156,14 +172,15 @@ def answered(prompt: Prompt, text: str) -> Any:
 def example(task: Task, text: str, said: str = "", **more: Any) -> dict[str, Any]:
     """An example for supervised training."""
     prompt = prompt_of(task, said)
-    return {"id": task.question.id, "prompt": written(prompt), "completion": answered(prompt, text), **more}
+    made = {"id": task.question.id, "prompt": written(prompt), "completion": answered(prompt, text)}
+    return {**made, **told(prompt), **more}
 
 
 def pair(task: Task, chosen: str, rejected: str, **more: Any) -> dict[str, Any]:
     """An example for preference training."""
     prompt = prompt_of(task)
     both = {"chosen": answered(prompt, chosen), "rejected": answered(prompt, rejected)}
-    return {"id": task.question.id, "prompt": written(prompt), **both, **more}
+    return {"id": task.question.id, "prompt": written(prompt), **both, **told(prompt), **more}
 
 
 def steps_of(thinking: str) -> list[str]:

@@ -23,7 +23,8 @@ class Built(NamedTuple):
     """What came of one question.
 
     Attributes:
-        examples: JSON objects with the :data:`FIELDS` of the builder's kind, ``id`` (of the question), and more.
+        examples: JSON objects with the :data:`FIELDS` of the builder's kind, ``id`` (of the question), and more, such
+            as ``chat_template_kwargs`` where the style tells the chat template how to think.
         answer: one that the model gave, for the summary of the run; None = none.
     """
 

@@ -18,7 +18,7 @@ def masked(examples: Iterable[Mapping[str, Any]], tokenizer: Any) -> list[dict[s
 
     Args:
         examples: with ``prompt`` and ``completion``, both texts or both messages, and perhaps ``masked``, spans
-            [begin, end) in characters of the completion's text.
+            [begin, end) in characters of the completion's text, and ``chat_template_kwargs``.
         tokenizer: a fast one, of the model to be trained.
 
     Raises:
@@ -38,8 +38,9 @@ def _row(example: Mapping[str, Any], tokenizer: Any) -> dict[str, list[int]]:
         begin = learnt = len(prompt)
     else:
         text = completion[-1]["content"]
-        whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
-        head = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        told = example.get("chat_template_kwargs") or {}
+        whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False, **told)
+        head = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True, **told)
         learnt = next((i for i, (a, b) in enumerate(zip(head, whole, strict=False)) if a != b), len(head))
         begin = whole.rfind(text)
         if begin < 0:

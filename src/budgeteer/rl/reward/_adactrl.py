@@ -7,6 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.models.chat import EASY_TAG, HARD_TAG
+from budgeteer.rl.reward.counted import behind_opening
 from budgeteer.rl.reward.kit import near_cap, numbered, pass_rate, weights
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
@@ -17,8 +18,8 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
     A prompt is Easy if more than 0.625 of its rollouts are right, else Hard. With T the longest of its rollouts,
     ``r = accuracy + near the cap + length * r_len + tag * r_cal``, where accuracy is 1 or -1, near the cap is the
     punishment of ``overlong`` over the last sixth of the cap, r_len = (1 + cos(pi L / T)) / 2 for a right row that
-    begins with ``[Easy]``, else 0, and r_cal is 1 for the tag that the prompt deserves, 0 for the other one, -1 for
-    none.
+    begins with ``[Easy]``, or whose thinking does, else 0, and r_cal is 1 for the tag that the prompt deserves, 0 for
+    the other one, -1 for none.
 
     The paper's code has two length terms: this one is its default; with ``hard`` it is the other one, for rows whose
     tag is the deserved one, right or not: as above for Easy, and 1 less that for Hard, where longer is better.
@@ -44,7 +45,8 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         good, texts = right(rows.correct), rows.column("text", "adactrl").tolist()
         easy, named_hard = (
-            np.array([text.startswith(name) for text in texts], np.bool_) for name in (EASY_TAG, HARD_TAG)
+            np.array([behind_opening(text).startswith(name) for text in texts], np.bool_)
+            for name in (EASY_TAG, HARD_TAG)
         )
         deserved = np.where(pass_rate(rows) > 0.625 + 1e-9, easy, named_hard)
         index, groups = numbered(rows.group)

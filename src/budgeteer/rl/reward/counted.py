@@ -72,6 +72,17 @@ def split(text: str) -> tuple[str, str]:
     return "", text
 
 
+def behind_opening(text: str) -> str:
+    """The text behind a tag that opens its thinking, and the blanks around that; all of it where none does.
+
+    >>> behind_opening("<think>\\n[Easy] 7"), behind_opening("[Easy] <think>")
+    ('[Easy] 7', '[Easy] <think>')
+    """
+    bare = text.lstrip()
+    opening = next((tags.open for tags in KNOWN_TAGS if bare.startswith(tags.open)), None)
+    return text if opening is None else bare.removeprefix(opening).lstrip()
+
+
 def _texts(rows: Columns, by: str) -> list[str]:
     return list(rows.column("text", by))
 

@@ -39,6 +39,8 @@ def think(
     answer_tokens: int = 48,
     said: str = "",
     task_tokens: int | None = None,
+    behind: bool = False,
+    begun: str = "",
 ) -> Style:
     r"""Chat messages for a model that thinks between tags; the answer stands behind them.
 
@@ -57,18 +59,23 @@ def think(
         answer_tokens: tokens that are enough for the closing tag and a forced answer.
         said: what stands before the question, with ``{effort}`` where the word of effort stands or ``{percent}`` for
             its share of the usual thinking, for a model that was trained with such a text (``variant=effort-modes``,
-            ``variant=effort``); the chat template is told no effort then.
+            ``variant=effort``; for those that say tokens, ``effort="128"``); the chat template is told no effort then.
         task_tokens: tokens that the model is told it has for the whole task, for an API that tells it (Anthropic's,
             20,000 or more); advice beside the budget, which holds without it.
+        behind: ``said`` stands behind the question and what is asked of it, as variants with ``behind=true`` have it.
+        begun: what the answer begins with, for a model that was trained to begin it so (``variant=split-budgets``; the
+            tags of ``adactrl``), with ``{open}`` where the tag is to open that begins the thinking.
 
     Raises:
         InvalidInput: the model's chat template has no tags, or ``said`` has no place for an effort, or no effort is
-            given, or no token for an answer.
+            given, or no token for an answer, or ``behind`` without ``said``.
     """
     if answer_tokens < 1:
         raise InvalidInput(f"think:answer_tokens={answer_tokens}; give 1 or more, 48 are usual")
     tags, thinking = task.tags, Thinking(on, "" if said else effort, tokens, task_tokens)
-    lead_in = _said(said, effort) if said else ""
+    told = _said(said, effort) if said else ""
+    if behind and not said:
+        raise InvalidInput("think:behind=true says where the text of said stands, and there is none; give said, too")
     if tags is None:
         raise InvalidInput(
             "the model's chat template has no tags of thinking; use the style chat, or a model that thinks"
@@ -78,8 +85,11 @@ def think(
     if lead is None:
         lead = {BOX: "The answer is \\boxed{", LINE: "Answer:"}.get(ask, "")
 
+    head = begun.replace("{open}", f"{tags.open}\n")
+
     def prompt(text: str) -> Chat:
-        return Chat((Message("user", lead_in + (f"{text}\n\n{ask}" if ask else text)),), thinking, tags=tags)
+        whole = f"{text}\n\n{ask}" if ask else text
+        return Chat((Message("user", whole + told if behind else told + whole),), thinking, head, tags=tags)
 
     def answer(text: str) -> str | None:
         line = stated(text)
