@@ -275,6 +275,19 @@ def test_chunks_and_turns_with_a_full_budget_are_those_without_one(method: str) 
     assert cache.account().share == 1.0
 
 
+def test_a_share_of_the_prompt_stays_while_the_text_grows() -> None:
+    made, text = model(), prompts(1, padded=0)
+    kept = []
+    for budget in ("50%", "prompt:50%"):
+        cache = BudgetedCache(made, budget, "h2o:every=1")
+        generate(made, 9, inputs=text, past_key_values=cache)  # 40 tokens, and 8 that were generated and read
+        kept.append({len(head) for layer in held(cache) for row in layer for head in row})
+        with torch.no_grad():
+            made(input_ids=text["input_ids"][:, :12], past_key_values=cache)  # another turn: a prompt of 60 tokens
+        kept.append({len(head) for layer in held(cache) for row in layer for head in row})
+    assert kept == [{24}, {30}, {20}, {30}]
+
+
 def test_several_turns_keep_positions_and_the_budget() -> None:
     """The second turn reads what the first one left, at the true positions: as the model with masks does."""
     made, inputs = model(), prompts(padded=0)
@@ -368,6 +381,16 @@ def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
     assert not isinstance(generate(made, inputs=inputs).past_key_values, BudgetedCache)
 
 
+def test_an_empty_cache_of_another_kind_is_no_way_around_the_budget() -> None:
+    made = model()
+    with budgeted(made, "50%", "knorm"):
+        with pytest.raises(InvalidInput, match="this call brings a StaticCache; leave out cache_implementation"):
+            generate(made, cache_implementation="static")
+        with pytest.raises(InvalidInput, match="reordered for beam search"):
+            generate(made, num_beams=2)
+    assert generate(made, 2, cache_implementation="static").sequences.shape[1] == 42  # outside it is the model's
+
+
 def test_two_models_and_two_caches_at_a_time() -> None:
     first, second, inputs = model(), model("Qwen3"), prompts()
     wanted = [
@@ -417,6 +440,10 @@ def test_beams_and_assistants_are_refused() -> None:
         ("$5", "knorm", "a cache has no budget of"),
         ("2k/day", "knorm", "a cache has no budget of"),
         ("0", "knorm", "leaves 0 tokens a head"),
+        (0.25, "knorm", "a cache has no budget of 0.25; write it as a text, such as '25%'"),
+        ("prompt:2k", "knorm", "give a share of the prompt"),
+        ("prompt:101%", "knorm", "up to 100%"),
+        ("50%", None, "a cache has no method None; write it as a text"),
         ("50%", "knorm:window=3", "has no options|unknown option"),
         ("50%", "snap", "unknown score 'snap'"),
         ("50%", "knorm:split=half", "unknown split 'half'"),
@@ -452,9 +479,14 @@ def test_models_without_a_standard_cache_are_refused() -> None:
     with pytest.raises(InvalidInput, match="state-space"):
         BudgetedCache(transformers.JambaForCausalLM(hybrid), "50%")
     made = model()
-    made.set_attn_implementation("flex_attention")
-    with pytest.raises(InvalidInput, match="attn_implementation='sdpa'"):
+    for _ in range(2):  # whether the model has had a cache or not
+        made.set_attn_implementation("flex_attention")
+        with pytest.raises(InvalidInput, match="attn_implementation='sdpa'"):
+            BudgetedCache(made, "50%")
+        made.set_attn_implementation("sdpa")
         BudgetedCache(made, "50%")
+    with pytest.raises(InvalidInput, match="'smollm2' is no model of transformers; load it"):
+        BudgetedCache("smollm2", "50%")
 
 
 def test_methods_that_need_the_rotation_of_a_model_are_refused_where_it_is_not_known() -> None:

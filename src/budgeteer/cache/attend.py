@@ -53,13 +53,13 @@ def attach(model: Any, layers: int) -> None:
         )
     copies: dict[int, Any] = {}
     for module in attentions:
-        own = module.config
-        if _original(module) is own:
-            if own._attn_implementation not in OFFERED:
-                raise InvalidInput(
-                    f"attention {own._attn_implementation!r} cannot read heads of unequal lengths; load the model with "
-                    "attn_implementation='sdpa', or call model.set_attn_implementation('sdpa')"
-                )
+        own = _original(module)
+        if own._attn_implementation not in OFFERED:
+            raise InvalidInput(
+                f"attention {own._attn_implementation!r} cannot read heads of unequal lengths; load the model with "
+                "attn_implementation='sdpa', or call model.set_attn_implementation('sdpa')"
+            )
+        if module.config is own:
             if id(own) not in copies:
                 copies[id(own)] = copy.copy(own)
                 copies[id(own)]._attn_implementation_internal = NAME
