@@ -93,14 +93,15 @@ class BudgetedCache(Cache):
             attach_replay(model, argument_of(model))
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
         super().__init__(layers=list(layers))
-        frequencies = frequencies_of(model)
+        frequencies = frequencies_of(model, windows)
         if frequencies is None and (self.selected.score.rotation or self.selected.rest.rotation):
             raise InvalidInput(
                 f"{self.selected.name} needs to know how queries and keys are rotated: one set of frequencies for all "
-                f"layers, halves of a head as pairs. {type(model).__name__} does not show that; choose another method"
+                "layers, or one for those that slide and one for the others, halves of a head as pairs. "
+                f"{type(model).__name__} does not show that; choose another method"
             )
-        for layer in layers:
-            layer.frequencies = frequencies
+        for layer, own in zip(layers, frequencies or (), strict=frequencies is not None):
+            layer.frequencies = own
         self.reset()
 
     def reset(self) -> None:
