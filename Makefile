@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-clients fresh-clone lint \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-transformers-old \
+	test-clients fresh-clone lint \
 	bench bench-trl bench-rewards-smollm2 bench-cache \
 	conformance clients frameworks evidence \
 	screenshots docs clean
@@ -47,6 +48,12 @@ test-ray: .venv-ray/.done
 # what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
 test-kvpress: .venv-kvpress/.done
 	PYTHONPATH=src .venv-kvpress/bin/python tests/cache/against_kvpress.py
+
+# budgeted caches on the oldest transformers that the extra hf takes, every architecture and method; an environment of its own
+test-transformers-old: .venv-transformers-old/.done
+	.venv-transformers-old/bin/python -m pytest -n 2 -m 'slow or not slow' tests/cache tests/lab/test_cache_eval.py \
+		tests/lab/test_cache_gates.py tests/lab/test_cache_parallel_lab.py tests/lab/test_cache_projections_lab.py \
+		tests/lab/test_cache_report.py
 
 # time and bytes of budgeted caches beside kvpress, in the same environment
 bench-cache: .venv-kvpress/.done
@@ -189,9 +196,16 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 		install -qq --disable-pip-version-check numpy numba kvpress==0.5.5 transformers==5.2.0
 	@touch $@
 
+.venv-transformers-old/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-transformers-old' $(PYTHON) -m venv .venv-transformers-old
+	@$(PYTHON) tools/step.py 'install: transformers 4.57.0' .venv-transformers-old/bin/python -m pip install -qq \
+		--disable-pip-version-check -c constraints.txt -e '.[hf]' 'transformers==4.57.0' pillow pytest pytest-timeout pytest-xdist
+	@touch $@
+
 .venv-clients/uv/bin/uv:
 	@$(PYTHON) tools/step.py 'install: uv, in .venv-clients/uv' $(PYTHON) -m venv .venv-clients/uv
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-ray .venv-kvpress .venv-clients runs site
+	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-ray .venv-kvpress .venv-transformers-old \
+		.venv-clients runs site

@@ -15,7 +15,7 @@ import transformers
 
 from budgeteer.cache import BudgetedCache, Groups
 from budgeteer.cache.split import knapsack
-from budgeteer.core.errors import CheckpointError, InvalidInput
+from budgeteer.core.errors import CheckpointError, InvalidInput, UnknownName
 from budgeteer.lab.cache_losses import losses
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
@@ -57,6 +57,25 @@ def test_what_is_always_kept_is_kept_and_a_budget_below_the_least_share_is_divid
         assert [split.sizes(each)[0][0].tolist() for each in given] == [[count] * 2 for count in wanted]
     low = Groups((torch.rand(1, 2, 40),), (torch.tensor([3]),), (torch.tensor([40]),), 0, 2)
     assert split.sizes(low)[0].tolist() == [[3, 3]]
+
+
+def test_another_allocator_of_menus_divides_by_its_own_rule() -> None:
+    table = {"shares": [0.25, 0.5, 1.0], "losses": [[3.0, 1.0, 0.0], [1.0, 0.9, 0.0]]}
+
+    def sizes(**options) -> list[int]:
+        split, count = knapsack(table, **options), (torch.tensor([50]), torch.tensor([100]))
+        given = [Groups((torch.rand(1, 1, 100),), (count[0],), (count[1],), layer, 2) for layer in (0, 1)]
+        return [int(split.sizes(each)[0]) for each in given]
+
+    # 50 places beyond 25 each; layer 0 gains 2 for 25 and 3 for 75, layer 1 0.1 for 25 and 1 for 75
+    assert sizes() == [50, 50]
+    assert sizes(by="max-min") == [50, 50]
+    # 2 / 25 first; then 1 / 50 and 1 / 75 are each too large for the 25 that are left, which all layers share
+    assert sizes(by="greedy-marginal") == [62, 37]
+    with pytest.raises(InvalidInput, match=r"by=.proportional. takes no menus: .*; give menu-knapsack, greedy"):
+        knapsack(table, by="proportional")
+    with pytest.raises(UnknownName, match="unknown allocator 'greedy'"):
+        knapsack(table, by="greedy")
 
 
 def llama():

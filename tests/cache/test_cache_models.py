@@ -16,7 +16,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from budgeteer import Budget
 from budgeteer.cache import BudgetedCache, budgeted, selection
-from budgeteer.cache.kit import attention
+from budgeteer.cache.attend import frequencies_of
+from budgeteer.cache.kit import attention, turned
 from budgeteer.cache.protocol import Score
 from budgeteer.cache.selecting import Selection
 from budgeteer.core.errors import InvalidInput, UnknownName
@@ -53,6 +54,8 @@ def quick(names):
 
 
 def model(kind: str = "Llama", attention: str = "sdpa", **changes):
+    if kind == "Qwen2Moe" and int(transformers.__version__.partition(".")[0]) < 5:
+        pytest.skip("its attention does not go through transformers' functions before 5.0: refused")
     configuration = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(kind, f"{kind}Config"))
     torch.manual_seed(3)
     made = getattr(transformers, f"{kind}ForCausalLM")(configuration(**{**SIZES, **MODELS[kind], **changes})).eval()
@@ -275,6 +278,19 @@ def test_chunks_and_turns_with_a_full_budget_are_those_without_one(method: str) 
     assert cache.account().share == 1.0
 
 
+def test_a_share_of_the_prompt_stays_while_the_text_grows() -> None:
+    made, text = model(), prompts(1, padded=0)
+    kept = []
+    for budget in ("50%", "prompt:50%"):
+        cache = BudgetedCache(made, budget, "h2o:every=1")
+        generate(made, 9, inputs=text, past_key_values=cache)  # 40 tokens, and 8 that were generated and read
+        kept.append({len(head) for layer in held(cache) for row in layer for head in row})
+        with torch.no_grad():
+            made(input_ids=text["input_ids"][:, :12], past_key_values=cache)  # another turn: a prompt of 60 tokens
+        kept.append({len(head) for layer in held(cache) for row in layer for head in row})
+    assert kept == [{24}, {30}, {20}, {30}]
+
+
 def test_several_turns_keep_positions_and_the_budget() -> None:
     """The second turn reads what the first one left, at the true positions: as the model with masks does."""
     made, inputs = model(), prompts(padded=0)
@@ -368,6 +384,15 @@ def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
     assert not isinstance(generate(made, inputs=inputs).past_key_values, BudgetedCache)
 
 
+def test_an_empty_cache_of_another_kind_is_no_way_around_the_budget() -> None:
+    made = model()
+    with budgeted(made, "50%", "knorm"):
+        with pytest.raises(InvalidInput, match="this call brings a StaticCache; leave out cache_implementation"):
+            generate(made, cache_implementation="static")
+        with pytest.raises(InvalidInput, match="reordered for beam search"):
+            generate(made, num_beams=2)
+
+
 def test_two_models_and_two_caches_at_a_time() -> None:
     first, second, inputs = model(), model("Qwen3"), prompts()
     wanted = [
@@ -417,6 +442,10 @@ def test_beams_and_assistants_are_refused() -> None:
         ("$5", "knorm", "a cache has no budget of"),
         ("2k/day", "knorm", "a cache has no budget of"),
         ("0", "knorm", "leaves 0 tokens a head"),
+        (0.25, "knorm", "a cache has no budget of 0.25; write it as a text, such as '25%'"),
+        ("prompt:2k", "knorm", "give a share of the prompt"),
+        ("prompt:101%", "knorm", "up to 100%"),
+        ("50%", None, "a cache has no method None; write it as a text"),
         ("50%", "knorm:window=3", "has no options|unknown option"),
         ("50%", "snap", "unknown score 'snap'"),
         ("50%", "knorm:split=half", "unknown split 'half'"),
@@ -452,17 +481,39 @@ def test_models_without_a_standard_cache_are_refused() -> None:
     with pytest.raises(InvalidInput, match="state-space"):
         BudgetedCache(transformers.JambaForCausalLM(hybrid), "50%")
     made = model()
-    made.set_attn_implementation("flex_attention")
-    with pytest.raises(InvalidInput, match="attn_implementation='sdpa'"):
+    for _ in range(2):  # whether the model has had a cache or not
+        made.set_attn_implementation("flex_attention")
+        with pytest.raises(InvalidInput, match="attn_implementation='sdpa'"):
+            BudgetedCache(made, "50%")
+        made.set_attn_implementation("sdpa")
         BudgetedCache(made, "50%")
+    with pytest.raises(InvalidInput, match="'smollm2' is no model of transformers; load it"):
+        BudgetedCache("smollm2", "50%")
 
 
 def test_methods_that_need_the_rotation_of_a_model_are_refused_where_it_is_not_known() -> None:
-    made = model("Gemma3")  # its layers have two sets of frequencies
+    made = model(rope_scaling={"rope_type": "dynamic", "factor": 2.0})  # its frequencies change with the text
     for method in ("expected-attention", "streaming-llm:rest=ema"):
         with pytest.raises(InvalidInput, match="how queries and keys are rotated"):
             BudgetedCache(made, "50%", method)
         BudgetedCache(model(), "50%", method)
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Gemma3", "Phi"])
+def test_keys_are_turned_as_is_said_of_them(kind: str) -> None:
+    """A token alone is read the same at any position, so that only the rotation of its keys differs."""
+    made, keys = model(kind), []
+    windows = [16, None, 16] if kind == "Gemma3" else [None] * 3
+    found = frequencies_of(made, windows)
+    for position in (0, 29):
+        cache = transformers.cache_utils.DynamicCache(config=made.config)
+        with torch.no_grad():
+            made(input_ids=torch.tensor([[5]]), position_ids=torch.tensor([[position]]), past_key_values=cache)
+        keys.append([layer.keys for layer in cache.layers])
+    for before, after, frequencies in zip(*keys, found, strict=True):
+        assert not torch.allclose(before, after, atol=1e-2)
+        torch.testing.assert_close(turned(before, torch.tensor([29]), frequencies), after, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found[0], found[1]) == (kind != "Gemma3")
 
 
 def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:

@@ -71,6 +71,23 @@ def test_a_cache_filled_from_a_prefill_is_the_one_that_read_it(model, method: st
             assert all(torch.equal(x, y) for x, y in zip(a.storage.tensors(), b.storage.tensors(), strict=True))
 
 
+def test_a_prefill_fills_an_empty_cache_of_its_model_only(model) -> None:
+    read, cache = Prefill(model, torch.arange(3, 43)[None]), BudgetedCache(model, "30%", "knorm")
+    held = read.into(cache).account()
+    with pytest.raises(InvalidInput, match="has seen 40 tokens; give an empty one, or reset"):
+        read.into(cache)
+    assert cache.account() == held
+    cache.reset()
+    assert read.into(cache).account() == held
+    other = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**{**model.config.to_dict(), "num_hidden_layers": 2})
+    )
+    with pytest.raises(
+        InvalidInput, match=r"a cache of 2 layers .* is of another model than this prompt, whose 3 layers"
+    ):
+        read.into(BudgetedCache(other, "30%", "knorm"))
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_right_is_what_greedy_decoding_writes(model, known: bool) -> None:
     """The answer is taken from a run of generate with the same cache, and then spoiled in its last token."""

@@ -8,7 +8,8 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.cache.account import Account
-    from budgeteer.cache.budgeted_cache import BudgetedCache, budgeted
+    from budgeteer.cache.budgeted_cache import BudgetedCache
+    from budgeteer.cache.every_call import budgeted
     from budgeteer.cache.protocol import Cells, Groups, Leaving, Rest, Score, Split
     from budgeteer.cache.selecting import Selection, selection
 
@@ -38,7 +39,7 @@ __getattr__ = lazy(
         "Score": "protocol",
         "Selection": "selecting",
         "Split": "protocol",
-        "budgeted": "budgeted_cache",
+        "budgeted": "every_call",
         "selection": "selecting",
     },
 )

@@ -11,7 +11,7 @@ import copy
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -53,13 +53,13 @@ def attach(model: Any, layers: int) -> None:
         )
     copies: dict[int, Any] = {}
     for module in attentions:
-        own = module.config
-        if _original(module) is own:
-            if own._attn_implementation not in OFFERED:
-                raise InvalidInput(
-                    f"attention {own._attn_implementation!r} cannot read heads of unequal lengths; load the model with "
-                    "attn_implementation='sdpa', or call model.set_attn_implementation('sdpa')"
-                )
+        own = _original(module)
+        if own._attn_implementation not in OFFERED:
+            raise InvalidInput(
+                f"attention {own._attn_implementation!r} cannot read heads of unequal lengths; load the model with "
+                "attn_implementation='sdpa', or call model.set_attn_implementation('sdpa')"
+            )
+        if module.config is own:
             if id(own) not in copies:
                 copies[id(own)] = copy.copy(own)
                 copies[id(own)]._attn_implementation_internal = NAME
@@ -110,20 +110,47 @@ def _note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
     updated.hidden = args[0] if args else kwargs.get("hidden_states")
 
 
-def frequencies_of(model: Any) -> Tensor | None:
-    """[r / 2] of the rotation of queries and keys, as :class:`Cells` have it; None where it is of another kind.
+def frequencies_of(model: Any, windows: Sequence[int | None]) -> list[Tensor] | None:
+    """For each layer [r / 2] of the rotation of queries and keys, as :class:`Cells` have it; None = of another kind.
 
-    Asked of the rotary embedding itself: one set of frequencies for all layers that does not change with the length of
-    the text, and halves of a head as pairs.
+    Asked of the rotary embeddings themselves: one set of frequencies for all layers, or one for those that slide and
+    one for the others, which do not change with the length of the text; halves of a head as pairs.
+
+    Args:
+        model: a decoder of transformers.
+        windows: of each layer, None = it reads everything.
     """
-    rotary = [module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), Tensor)]
-    if len(rotary) != 1 or getattr(rotary[0], "rope_type", "default") not in ("default", "linear", "llama3", "yarn"):
+    rotary = {
+        name: m for name, m in model.named_modules() if any("inv_freq" in n for n, _ in m.named_buffers(recurse=False))
+    }
+    first = next(iter(rotary.values()), None)
+    halves = None if first is None else getattr(sys.modules[type(first).__module__], "rotate_half", None)
+    if first is None or halves is None or halves(torch.arange(4.0)).tolist() != [-2.0, -3.0, 0.0, 1.0]:
         return None
-    halves = getattr(sys.modules[type(rotary[0]).__module__], "rotate_half", None)
-    if halves is None or halves(torch.arange(4.0)).tolist() != [-2.0, -3.0, 0.0, 1.0]:
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"] * len(windows)
+    if len(rotary) == 1 and isinstance(getattr(first, "inv_freq", None), Tensor):
+        sources = [(first, "")] * len(windows)
+    elif len(rotary) == 1:
+        sources = [(first, f"{kind}_") for kind in kinds]
+    elif sorted(name.rpartition(".")[2] for name in rotary) == [
+        "rotary_emb",
+        "rotary_emb_local",
+    ]:  # before transformers 5
+        named = {name.rpartition(".")[2]: module for name, module in rotary.items()}
+        sources = [(named["rotary_emb" if window is None else "rotary_emb_local"], "") for window in windows]
+    else:
         return None
-    found: Tensor = rotary[0].inv_freq
-    return found
+    found = [_frequencies(module, prefix) for module, prefix in sources]
+    known = [each for each in found if each is not None]
+    return known if len(known) == len(windows) else None
+
+
+def _frequencies(rotary: Any, prefix: str) -> Tensor | None:
+    """[r / 2] of a rotary embedding, of one kind of layers; None where they change with the length of the text."""
+    given = getattr(rotary, "rope_type", "default")
+    kind = given.get(prefix.removesuffix("_")) if isinstance(given, dict) else given
+    found = getattr(rotary, f"{prefix}inv_freq", None)
+    return found if isinstance(found, Tensor) and kind in ("default", "linear", "llama3", "yarn") else None
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -61,7 +59,8 @@ class BudgetedCache(Cache):
     Args:
         model: a decoder of transformers; its attention is led through :mod:`budgeteer.cache.attend` from then on.
         budget: tokens (``"2k"``, ``"cache:2k"``: entries of each layer and head, on the mean), bytes of the whole cache
-            (``"bytes:64m"``) or a share of the tokens so far (``"25%"``).
+            (``"bytes:64m"``), or a share of the tokens so far (``"25%"``) or of those of the prompt (``"prompt:25%"``),
+            which does not grow with what is generated.
         method: a score of the registry with its options and its split, such as ``"snapkv:split=pyramid"``.
         seed: of methods that draw at random.
 
@@ -94,14 +93,15 @@ class BudgetedCache(Cache):
             attach_replay(model, argument_of(model))
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
         super().__init__(layers=list(layers))
-        frequencies = frequencies_of(model)
+        frequencies = frequencies_of(model, windows)
         if frequencies is None and (self.selected.score.rotation or self.selected.rest.rotation):
             raise InvalidInput(
                 f"{self.selected.name} needs to know how queries and keys are rotated: one set of frequencies for all "
-                f"layers, halves of a head as pairs. {type(model).__name__} does not show that; choose another method"
+                "layers, or one for those that slide and one for the others, halves of a head as pairs. "
+                f"{type(model).__name__} does not show that; choose another method"
             )
-        for layer in layers:
-            layer.frequencies = frequencies
+        for layer, own in zip(layers, frequencies or (), strict=frequencies is not None):
+            layer.frequencies = own
         self.reset()
 
     def reset(self) -> None:
@@ -112,6 +112,7 @@ class BudgetedCache(Cache):
         self.peak, self.listening, self._due, self._steps = 0, False, False, 0
         self._held = [0] * len(self.layers)
         self._size: Tensor | None = None
+        self._prompt: Tensor | None = None
         self.going: Going | None = None
         self._open: int | None = None
 
@@ -150,7 +151,9 @@ class BudgetedCache(Cache):
         self._steps = 0 if asked > 1 else self._steps + 1
         every = self.selected.score.every
         self._due = asked > 1 or (every > 0 and self._steps % every == 0)
-        self._size = sizes(self.budget, tokens, self._footprints(layer))
+        if asked > 1 or self._prompt is None:
+            self._prompt = tokens
+        self._size = sizes(self.budget, tokens, self._footprints(layer), self._prompt)
         if self._due:
             short = self._size < tokens
             if bool(short.any()):
@@ -357,6 +360,8 @@ def _retrievable(selected: Selection) -> None:
 
 def windows_of(model: Any) -> list[int | None]:
     """The window of each layer, None for one that reads everything."""
+    if not hasattr(model, "config"):
+        raise InvalidInput(f"{model!r} is no model of transformers; load it, and give the model itself")
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     layers: list[Any] = DynamicCache(config=model.config).layers
     if not layers or not all(type(layer) in plain for layer in layers):
@@ -366,28 +371,3 @@ def windows_of(model: Any) -> list[int | None]:
             "sliding attention in every layer, no state-space, recurrent, shared or latent ones"
         )
     return [layer.sliding_window if layer.is_sliding else None for layer in layers]
-
-
-@contextmanager
-def budgeted(model: Any, budget: Budget | str, method: str | Selection = "snapkv", *, seed: int = 0) -> Iterator[None]:
-    """Give every new cache of the model a budget: ``with budgeted(model, "25%"): model.generate(**inputs)``.
-
-    A call without a cache, or with an empty one, gets a :class:`BudgetedCache`, which the model returns. A cache that
-    already holds something is used as it is. Arguments and errors are those of :class:`BudgetedCache`.
-    """
-    BudgetedCache(model, budget, method, seed=seed)  # refuses what cannot be before anything is computed
-    wanted = argument_of(model)
-
-    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = next((kwargs[name] for name in (wanted, "past_key_values") if kwargs.get(name) is not None), None)
-        empty = given is None or (type(given) is DynamicCache and given.get_seq_length() == 0)
-        if kwargs.get("use_cache") is not False and empty:
-            others = {name: value for name, value in kwargs.items() if name != "past_key_values"}
-            kwargs = {**others, wanted: BudgetedCache(model, budget, method, seed=seed)}
-        return args, kwargs
-
-    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()

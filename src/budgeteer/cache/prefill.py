@@ -13,6 +13,7 @@ from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.cache.known import Known
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.replay import replay
+from budgeteer.core.errors import InvalidInput
 from budgeteer.models.inside import argument_of
 
 
@@ -61,7 +62,17 @@ class Prefill(BudgetedCache):
         """Fill an empty cache as if the prompt went through it, and return it.
 
         With a score by which tokens end in a middle layer (``Score.depth``) the model reads the prompt once more.
+
+        Raises:
+            InvalidInput: the cache is not empty, or has other layers than this model.
         """
+        if seen := cache.get_seq_length():
+            raise InvalidInput(f"the cache has seen {seen} tokens; give an empty one, or reset() it first")
+        if (given := [layer.window for layer in cache.layers]) != (own := [layer.window for layer in self.layers]):
+            raise InvalidInput(
+                f"a cache of {len(given)} layers with the windows {given} is of another model than this prompt, whose "
+                f"{len(own)} layers have {own}"
+            )
         self.saved = 0.0
         self._known.begin()
         if cache.selected.score.depth is not None:

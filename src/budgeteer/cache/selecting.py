@@ -106,6 +106,8 @@ def selection(method: str | Selection) -> Selection:
     """
     if isinstance(method, Selection):
         return method
+    if not isinstance(method, str):
+        raise InvalidInput(f"a cache has no method {method!r}; write it as a text, such as 'snapkv:window=16'")
     spec = parse(method, "score")
     options, slots = options_and_slots(spec, "score")
     score: Score = registry.make("score", spec.name, **options)

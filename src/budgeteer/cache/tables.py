@@ -1,4 +1,4 @@
-"""Tables of what was measured for the layers of a model at several shares of its cache, and their JSON files."""
+"""Tables of what was measured for a model's layers, or heads, at several shares of its cache, and their JSON files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import numpy as np
 from budgeteer.core.errors import CheckpointError, InvalidInput
 
 KINDS = {"losses": "knapsack", "sizes": "prefix"}
-"""Column -> what ``budgeteer cache train`` measures it by; sizes also by ``epi-cache``."""
+"""Column -> what ``budgeteer cache train`` measures it by; sizes also by ``epi-cache`` and ``tca-attention``."""
 
 
 class Table(NamedTuple):
-    """A number for each layer and share.
+    """A number for each layer, or head, and share.
 
     Attributes:
         shares: of the entries of a layer, rising, above 0, 1 at most.
-        rows: [layers][shares], finite.
+        rows: [layers x heads][shares], finite; the heads of a layer one behind the other.
         fingerprint: of the model that it was measured on; empty = it is for any.
+        heads: rows of a layer; 1 = one for all its heads.
     """
 
     shares: tuple[float, ...]
     rows: tuple[tuple[float, ...], ...]
     fingerprint: str = ""
+    heads: int = 1
 
 
 def table_of(given: str | Mapping[str, Any], column: str, split: str) -> Table:
@@ -66,7 +68,13 @@ def _read(path: str, changed: int, column: str) -> Table:
 def _checked(given: Any, column: str, where: str) -> Table:
     try:
         shares = tuple(float(share) for share in given["shares"])
-        rows = tuple(tuple(float(number) for number in row) for row in given[column])
+        layers = list(given[column])
+        by_head = any(isinstance(row, list) for row in layers[0]) if layers else False
+        heads = len(layers[0]) if by_head else 1
+        if by_head and {len(layer) for layer in layers} != {heads}:
+            raise ValueError(f"layers with different numbers of heads; give {column} of equally many")
+        each = [row for layer in layers for row in layer] if by_head else layers
+        rows = tuple(tuple(float(number) for number in row) for row in each)
         fits = all(len(row) == len(shares) and np.isfinite(row).all() for row in rows)
         rising = all(low < high for low, high in zip((0.0, *shares), shares, strict=False))
     except (KeyError, TypeError, ValueError) as error:
@@ -76,4 +84,4 @@ def _checked(given: Any, column: str, where: str) -> Table:
         ) from error
     if not rows or not shares or not fits or not rising or shares[-1] > 1:
         raise InvalidInput(f"{where}: give rising shares up to 1, and as many finite {column} for each layer")
-    return Table(shares, rows, str(given.get("fingerprint", "")))
+    return Table(shares, rows, str(given.get("fingerprint", "")), heads)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TABLES = {"knapsack": "losses", "prefix": "sizes", "epi-cache": "sizes"}
+TABLES = {"knapsack": "losses", "prefix": "sizes", "epi-cache": "sizes", "tca-attention": "sizes"}
 """Kinds that are measured and not trained -> the column of their file."""
 
 
@@ -21,7 +21,8 @@ def add_arguments(commands: Any) -> None:
     trained.add_argument(
         "kind",
         choices=("kvzap", "trim-kv", "matryoshka", *TABLES),
-        help="the score of the gates, the rest of the projections, the split of the losses, or whose sizes of layers",
+        help="the score of the gates, the rest of the projections, the split of the losses, or whose sizes of layers "
+        "(tca-attention: of heads)",
     )
     trained.add_argument("model", metavar="MODEL", help="hf:FOLDER, smollm2 or thinker")
     trained.add_argument(
@@ -98,12 +99,14 @@ def _measured(args: argparse.Namespace, model: Any, texts: Any, path: Path) -> i
     """Measure the layers of a model, print a line for each, and write the file."""
     from budgeteer.core.files import write_text
     from budgeteer.lab.cache_losses import losses
-    from budgeteer.lab.cache_profile import prefix_sizes, sensitivity_sizes
+    from budgeteer.lab.cache_profile import head_sizes, prefix_sizes, sensitivity_sizes
 
     if args.kind == "knapsack":
         found = losses(model, texts, args.method, watch=said)
     elif args.kind == "prefix":
         found = prefix_sizes(model, texts, said)
+    elif args.kind == "tca-attention":
+        found = head_sizes(model, texts, said)
     else:
         found = sensitivity_sizes(model, texts, args.power, said)
     _end()
@@ -112,7 +115,9 @@ def _measured(args: argparse.Namespace, model: Any, texts: Any, path: Path) -> i
     write_text(json.dumps(found) + "\n", path)
     sys.stdout.write(f"{column} at {', '.join(f'{share:.2%}' for share in found['shares'])} of the entries\n")
     for layer, numbers in enumerate(found[column]):
-        sys.stdout.write(f"layer {layer:3}: " + "  ".join(f"{number:6.3f}" for number in numbers) + "\n")
+        for head, row in enumerate(numbers if isinstance(numbers[0], list) else [numbers]):
+            of = f"layer {layer:3}" + (f", head {head:3}" if isinstance(numbers[0], list) else "")
+            sys.stdout.write(f"{of}: " + "  ".join(f"{number:6.3f}" for number in row) + "\n")
     sys.stdout.write(f"written: {path}; use it as {found['method']}:split={split}\n")
     return 0
 

@@ -134,6 +134,7 @@ ADA_KV = Citation(
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
 H2O, DEFENSIVE, PREFIX_KV = _paper("H2O"), _paper("DefensiveKV"), _paper("PrefixKV")
+TCA_ATTENTION = _paper("TCA-Attention")
 EXPECTED_ATTENTION = Citation(
     "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries Distribution", "2510.00636"
 )
@@ -1150,6 +1151,14 @@ METHODS: tuple[Method, ...] = (
         classes=_STATIC,
     ),
     Method(
+        "tca-attention",
+        "score",
+        _CS("tca_attention"),
+        "a few entries of most blocks, many of those that are read widely",
+        TCA_ATTENTION,
+        classes=_EVICTING,
+    ),
+    Method(
         "kvzap",
         "score",
         _CS("kvzap"),
@@ -1205,10 +1214,10 @@ METHODS: tuple[Method, ...] = (
         "profile",
         "split",
         _CP("profile"),
-        "sizes of layers that were found on texts",
+        "sizes of layers or heads that were found on texts",
         PREFIX_KV,
         arguments=_example("sizes"),
-        classes=_BY_LAYER,
+        classes=(*_BY_LAYER, *_BY_HEAD),
     ),
     # reducer
     Method("random", "reducer", _CX("random"), "pieces at random: the control"),

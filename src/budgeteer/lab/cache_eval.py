@@ -41,7 +41,10 @@ def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
     """
     require_once(methods, [selection(method).name for method in methods])
     sizes = [parsed(budget) for budget in budgets]
-    require_once(budgets, [(size.kind == "bytes", size.amount, size.fraction) for size in sizes])
+    require_once(
+        budgets,
+        [("tokens" if size.kind in ("all", "cache") else size.kind, size.amount, size.fraction) for size in sizes],
+    )
     for method in methods:
         selected = selection(method)
         for budget in budgets:

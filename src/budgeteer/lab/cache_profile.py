@@ -1,4 +1,5 @@
-"""Sizes of layers found offline on texts, for the split ``profile``: by prefixes, or by sensitivity."""
+"""Sizes of layers or heads found offline on texts, for the split ``profile``: by the attention they hold, or by
+sensitivity."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ from transformers.cache_utils import DynamicCache
 from budgeteer.cache import BudgetedCache, selection
 from budgeteer.cache.budgeted_cache import windows_of
 from budgeteer.cache.gates import fingerprint
+from budgeteer.cache.kit import of_groups, read_in_all
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.protocol import Groups
+from budgeteer.cache.selecting import Selection
 from budgeteer.cache.split._profile import fitted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.cache_gates import Watch
@@ -41,13 +44,8 @@ def prefix_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None)
     Raises:
         InvalidInput: texts so short that the least share leaves no more than what is always kept, or sliding layers.
     """
-    _require_no_window(model)
     selected, tokens = selection("prefix-kv"), texts.shape[1]
-    if int(SHARES[0] * tokens) <= (always := selected.protected(tokens)):
-        raise InvalidInput(
-            f"texts of {tokens} tokens, of which {SHARES[0]:.2%} are no more than the {always} that are always kept; "
-            f"give a --length of {int((always + 1) / SHARES[0])} or more"
-        )
+    _require_readable(model, selected, tokens)
     found = list[list[list[float]]]()
     for place, text in enumerate(texts.to(next(model.parameters()).device)):
         read = Prefill(model, text[None])
@@ -64,6 +62,67 @@ def prefix_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None)
             found[-1].append([int(layer[0, 0]) / tokens for layer in selected.split.sizes(groups)])
         watch(f"{place + 1} of {len(texts)} texts")
     return _written(model, np.mean(found, axis=0), "prefix-kv", texts)
+
+
+def head_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None) -> dict[str, Any]:
+    """TCA-Attention's sizes of heads: the mean over texts of the shares with which all heads hold as much attention.
+
+    Formula: with a_i = the mean over the queries that can read entry i, and over the query heads of its head, of what
+    they read of it, and C(n) = the share of the sum of a that the first n entries of the head hold, in the order in
+    which ``tca-attention`` takes them in: n(k) = the least n with C(n) >= t for each head k, and one t for all such
+    that the sizes sum to the budget. The paper fixes t (0.9) and lets the budget follow; the sum of a that it
+    compares with t is read as a share here, since it is not one of itself.
+
+    Args:
+        model: a decoder of transformers without sliding layers.
+        texts: [n, length] token ids.
+        watch: is told how far the work is.
+
+    Returns:
+        As :func:`prefix_sizes`, with sizes [layers][heads][shares], and ``held`` [shares], the mean t.
+
+    Raises:
+        InvalidInput: texts so short that the least share leaves no more than what is always kept, or sliding layers.
+    """
+    selected = selection("tca-attention")
+    _require_readable(model, selected, texts.shape[1])
+    found, held = list[list[NDArray[np.float64]]](), list[list[float]]()
+    for place, text in enumerate(texts.to(next(model.parameters()).device)):
+        before = np.stack(_held_before(model, selected, text))
+        order = np.argsort(before.flatten(), kind="stable")
+        found.append([])
+        held.append([])
+        for share in SHARES:
+            places = order[: int(share * len(text)) * before.shape[0] * before.shape[1]]
+            counts = np.bincount(places // len(text), minlength=before.shape[0] * before.shape[1])
+            found[-1].append(counts.reshape(before.shape[:2]) / len(text))
+            held[-1].append(float(before.flatten()[places[-1]]))
+        watch(f"{place + 1} of {len(texts)} texts")
+    sizes = np.mean(found, axis=0)
+    return {
+        **_written(model, sizes.reshape(len(SHARES), -1), "tca-attention", texts),
+        "sizes": np.moveaxis(sizes, 0, -1).tolist(),
+        "held": np.mean(held, axis=0).tolist(),
+    }
+
+
+def _held_before(model: Any, selected: Selection, text: Tensor) -> list[NDArray[np.float64]]:
+    """For each layer [heads, n]: the share of attention that the entries before the n-th one hold, in a score's order;
+    below 0 for those that are always kept."""
+    read = Prefill(model, text[None])
+    cache = read.into(BudgetedCache(model, "100%", selected))
+    count, seen = torch.tensor([len(text)]), torch.arange(len(text), 0, -1, device=text.device)
+    found = []
+    for layer, (_, _, call, mask) in zip(cache.layers, read.read, strict=True):
+        cells = layer.cells(call, mask, count.to(text.device))
+        kv_heads = cells.keys.shape[1]
+        attention = (of_groups(read_in_all(cells), kv_heads).mean(2) / seen)[0].double()
+        scores = selected.scores(layer.cells(layer.watch(call), mask, count.to(text.device)), layer.memory())[0]
+        order = scores.argsort(dim=-1, descending=True, stable=True)
+        shares = attention.gather(-1, order) / attention.sum(-1, keepdim=True)
+        before = (shares.cumsum(-1) - shares).masked_fill(scores.gather(-1, order).isinf(), -1.0)
+        found.append(before.cpu().numpy())
+    return found
 
 
 def sensitivity_sizes(model: Any, texts: Tensor, power: float, watch: Watch = lambda how_far: None) -> dict[str, Any]:
@@ -152,6 +211,16 @@ def _written(model: Any, sizes: NDArray[np.float64], method: str, texts: Tensor)
         "texts": list(texts.shape),
         "fingerprint": fingerprint(model),
     }
+
+
+def _require_readable(model: Any, selected: Selection, tokens: int) -> None:
+    """Refuse texts so short that the least share leaves no more than what is always kept, and sliding layers."""
+    _require_no_window(model)
+    if int(SHARES[0] * tokens) <= (always := selected.protected(tokens)):
+        raise InvalidInput(
+            f"texts of {tokens} tokens, of which {SHARES[0]:.2%} are no more than the {always} that are always kept; "
+            f"give a --length of {int((always + 1) / SHARES[0])} or more"
+        )
 
 
 def _require_no_window(model: Any) -> None:

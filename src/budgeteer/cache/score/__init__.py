@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.score._recent import recent
     from budgeteer.cache.score._snapkv import snapkv
     from budgeteer.cache.score._streaming_llm import streaming_llm
+    from budgeteer.cache.score._tca_attention import tca_attention
     from budgeteer.cache.score._token_select import token_select
     from budgeteer.cache.score._tova import tova
     from budgeteer.cache.score._tri_attention import tri_attention
@@ -54,6 +55,7 @@ __all__ = [
     "recent",
     "snapkv",
     "streaming_llm",
+    "tca_attention",
     "token_select",
     "tova",
     "tri_attention",
@@ -83,6 +85,7 @@ __getattr__ = lazy(
         "recent": "_recent",
         "snapkv": "_snapkv",
         "streaming_llm": "_streaming_llm",
+        "tca_attention": "_tca_attention",
         "token_select": "_token_select",
         "tova": "_tova",
         "tri_attention": "_tri_attention",

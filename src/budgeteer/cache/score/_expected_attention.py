@@ -23,8 +23,8 @@ def expected_attention(sinks: int = 4, future: int = 512) -> Score:
     score_i = ||v_i||_2 x mean over the group's heads of softmax over i of (c k_i.m' + c^2 k_i^T S' k_i / 2), which is
     the logarithm of E[exp(c k_i.q)] for a normal q.
     Helps when the question comes later and resembles the text before it; no query of the prompt is singled out. It has
-    to know how the model rotates its queries: one set of frequencies, halves of a head as pairs (Llama, Qwen, Mistral,
-    Phi).
+    to know how the model rotates its queries: frequencies of each layer, halves of a head as pairs (Llama, Qwen,
+    Mistral, Phi, Gemma).
 
     Args:
         sinks: entries at the beginning that are always kept and not observed, >= 0.

@@ -23,8 +23,8 @@ def tri_attention(window: int = 256, reach: int = 65_536, every: int = 0) -> Sco
     then the largest of the group's heads.
     Helps in long generations: the queries of a head keep to one place before rotation, so that a few of them say what
     the later ones are like. The paper takes E[q] and E|q| from texts beforehand; here they are those of the last
-    ``window`` queries. It has to know how the model rotates its queries: one set of frequencies, halves of a head as
-    pairs (Llama, Qwen, Mistral, Phi).
+    ``window`` queries. It has to know how the model rotates its queries: frequencies of each layer, halves of a head as
+    pairs (Llama, Qwen, Mistral, Phi, Gemma).
 
     Args:
         window: queries that are observed, >= 1; their entries have no privilege.
