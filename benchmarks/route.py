@@ -4,8 +4,9 @@
     python benchmarks/route.py FOLDER --quick    # smoke test: few rows and splits, writes nothing without --out
     python benchmarks/route.py --markdown        # the tables of docs/route.md, from benchmarks/results/route.json
 
-FOLDER has routellm_gsm8k_mmlu (RouteLLM's evaluation, Apache 2.0: Mixtral-8x7B and GPT-4 on GSM8K and MMLU) and
-llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks). Three tables are made of them:
+FOLDER has routellm_gsm8k_mmlu (RouteLLM's evaluation, Apache 2.0: Mixtral-8x7B and GPT-4 on GSM8K and MMLU),
+llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks) and gsm8k_model_solutions (OpenAI, MIT: GPT-3 of 6B and
+175B parameters on GSM8K, fine-tuned or with a verifier). Three tables are made of the first two:
 
 - ``gsm8k``: prompts; output tokens are a quarter of the characters of the recorded answers; the cascade's signal is the
   length of Mixtral's answer;
@@ -15,7 +16,7 @@ llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks). Three tables ar
   questions that stand in both parts of the source are dropped. ``llmrouter-rows`` holds out questions of the same
   tasks, and the task is a feature.
 
-Four more hold out models, or a task together with its source:
+Five more hold out models, or a task together with its source:
 
 - ``gsm8k-mmlu``: learnt on MMLU, measured on GSM8K, and ``mmlu-gsm8k`` the other way; lengths of the prompts alone,
   since that is all that both have. The models are the same two.
@@ -25,8 +26,10 @@ Four more hold out models, or a task together with its source:
   ``new-models-tasks`` holds out whole tasks, too, and has lengths alone. ``own scores`` is the classifier on the two
   models' own scores, which a table of them would give.
 
-RouteLLM's tables have one pair of models, and llmrouter no text of its questions: what a route that reads prompts is
-worth on models that it never saw cannot be measured with them.
+- ``new-models-prompts``: the same on the prompts of GSM8K, which six models answered: RouteLLM's two and the four of
+  gsm8k_model_solutions. The three that are right least often count as cheap, at the price of Mixtral, the others as
+  dear, at that of GPT-4, with answers of 60 tokens: the six have no common list of prices, so these are made up. All 9
+  pairs, a split each. Prompts are the features; ``length alone`` is the classifier with their lengths.
 
 Prices in dollars a million tokens: Mixtral 0.24 in and out, GPT-4 10 and 30, those of llmrouter as its source has them.
 ``shuffled`` is the classifier on features of other requests: what is above the mix there is chance. ``task alone`` and
@@ -39,6 +42,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -112,6 +116,22 @@ def llmrouter(folder: Path) -> Table:
         "word_length": tuple((chars / np.maximum(words, 1)).tolist()),
     }
     return Table(models, score, cost, np.full(score.shape, np.nan), fields)
+
+
+def six(folder: Path) -> Table:
+    """Six models on GSM8K, three of them cheap by decree."""
+    two = gsm8k(folder)
+    with gzip.open(folder / "gsm8k_model_solutions/solutions.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    for prompt, row in zip(two.fields["prompt"], rows, strict=True):
+        assert hashlib.sha1(prompt.encode()).hexdigest() == row["question_sha1"], f"another question: {prompt[:60]}"
+    names = [name for name, value in rows[0].items() if isinstance(value, dict)]
+    more = [[float(row[name]["is_correct"]) for name in names] for row in rows]
+    models, score = (*two.models, *names), np.concatenate([two.score, more], axis=1)
+    read = [len(prompt) for prompt in two.fields["prompt"]]
+    prices = [MIXTRAL if place < len(models) // 2 else GPT4 for place in np.argsort(np.argsort(score.mean(axis=0)))]
+    cost = np.stack([dollars(read, 240, price) for price in prices], axis=1)
+    return Table(models, score, cost, np.full(score.shape, np.nan), two.fields)
 
 
 def shuffled(table: Table, group: str | None) -> Table:
@@ -239,13 +259,17 @@ def transfer(name: str, folder: Path, count: int, quick: bool) -> dict[str, Any]
         rows = measured(other_task(source, target, count), METHODS, [], name)
         chance = measured(other_task(shuffled(lengths(source), None), target, count), ["classifier"], [], name)
         return {"requests": len(target), "held out": "task and source", "rows": [*rows, *named(chance, "shuffled")]}
-    table = read(llmrouter)
+    prompts = name == "new-models-prompts"
+    table = read(six if prompts else llmrouter)
     group = "task" if name == "new-models-tasks" else None
     without, most = ["task"] if group else [], 2 if quick else None
     rows = measured(new_models(table, group, most=most), METHODS, without, name)
     rows += named(measured(new_models(table, group, True, most), ["classifier"], without, name), "own scores")
     mixed = shuffled(table, group)
     rows += named(measured(new_models(mixed, group, most=most), ["classifier"], without, name), "shuffled")
+    if prompts:
+        method, plain = alone(table)
+        rows += named(measured(new_models(plain, group, most=most), ["classifier"], without, name), method)
     held_out = "models and tasks" if group else "models and questions"
     return {"requests": len(table), "held out": held_out, "rows": rows}
 
@@ -268,6 +292,7 @@ TITLES = {
     "mmlu-gsm8k": "MMLU, learnt on GSM8K; lengths",
     "new-models": "new models, new questions; task and lengths",
     "new-models-tasks": "new models, new tasks; lengths",
+    "new-models-prompts": "GSM8K, new models, new questions; prompts",
 }
 
 
@@ -289,7 +314,7 @@ READERS: dict[str, tuple[Callable[[Path], Table], str | None]] = {
     "llmrouter-rows": (llmrouter, None),
 }
 """Name -> how the table is read, and the column whose values are held out whole; None = rows."""
-TRANSFERS = ("gsm8k-mmlu", "mmlu-gsm8k", "new-models", "new-models-tasks")
+TRANSFERS = ("gsm8k-mmlu", "mmlu-gsm8k", "new-models", "new-models-tasks", "new-models-prompts")
 TABLES = [*READERS, *TRANSFERS]
 
 

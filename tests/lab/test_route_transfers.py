@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -71,6 +73,32 @@ def test_a_route_that_reads_what_is_hard_gains_on_models_that_it_never_saw(scrip
     rows = {row["share"]: row for row in script.measured(made, ["classifier"], [], "test")}
     assert rows[0.5]["gain"] > 0.15  # a mix has 75 % at the half of the way, the route nearly all
     assert rows[0.5]["above"] == 1.0
+
+
+def test_six_models_answered_the_same_prompts(script, tmp_path):
+    names = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+    lines: dict[str, list[dict[str, object]]] = {"routellm_gsm8k_mmlu/gsm8k": [], "gsm8k_model_solutions/solutions": []}
+    for i in range(6):  # right: small 0, 1, 2 and 3 of 6, mixtral 4, gpt4 6
+        two = {"prompt": f"add {i}", "mixtral_correct": i < 4, "gpt4_correct": True}
+        lines["routellm_gsm8k_mmlu/gsm8k"].append({**two, "mixtral_response_chars": 9, "gpt4_response_chars": 8})
+        four = {name: {"is_correct": i < right} for right, name in enumerate(names)}
+        digest = hashlib.sha1(f"add {i}".encode()).hexdigest()
+        lines["gsm8k_model_solutions/solutions"].append({"item": i, "question_sha1": digest, **four})
+    for name, rows in lines.items():
+        (tmp_path / name).parent.mkdir()
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    found = script.six(tmp_path)
+    assert found.models == ("mixtral", "gpt4", *names)
+    np.testing.assert_allclose(found.score.mean(axis=0), np.array([4, 6, 0, 1, 2, 3]) / 6)
+    cheap, dear = (script.dollars(5, 240, price) for price in (script.MIXTRAL, script.GPT4))
+    np.testing.assert_allclose(found.cost, np.tile([dear, dear, cheap, cheap, cheap, dear], (6, 1)))
+    assert len(script.new_models(found, None)) == 9
+    lines["gsm8k_model_solutions/solutions"][2]["question_sha1"] = "other"
+    with gzip.open(tmp_path / "gsm8k_model_solutions/solutions.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in lines["gsm8k_model_solutions/solutions"])
+    with pytest.raises(AssertionError, match="another question: add 2"):
+        script.six(tmp_path)
 
 
 def test_the_page_has_the_tables_of_the_file(script):
