@@ -233,7 +233,7 @@ def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     drawer.take(model.eval())
     middle = time.perf_counter()
     grader = Grader(asked, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
-    found = measured(drawer, tokenizer, asked, grader, "", args.max_tokens, seed)
+    found = measured(drawer, tokenizer, asked, grader, args.max_tokens, seed)
     asked.close()
     gc.collect()
     return {
