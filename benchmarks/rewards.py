@@ -67,6 +67,7 @@ from rewards_taught import fit, taught
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards.json"
+PAGE, MEASURED = ROOT / "docs" / "rewards.md", ROOT / "docs" / "rewards-measured.md"
 BEGIN, END = "<!-- written by benchmarks/rewards.py -->\n", "<!-- end -->"
 SHORT = "<!-- short table written by benchmarks/rewards.py -->\n", "<!-- end of the short table -->"
 IN_SHORT = (START, NONE, "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
@@ -375,9 +376,8 @@ def main() -> int:
     if out:
         results.write_text(json.dumps(results.to_json(content)) + "\n", out)
     if out == TARGET:
-        page = ROOT / "docs" / "rewards.md"
-        text = between(page.read_text(), summary(content), BEGIN, END)
-        results.write_text(between(text, short(content), *SHORT), page)
+        for page, table, marks in ((MEASURED, summary, (BEGIN, END)), (PAGE, short, SHORT)):
+            results.write_text(between(page.read_text(), table(content), *marks), page)
         drawing = picture(content["parts"]["main"]["runs"], "Rewards at equal training tokens")
         results.write_text(drawing + "\n", ROOT / "docs" / "rewards.svg")
     print(summary(content))

@@ -327,7 +327,9 @@ def main() -> int:
         )  # fmt: skip
     content: dict[str, Any] = {"config": runs.config, "runs": runs.with_those_of(out, ARMS)}
     content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
-    published(content, thinker_summary(content), out, Place(TARGET, ROOT / "docs" / "rewards.md", THINKER_MARKS))
+    published(
+        content, thinker_summary(content), out, Place(TARGET, ROOT / "docs" / "rewards-measured.md", THINKER_MARKS)
+    )
     return 0
 
 
