@@ -306,7 +306,11 @@ def summary(content: Row) -> str:
             lines += [f"**{PARTS[part].title}**: {said}.", "", *effort_table(dials, wanted)]
             if chosen := [run for run in runs if run["reward"] in CHOICE]:
                 start = [run for run in content["parts"]["main"]["runs"] if run["reward"] == START]
-                lines += ["**Two kinds that were taught, and none asked for**.", "", *main_table(chosen, False)]
+                lines += [
+                    "**Two kinds that were taught, and none asked for**.",
+                    "",
+                    *main_table(chosen, False, base=CHOICE[0]),
+                ]
                 lines += ["**By difficulty**, none asked for.", "", *by_difficulty([*start, *chosen], False)]
             continue
         for stop in sorted({run["stop"] for run in runs}):

@@ -88,17 +88,19 @@ def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
     }
 
 
-def main_table(runs: Sequence[Row], stop: bool, answered: bool = True) -> list[str]:
+def main_table(runs: Sequence[Row], stop: bool, answered: bool = True, base: str = NONE) -> list[str]:
     """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier.
 
     Args:
         runs: all of them.
         stop: those with a stop at the answer in training.
         answered: with columns of the tokens to the answer.
+        base: the arm that differences and shares are of.
     """
     found = arms(runs, stop)
-    none, front = found.get(NONE, {}), best(found)
-    heads = ["accuracy", "minus `none`", "tokens", "share", "to the answer", "share", "E3", "minus `none`"]
+    none, front = found.get(base, {}), best(found)
+    minus = f"minus `{base}`"
+    heads = ["accuracy", minus, "tokens", "share", "to the answer", "share", "E3", minus]
     shown = [i for i in range(len(heads)) if answered or i not in (4, 5)]
     lines = [f"| reward | seeds | {' | '.join(heads[i] for i in shown)} |", "|---" * (2 + len(shown)) + "|"]
 
@@ -106,17 +108,17 @@ def main_table(runs: Sequence[Row], stop: bool, answered: bool = True) -> list[s
         return interval(mean_ci(values), scale, sign=False)
 
     def share(mine: Mapping[int, Row], key: str) -> str:
-        """Of what no length reward takes, by the geometric mean over the seeds."""
+        """Of what the base takes, by the geometric mean over the seeds."""
         logs = compared(mine, none, lambda ask: float(np.log(ask[key])))
         return "" if logs is None else f"{100 * np.exp(logs.mean):.0f} %"
 
-    for name in sorted(found, key=lambda n: (n != START, n != NONE, -e3_of(found[n]))):
+    for name in sorted(found, key=lambda n: (n != START, n != base, -e3_of(found[n]))):
         mine = found[name]
         tokens, until = ([ask[key] for ask in mine.values()] for key in ("tokens", "to answer"))
         against = [
             interval(compared(mine, none, lambda ask: ask["accuracy"]), 100), share(mine, "tokens"),
             share(mine, "to answer"), interval(compared(mine, none, e3)),
-        ] if name != NONE else [""] * 4  # fmt: skip
+        ] if name != base else [""] * 4  # fmt: skip
         own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(until), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
         every = [cell for pair in zip(own, against, strict=True) for cell in pair]
         cells = [every[i] for i in shown]
