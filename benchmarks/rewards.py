@@ -57,6 +57,7 @@ from rewards_report import (
     START,
     WHOLE,
     Row,
+    agreement,
     by_difficulty,
     effort_table,
     main_table,
@@ -70,6 +71,8 @@ TARGET = ROOT / "benchmarks" / "results" / "rewards.json"
 PAGE, MEASURED = ROOT / "docs" / "rewards.md", ROOT / "docs" / "rewards-measured.md"
 BEGIN, END = "<!-- written by benchmarks/rewards.py -->\n", "<!-- end -->"
 SHORT = "<!-- short table written by benchmarks/rewards.py -->\n", "<!-- end of the short table -->"
+EARLIER = "earlier start"
+"""Part of the results: runs of part main from another start of the same making, by older code; nothing adds to it."""
 IN_SHORT = (START, NONE, "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
 """Arms of the short table at the head of the page."""
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
@@ -298,6 +301,8 @@ def summary(content: Row) -> str:
     """All tables, as Markdown."""
     lines: list[str] = []
     for part, found in content["parts"].items():
+        if part == EARLIER:
+            continue
         runs, c = found["runs"], found["config"]
         said = f"{c['tokens']:,} tokens of training in {c['steps']} steps, {c['problems']} held-out problems"
         if part != "main":
@@ -317,6 +322,8 @@ def summary(content: Row) -> str:
             how = "rollouts that end at their answer" if stop else "rollouts that end by themselves"
             lines += [f"**{PARTS[part].title}**, {how}: {said}.", "", *main_table(runs, stop)]
             lines += [f"**By difficulty**, {how}.", "", *by_difficulty(runs, stop)]
+            if not stop and EARLIER in content["parts"]:
+                lines += [agreement(runs, content["parts"][EARLIER]["runs"]), ""]
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.lab.bench.overflow import spearman
 from budgeteer.lab.stats import Paired, mean_ci, paired
 
 Row = dict[str, Any]
@@ -124,6 +125,21 @@ def main_table(runs: Sequence[Row], stop: bool, answered: bool = True, base: str
         cells = [every[i] for i in shown]
         lines.append(f"| {label(name, mine)}{' *' if name in front else ''} | {len(mine)} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def agreement(runs: Sequence[Row], other: Sequence[Row]) -> str:
+    """How alike the arms of two starts are ranked, as a sentence."""
+    one, two = arms(runs, False), arms(other, False)
+    names = [name for name in one if name in two]
+    ranks = []
+    for value in (lambda ask: ask["tokens"], lambda ask: ask["accuracy"], e3):
+        means = [np.array([np.mean([value(ask) for ask in of[name].values()]) for name in names]) for of in (one, two)]
+        ranks.append(f"{spearman(*means):.2f}")
+    tokens, accuracy, both = ranks
+    return (
+        f"The {len(names)} arms that were also run from an earlier start are ranked alike there by their tokens (rank "
+        f"correlation {tokens}) and by E3 ({both}), less so by their accuracy ({accuracy})."
+    )
 
 
 def banded(runs: Sequence[Row]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,15 @@ def test_kinds_of_problems_are_as_hard_as_the_start_finds_them(report):
     runs = [run("start", 1, ask(0.4, 9) | {"levels": levels}), run("start", 2, ask(0.4, 9) | {"levels": levels})]
     assert report.banded(runs) == {"a": 0, "b": 1, "c": 2}
     assert report.by_difficulty(runs, False)[2] == "| `start` | 70 | 9 | 40 | 9 | 10 | 30 |"
+
+
+def test_two_starts_are_compared_by_ranks(report):
+    one = [run(name, 1, ask(0.1 * n, 10 * n)) for n, name in enumerate(("a", "b", "c"), 1)]
+    other = [run(name, 1, ask(0.1 * right, 10 * n)) for n, name, right in ((5, "a", 2), (6, "b", 1), (9, "c", 3))]
+    # tokens are in the same order; of accuracy, and of E3 (10, 20, 30 and 80, 17, 100), two neighbours change places
+    said = report.agreement([*one, run("d", 1, ask(1, 1))], other)
+    assert said.startswith("The 3 arms")
+    assert [*re.findall(r"-?\d\.\d\d", said)] == ["1.00", "0.50", "0.50"]
 
 
 def test_asked_against_measured_by_hand(report):
