@@ -243,6 +243,52 @@ def test_ares_by_hand() -> None:
     np.testing.assert_allclose(ares(2).observe(state, few).strength, [0.5, 0.5, 0.5 + 0.05 * 2])
 
 
+def test_ares_behind_listed_words_by_hand(tmp_path) -> None:
+    plain, as_json = tmp_path / "words.txt", tmp_path / "words.json"
+    plain.write_text("wait\n\nSo\nnever\n")
+    as_json.write_text('["wait", "so", "never"]')
+    # tokens: Wa|it|,| so| x| y and So| no| sol|v| |so: "sol" is no word of the list, and behind the last is nothing
+    texts = ["Wait, so x y", "So no solv so"]
+    offsets = A([[2, 4, 5, 8, 10, 12], [2, 5, 9, 10, 12, 13]])
+    entropy = A([[9.0, 0, 1, 1, 0, 0], [0, 0.2, 0.6, 0, 9, 9]])
+    rows = rows_of([1, 1], [6, 6], entropy=entropy, text=texts, offsets=offsets)
+    # the two tokens behind "Wait" (token 1) have 1, behind "so" (3) 0, behind "So" (0) 0.4, behind the last "so" none
+    for path in (plain, as_json):
+        reward = ares(2, words=str(path))
+        state = Hesitations(0.4, A([0.0, 0.0, 0.0]), np.full(3, 0.5))
+        hesitations = reward.terms(state, rows)["hesitations"]
+        assert hesitations == pytest.approx([0.0, 0.0])  # one each, within the tolerance of 1
+        assert reward.observe(state, rows).target[0] == pytest.approx(0.1)  # their mean is 1
+        strict = dataclasses.replace(state, threshold=0.5)
+        assert reward.observe(strict, rows).target[0] == pytest.approx(0.05)  # one and none
+        # means behind: 0.5, 1, 0.5, 0 and 0.4, 0.3, 4.5, 9; 95th percentiles 0.925 and 8.325
+        assert reward.observe(strict, rows).threshold == pytest.approx(0.99 * 0.5 + 0.01 * (0.925 + 8.325) / 2)
+    assert (reward.needs, ares().needs) == (("entropy", "text", "offsets"), ("entropy",))
+    for content in ("", "[]", "[1", '["", 3]'):
+        plain.write_text(content)
+        with pytest.raises(InvalidInput, match=r"ares\(words=.*give a"):
+            ares(words=str(plain))
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        ares(words=str(tmp_path / "none"))
+
+
+def test_the_ends_of_tokens_in_a_text_are_those_of_the_tokenizer() -> None:
+    transformers = pytest.importorskip("transformers")
+    from functools import partial
+
+    from budgeteer.models.thinker import THINKER
+    from budgeteer.rl.texts import written
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(THINKER)
+    rows = [tokenizer(text).input_ids for text in ("Wait, let me check once more.", "<think>\n12 + 30 = 42\n</think>")]
+    decode = partial(tokenizer.batch_decode, skip_special_tokens=True)
+    made = written({"text", "offsets"}, decode, rows, max(map(len, rows)))
+    for text, ends, row in zip(made["text"], made["offsets"], rows, strict=True):
+        assert ends[len(row) - 1] == len(text)
+        assert [text[:end] for end in ends[: len(row)]] == [decode([row[: i + 1]])[0] for i in range(len(row))]
+    assert written({"entropy"}, decode, rows, 9) == {}
+
+
 def test_overlong_is_as_it_was() -> None:
     rows = rows_of([1.0, 0.25, 0.0], [80, 93, 100])
     share = 0.2

@@ -307,6 +307,13 @@ for _column in (
         "give the trainer decode=, a function of rows of token ids such as Policy.decode (`budgeteer train` does)",
         text=True,
     ),
+    Column(
+        "offsets",
+        "characters of the text up to the end of the token",
+        "give the trainer decode=, as for the column text",
+        whole=True,
+        per_token=True,
+    ),
 ):
     declare(_column, "rollouts")
 for _column in (

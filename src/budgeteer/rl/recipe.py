@@ -36,6 +36,8 @@ ENTROPY = "entropy"
 """What a part may need: ``Rollouts.entropy``."""
 TEXT = "text"
 """What a reward may need: what the model wrote, the column ``text`` of ``Rollouts.more``."""
+OFFSETS = "offsets"
+"""What a reward may need: where each token ends in the text, the column ``offsets`` of ``Rollouts.more``."""
 SOLUTION = "solution"
 """What a variant may need: a worked solution of every prompt, :attr:`View.solutions`."""
 

@@ -40,10 +40,11 @@ from budgeteer.rl.logprobs import (
     token_logprobs,
 )
 from budgeteer.rl.ratio import Tokens
-from budgeteer.rl.recipe import ENTROPY, SOLUTION, TEXT, Recipe, View
+from budgeteer.rl.recipe import ENTROPY, OFFSETS, SOLUTION, TEXT, Recipe, View
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress, Update
+from budgeteer.rl.texts import written
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""
@@ -125,7 +126,7 @@ class Trainer:
         self.dtype = DTYPES[config.dtype]
         self._half = self.dtype == torch.bfloat16
         self.prompts = [tuple(map(int, p)) for p in prompts]
-        self.decode, offers = decode, [ENTROPY, *([TEXT, compress.ATTENTION] if decode else [])]
+        self.decode, offers = decode, [ENTROPY, *([TEXT, OFFSETS, compress.ATTENTION] if decode else [])]
         self.control = Control(
             recipe,
             config,
@@ -232,9 +233,9 @@ class Trainer:
             with phase(clock, "verifying"):
                 rows = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
                 part = part.scored(self.score(work.picked[part.group], rows))
-                if TEXT in self.recipe.needs:
-                    assert self.decode is not None
-                    part = replace(part, more={**part.more, TEXT: np.array([*self.decode(rows), ""], object)[:-1]})
+                if self.decode is not None:
+                    said = written(self.recipe.needs, self.decode, rows, part.tokens.shape[1])
+                    part = replace(part, more={**part.more, **said})
             if compress.ATTENTION in self.recipe.needs:
                 assert self.decode is not None
                 with phase(clock, "training"), half:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from budgeteer.rl.asked import longest_asked
 from budgeteer.rl.compress import ATTENTION
 from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
-from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
+from budgeteer.rl.recipe import ENTROPY, OFFSETS, TEXT, Recipe, View
 from budgeteer.rl.reward import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
 from budgeteer.rl.step import Round
@@ -153,9 +154,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if recipe.advantage is grpo_advantage:
             parts = replace(parts, advantage=self._advantage)
         tokens: dict[str, Any] = {"budget": budget, "step_budget": step_budget, "bounded": True}
-        asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
+        asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT, OFFSETS}
         columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
-        offers = [ENTROPY, TEXT, ATTENTION]
+        offers = [ENTROPY, TEXT, OFFSETS, ATTENTION]
         problems: list[Any] = [keys, self._ids]
         if self._wording is not None:
             problems.append(self._wording.solutions)
@@ -272,9 +273,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         total = total_of(rewards, self.reward_weights)
         verified = total if self._verifier is None else rewards[:, self._verifier]
         columns = {REWARD.format(i): rewards[:, i].cpu().numpy() for i in range(rewards.shape[1])}
-        if TEXT in self._recipe.needs:
-            texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
-            columns[TEXT] = np.array([*texts, ""], object)[:-1]
+        decode = partial(self.processing_class.batch_decode, skip_special_tokens=True)
+        columns |= written(self._recipe.needs, decode, ids, part.tokens.shape[1])
         part = part.scored(np.clip(verified.cpu().numpy().astype(np.float64), 0, 1))
         return replace(part, reward=total.cpu().numpy().astype(np.float64), more={**part.more, **columns})
 
