@@ -50,7 +50,7 @@ from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, loss_tokens, trl_advantages, weighted, without_truncated
 from budgeteer.core.plan import F64, I64, Plan
 from budgeteer.models.chat import tags_of
-from budgeteer.rl import recipes
+from budgeteer.rl import recipes, texts
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.asked import longest_asked
 from budgeteer.rl.compress import ATTENTION
@@ -274,7 +274,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         verified = total if self._verifier is None else rewards[:, self._verifier]
         columns = {REWARD.format(i): rewards[:, i].cpu().numpy() for i in range(rewards.shape[1])}
         decode = partial(self.processing_class.batch_decode, skip_special_tokens=True)
-        columns |= written(self._recipe.needs, decode, ids, part.tokens.shape[1])
+        columns |= texts.written(self._recipe.needs, decode, ids, part.tokens.shape[1])
         part = part.scored(np.clip(verified.cpu().numpy().astype(np.float64), 0, 1))
         return replace(part, reward=total.cpu().numpy().astype(np.float64), more={**part.more, **columns})
 
