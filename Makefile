@@ -85,6 +85,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/rewards.py
 	$(BIN)/python benchmarks/rewards_thinker.py
 	$(BIN)/python benchmarks/dials_thinker.py
+	$(BIN)/python benchmarks/adar1_thinker.py
 	$(BIN)/python benchmarks/traac.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py
