@@ -88,6 +88,23 @@ def test_efforts_are_asked_for_by_the_words_that_were_trained() -> None:
         chat_of("think:behind=true", TEXTS)
 
 
+def test_every_style_asks_for_a_mode_as_variants_of_training_do() -> None:
+    said = 'effort=low,said="{effort}: "'
+    asked = chat_of(f"chat:{said}", TEXTS)
+    assert asked.messages[-1].content == "low: How many?"
+    assert asked.messages[0] == chat_of("chat", TEXTS).messages[0]
+    for name in ("few-shot", "direct"):  # around the raw text, worked examples and all, as in training
+        plain = style_of(name, NUMBERS).prompt("How many?")
+        assert style_of(f"{name}:{said}", NUMBERS).prompt("How many?") == f"low: {plain}"
+    chains = TaskInfo("chains", numeric=True)
+    assert style_of("reasoner", chains).prompt("2+2=") == "2+2="
+    assert style_of(f"reasoner:{said},behind=true", chains).prompt("2+2=") == "2+2=low: "
+    assert style_of("reasoner:begun=[Easy]", chains).prompt("2+2=") == "2+2=[Easy]"
+    for name in ("chat", "few-shot", "direct"):
+        with pytest.raises(InvalidInput, match="effort=low is said by no text"):
+            style_of(f"{name}:effort=low", NUMBERS)
+
+
 def test_answers_begin_as_they_were_trained_to() -> None:
     assert chat_of('think:begun="128: "', TEXTS).begun == "128: "
     assert chat_of('think:begun="{open}[Easy]"', TEXTS).begun == "<think>\n[Easy]"

@@ -11,10 +11,9 @@ import re
 
 from budgeteer import verify
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.words import filled
-from budgeteer.models.chat import EFFORTS, Chat, Message, Thinking
+from budgeteer.models.chat import Chat, Message, Thinking
 from budgeteer.solve.strategy import Style
-from budgeteer.solve.styles.kit import normal
+from budgeteer.solve.styles.kit import asking, normal
 from budgeteer.solve.styles.protocol import TaskInfo
 from budgeteer.verify.kit.text import boxes, unwrap
 
@@ -73,9 +72,6 @@ def think(
     if answer_tokens < 1:
         raise InvalidInput(f"think:answer_tokens={answer_tokens}; give 1 or more, 48 are usual")
     tags, thinking = task.tags, Thinking(on, "" if said else effort, tokens, task_tokens)
-    told = _said(said, effort) if said else ""
-    if behind and not said:
-        raise InvalidInput("think:behind=true says where the text of said stands, and there is none; give said, too")
     if tags is None:
         raise InvalidInput(
             "the model's chat template has no tags of thinking; use the style chat, or a model that thinks"
@@ -85,11 +81,8 @@ def think(
     if lead is None:
         lead = {BOX: "The answer is \\boxed{", LINE: "Answer:"}.get(ask, "")
 
-    head = begun.replace("{open}", f"{tags.open}\n")
-
     def prompt(text: str) -> Chat:
-        whole = f"{text}\n\n{ask}" if ask else text
-        return Chat((Message("user", whole + told if behind else told + whole),), thinking, head, tags=tags)
+        return Chat((Message("user", f"{text}\n\n{ask}" if ask else text),), thinking, tags=tags)
 
     def answer(text: str) -> str | None:
         line = stated(text)
@@ -99,7 +92,7 @@ def think(
 
     # the chat template closes a thinking that is switched off, so that no tag is left for the trace
     return Style(
-        prompt,
+        asking(prompt, said, effort if said else "", behind, begun.replace("{open}", f"{tags.open}\n")),
         answer,
         "" if on is False else tags.close,
         answer_tokens=answer_tokens,
@@ -108,20 +101,6 @@ def think(
         complete=lambda text: boxed(text) is not None,
         end="" if on is False else tags.end + lead,
     )
-
-
-def _said(text: str, effort: str) -> str:
-    """The text that says an effort, as a model was trained with it.
-
-    >>> _said("{effort}: ", "low"), _said("{percent}%: ", "low"), _said("{percent}%: ", "70")
-    ('low: ', '25%: ', '70%: ')
-    """
-    if not effort:
-        raise InvalidInput(f"said={text!r} is to say an effort, and none is given; give effort=low, medium or high")
-    if "{percent}" not in text:
-        return filled(text, effort=effort)
-    share = round(100 * EFFORTS[effort]) if effort in EFFORTS else effort
-    return filled(text, percent=share)
 
 
 def boxed(text: str) -> str | None:

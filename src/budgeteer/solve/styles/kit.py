@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from budgeteer import verify
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.words import filled
+from budgeteer.models.chat import EFFORTS, Chat, Prompt, continued
 from budgeteer.solve.styles.protocol import TaskInfo
 
-__all__ = ["first_line", "normal"]
+__all__ = ["asking", "first_line", "normal"]
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _WHOLE = re.compile(rf"[-+]?\$?[-+]?{_DIGITS}")
@@ -51,3 +55,56 @@ def reader(task: TaskInfo) -> Callable[[str], str | None]:
         return line and verify.stated(line, units=task.units)
 
     return answer
+
+
+def asking(
+    prompt: Callable[[str], Prompt], said: str = "", effort: str = "", behind: bool = False, begun: str = ""
+) -> Callable[[str], Prompt]:
+    """The prompts of a style, as variants of training change them: a text around the last message, or around raw text,
+    and the beginning of the answer.
+
+    Args:
+        prompt: of the style.
+        said: before the prompt, or ``behind`` it, with ``{effort}`` where the word of effort stands or ``{percent}``
+            for its share of the usual thinking; ``""`` = nothing is said.
+        effort: word of effort, or a number.
+        behind: whether it stands behind.
+        begun: what the answer begins with.
+
+    Raises:
+        InvalidInput: a text without a place for the effort, or one of the two without the other, or ``behind`` alone.
+
+    >>> asking(str, "{effort}: ", "low", begun=" 3,")("Count."), asking(str, " {percent}%", "low", True)("Count.")
+    ('low: Count. 3,', 'Count. 25%')
+    """
+    if effort and not said:
+        raise InvalidInput(f'effort={effort} is said by no text; give said="{{effort}}: ", or as it was in training')
+    if behind and not said:
+        raise InvalidInput("behind=true says where the text of said stands, and there is none; give said, too")
+    text = _said(said, effort) if said else ""
+    before, after = ("", text) if behind else (text, "")
+
+    def ask(question: str) -> Prompt:
+        own = prompt(question)
+        if text and isinstance(own, Chat):
+            *earlier, last = own.messages
+            own = replace(own, messages=(*earlier, last._replace(content=before + last.content + after)))
+        elif isinstance(own, str):
+            own = before + own + after
+        return continued(own, begun) if begun else own
+
+    return ask
+
+
+def _said(text: str, effort: str) -> str:
+    """The text that says an effort, as a model was trained with it.
+
+    >>> _said("{effort}: ", "low"), _said("{percent}%: ", "low"), _said("{percent}%: ", "70")
+    ('low: ', '25%: ', '70%: ')
+    """
+    if not effort:
+        raise InvalidInput(f"said={text!r} is to say an effort, and none is given; give effort=low, medium or high")
+    if "{percent}" not in text:
+        return filled(text, effort=effort)
+    share = round(100 * EFFORTS[effort]) if effort in EFFORTS else effort
+    return filled(text, percent=share)
