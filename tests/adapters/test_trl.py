@@ -214,6 +214,13 @@ def test_no_budget_is_ever_exceeded(folder, tmp_path, recipe, budget, step_budge
         assert last["budget/left"] == budget - progress.used
 
 
+def test_a_generation_with_one_rollout_a_prompt_says_that_nothing_was_learnt(folder, tmp_path) -> None:
+    with pytest.warns(UserWarning, match="no prompt of a step had a second rollout, and recipe 'grpo' learns from"):
+        made = trained(folder, config(tmp_path, max_steps=1), budget=12)
+    assert [row["rollouts"] for row in made.spending.progress.steps_log] == [1]
+    assert made.spending.progress.trained == 0
+
+
 def test_the_run_stops_when_the_budget_buys_nothing_more(folder, tmp_path) -> None:
     made = trained(folder, config(tmp_path, max_steps=50), recipe=replace(recipes.get("grpo"), pace="run"), budget=90)
     assert made.state.global_step < 50
