@@ -12,7 +12,7 @@ from budgeteer.core.words import filled
 from budgeteer.models.chat import EFFORTS, Chat, Prompt, continued
 from budgeteer.solve.styles.protocol import TaskInfo
 
-__all__ = ["asking", "first_line", "normal"]
+__all__ = ["first_line", "normal"]
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _WHOLE = re.compile(rf"[-+]?\$?[-+]?{_DIGITS}")
