@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from budgeteer.agent import routed
-from budgeteer.agent._routed import FEATURES, play_of
+from budgeteer.agent._routed import FEATURES
+from budgeteer.agent.playing import play_of
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.amounts import PICO
 from budgeteer.core.errors import InvalidInput, ModelError
@@ -101,17 +104,21 @@ def run_of(large: Sequence[int], cost: float, solved: bool = True) -> Trajectory
 
 
 def test_kinds_and_advantages_by_hand() -> None:
-    small = [run_of([0], 1, True), run_of([0], 1, False), run_of([0], 1, False)]
-    large = [run_of([1], 5, False), run_of([1], 5, True), run_of([1], 5, False)]
+    small = [[run_of([0], 1, True)], [run_of([0], 1, False)], [run_of([0], 1, False)]]
+    large = [[run_of([1], 5, False)], [run_of([1], 5, True)], [run_of([1], 5, False)]]
     assert kinds(small, large).tolist() == [EASY, HARD, INTRACTABLE]
-    ends = run_of([0], 2.0), run_of([1], 6.0)
+    assert kinds([[*small[0], *small[1]], [*small[0], *small[1], *small[2]]], large[:2]).tolist() == [EASY, HARD]
+    ends = [run_of([0], 2.0)], [run_of([1], 6.0)]
     # C = (3 - 2) / 4: R = 1 + 0.4 * 0.75 = 1.3; of the small one 1.4, of the large one 1
     assert advantage(run_of([0], 3.0), EASY, *ends, 0.4) == pytest.approx(-0.1)
     assert advantage(run_of([0], 3.0), HARD, *ends, 0.4) == pytest.approx(0.3)
     assert advantage(run_of([0], 3.0, False), HARD, *ends, 0.4) == -1.0
+    # of two runs that cost 1 and 3, one of which fails: ends at 2 and 6, R = (0 + 1 + 0.4 * 0.75) / 2
+    two = [run_of([0], 1.0, False), run_of([0], 3.0)]
+    assert advantage(run_of([0], 2.0), EASY, two, ends[1], 0.4) == pytest.approx(1.4 - 0.65)
     assert advantage(run_of([0], 0.0), HARD, *ends, 0.4) == pytest.approx(0.4)  # cheaper than the small one: C = 0
     # where the large one was not dearer nothing is saved
-    assert advantage(run_of([0], 1.0), HARD, run_of([0], 6.0), run_of([1], 6.0), 0.4) == 0.0
+    assert advantage(run_of([0], 1.0), HARD, [run_of([0], 6.0)], [run_of([1], 6.0)], 0.4) == 0.0
 
 
 def test_the_cheapest_solved_run_is_imitated_and_kinds_have_equal_weight() -> None:
@@ -138,6 +145,7 @@ def test_nothing_that_can_be_solved_teaches_nothing() -> None:
     [
         ({"tasks": 0}, "1 or more tasks"),
         ({"group": 0}, "1 or more tasks"),
+        ({"boundary": 0}, "1 or more tasks"),
         ({"rounds": -1}, "0 or more rounds"),
         ({"thrift": 1.5}, "thrift from 0 to 1"),
         ({"rate": 0.0}, "above 0"),
@@ -221,7 +229,7 @@ def test_each_step_is_of_the_model_that_the_policy_says_and_both_see_all_turns()
     assert x.shape == (3, len(FEATURES))
     assert x[:, 1].tolist() == [0.0, 0.1, 0.2]
     assert x[0, 2] == 1.0 > x[1, 2] > x[2, 2]
-    assert x[:, 5].tolist() == [0.0, 1.0, 0.0]  # the second result says nothing that the first did not
+    assert x[:, 6].tolist() == [0.0, 1.0, 0.0]  # the second result says nothing that the first did not
 
 
 def test_both_pay_from_one_budget_at_their_own_prices() -> None:
@@ -272,7 +280,7 @@ def test_it_learns_that_the_answer_takes_the_large_model(tmp_path: Any) -> None:
     play = play_of(
         big, lambda number, run: task(little, {"money": PICO}, number), lambda number, answer: answer.answer == "4"
     )
-    policy = fit(play, 4, np.random.default_rng(0), group=8, rounds=40, penalty=0.1).policy
+    policy = fit(play, 4, np.random.default_rng(0), group=8, rounds=40, rate=4.0, penalty=0.1).policy
     policy.save(tmp_path / "steps.json")
     heard: list[Any] = []
     asked = task(little, {"money": PICO})
@@ -287,7 +295,48 @@ def test_it_learns_that_the_answer_takes_the_large_model(tmp_path: Any) -> None:
 def test_what_an_agent_cannot_use_is_refused() -> None:
     with pytest.raises(InvalidInput, match="give at least 1"):
         routed(Named("big", "4"), turns=0)
-    with pytest.raises(InvalidInput, match="learnt from 2 features a step, and an agent has 6"):
+    with pytest.raises(InvalidInput, match="learnt from 2 features a step, and an agent has 7"):
         routed(Named("big", "4"), StepPolicy(np.ones(2)))
     with pytest.raises(InvalidInput, match="no policy of steps"):
         routed(Named("big", "4"), "nothing.json")
+
+
+# -- what it brought --------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: Any) -> Any:
+    pytest.importorskip("bm25s")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("route_steps")
+
+
+def test_the_page_holds_the_numbers_of_the_benchmark(script: Any) -> None:
+    content = json.loads(script.TARGET.read_text())
+    page = (ROOT / "docs" / "route.md").read_text()
+    assert importlib.import_module("pages").between(page, script.table(content), *script.MARKS) == page
+
+
+def test_points_above_the_line_by_hand(script: Any) -> None:
+    small, large = {"dollars": 1.0, "right": 0.2}, {"dollars": 3.0, "right": 0.6}
+    assert script.above([small, large, {"dollars": 2.0, "right": 0.5}]) == pytest.approx(0.1)
+    assert script.above([small, large, {"dollars": 0.5, "right": 0.25}]) == pytest.approx(0.05)
+    assert script.above([small, large, {"dollars": 4.0, "right": 0.7}]) == pytest.approx(0.1)
+
+
+def test_the_benchmark_measures_every_arm(script: Any) -> None:
+    gold = ["Mira Hale was born in Oslo.", "Oslo is in Norway."]
+    rows = [
+        {
+            "question": f"Where is the town in which Mira Hale {n} was born?", "answers": ["Norway"],
+            "gold_sentences": gold, "candidate_sentences": [*gold, "Carl Weiss was a poet."],
+        }
+        for n in range(6)
+    ]  # fmt: skip
+    found = script.measured(rows, 0, True)
+    assert [row["arm"] for row in found] == list(script.ARMS)
+    by = {row["arm"]: row for row in found}
+    assert by["small"]["large"] == 0.0 < by["large"]["large"]
+    assert all(row["dollars"] <= 0.0005 for row in found)

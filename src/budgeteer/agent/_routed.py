@@ -5,29 +5,30 @@ Paper: "Budget-Aware Agentic Routing via Boundary-Guided Training", arXiv 2602.2
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.agent.turns import FAILED, Agent, Turns, Walk, answered, limits_of
-from budgeteer.core.amounts import MONEY, PICO
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.plan import F64
+from budgeteer.core.usage import Usage
 from budgeteer.models.model import Model
-from budgeteer.route.steps import Choose, Play, StepPolicy, Trajectory, read
+from budgeteer.route.steps import Choose, StepPolicy, read
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.solve.strategy import TOOLS
 
 Seen = Callable[[Task, F64, NDArray[np.bool_]], None]
 """(task, features [t, d] of its steps, [t] which of them the large model took), when a trajectory has ended."""
-FEATURES = ("one", "turn", "left", "read", "failed", "new")
-"""Of a step: 1; a tenth of the turns so far; the smallest share of a limit that is left; thousands of tokens that a
-last answer would read; the share of the last turn's results that are errors; that of its words that are new."""
+FEATURES = ("one", "turn", "left", "pays", "read", "failed", "new")
+"""Of a step: 1; a tenth of the turns so far; the smallest share of a limit that is left; an eighth of the steps like this
+one, at most 8, that what is left pays by the large model; thousands of tokens that a last answer would read; the share
+of the last turn's results that are errors; that of its words that are new."""
+_STEPS = 8
 SMALL, LARGE = "small", "large"
 
 
@@ -79,7 +80,7 @@ def routed(
             return answer
 
         for number in range(turns):
-            x = features(agents[0], walked, begun)
+            x = features(agents, walked, begun)
             asked = choose(x)
             turn = None
             for big in (True, False) if asked else (False,):
@@ -105,23 +106,29 @@ def routed(
     return Strategy(solve, frozenset({TOOLS}), (other,))
 
 
-def features(agent: Agent, turns: Turns, begun: Mapping[str, int]) -> F64:
+def features(agents: tuple[Agent, Agent], turns: Turns, begun: Mapping[str, int]) -> F64:
     """[d] of the next step.
 
     Args:
-        agent: of the small model.
+        agents: of the small and of the large model.
         turns: so far.
         begun: units of each kind when the task began.
     """
-    left = min(
-        (n / begun[kind] for kind, n in agent.task.model.allowance.remaining.items() if begun[kind]), default=1.0
-    )
+    small, large = agents
+    kinds = small.task.model.allowance.remaining.items()
+    left = min((n / begun[kind] for kind, n in kinds if begun[kind]), default=1.0)
+    reads, output = small.reads(turns), large.limits.step_tokens
+
+    def fits(steps: int) -> bool:
+        return large.task.model.fits(Usage(input=steps * reads, output=steps * output))
+
+    pays = _STEPS if fits(_STEPS) else largest(fits, _STEPS)
     last = turns[-1].results if turns else ()
     before = {word for turn in turns[:-1] for text in turn.results for word in text.split()}
     words = [word for text in last for word in text.split()]
     failed = sum(FAILED.match(text) is not None for text in last) / len(last) if last else 0.0
     new = sum(word not in before for word in words) / len(words) if words else 0.0
-    return np.array([1.0, len(turns) / 10, left, agent.reads(turns) / 1000, failed, new])
+    return np.array([1.0, len(turns) / 10, left, pays / _STEPS, reads / 1000, failed, new])
 
 
 def _chooser(policy: StepPolicy | Choose | str | Path) -> Choose:
@@ -146,42 +153,3 @@ def _model(large: Model | str) -> Model:
     from budgeteer.models.load import load_model
 
     return load_model(large)
-
-
-def play_of(
-    large: Model,
-    task_of: Callable[[int, int], Task],
-    right: Callable[[int, Answer], bool],
-    *,
-    turns: int = 10,
-    step_tokens: int = 256,
-    result: int = 2000,
-    temperature: float = 0.0,
-) -> Play:
-    """What :func:`budgeteer.route.steps.fit` plays: tasks of one's own, by the strategy ``routed``.
-
-    The cost of a trajectory is its money, in dollars, where the tasks have a budget of money; else the number of steps
-    of the large model, as in the paper.
-
-    Args:
-        large: the large model.
-        task_of: (number of a task, number of its run) -> the task with the small model and a budget of its own.
-        right: (number of a task, its answer) -> whether it is solved.
-        turns, step_tokens, result, temperature: as in :func:`routed`.
-    """
-    options: dict[str, Any] = {
-        "turns": turns, "step_tokens": step_tokens, "result": result, "temperature": temperature,
-    }  # fmt: skip
-
-    async def one(number: int, run: int, choose: Choose) -> Trajectory:
-        task, heard = task_of(number, run), list[tuple[F64, NDArray[np.bool_]]]()
-        answer = await routed(large, choose, **options, seen=lambda _, x, taken: heard.append((x, taken))).solve(task)
-        ((x, taken),) = heard
-        spent = task.model.spend.units
-        cost = spent[MONEY] / PICO if MONEY in spent else float(taken.sum())
-        return Trajectory(x, taken, cost, right(number, answer))
-
-    async def every(tasks: Sequence[int], choosing: Callable[[int], Choose]) -> list[Trajectory]:
-        return [await one(number, run, choosing(run)) for run, number in enumerate(tasks)]
-
-    return lambda tasks, choosing: asyncio.run(every(tasks, choosing))

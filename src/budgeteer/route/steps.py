@@ -25,7 +25,6 @@ EASY, HARD, INTRACTABLE = 0, 1, 2
 """Kinds of tasks: the small model solves it, only the large one does, neither does."""
 Choose = Callable[[F64], bool]
 """Features [d] of a step -> whether the large model takes it."""
-_SPREAD = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,7 @@ class Trajectory:
             raise InvalidInput(f"a trajectory cost {self.cost}; give a finite number, 0 or more")
 
 
+Runs = Sequence[Trajectory]
 Play = Callable[[Sequence[int], Callable[[int], Choose]], Sequence[Trajectory]]
 """(numbers of tasks, number of a run -> who chooses in it) -> a trajectory for each of these tasks, in order."""
 
@@ -122,23 +122,24 @@ def fit(
     tasks: int,
     rng: np.random.Generator,
     *,
+    boundary: int = 1,
     group: int = 4,
     rounds: int = 20,
     thrift: float = 0.5,
-    rate: float = 0.5,
+    rate: float = 2.0,
     penalty: float = 1.0,
 ) -> Fitted:
     """Learn at which steps the large model is worth its cost.
 
-    1. Boundary runs: every task is played by the small model alone and by the large one alone, which says its kind,
-       and its least and largest cost.
+    1. Boundary runs: every task is played by the small model alone and by the large one alone, ``boundary`` times each.
+       That says its kind (half of a model's runs solve it, or not), and what both cost.
     2. Warm start: the tasks that are not intractable are played ``group`` times with a model drawn at each step. The
        cheapest solved run of each task is imitated: a logistic regression in which easy and hard tasks have equal
        weight.
     3. ``rounds`` of policy gradient on ``group`` runs a task, by the policy: the gradient of the mean of A log pi, with
-       R = solved (1 + thrift (1 - C)), C the cost between the two of the boundary runs, cut to [0, 1]; A = R - R of the
-       small model on easy tasks and of the large one on hard ones, divided by its spread over the round. A failure
-       earns nothing however cheap it was.
+       R = solved (1 + thrift (1 - C)), C the cost between the mean ones of the boundary runs, cut to [0, 1], and A = R
+       less the mean R of the small model on easy tasks, of the large one on hard ones. A failure earns nothing however
+       cheap it was.
 
     The paper's own form of reward and advantage was not seen; these are this project's reading. Helps where what a step
     sees tells whether the small model will do; where it does not, the policy is a mix of both at best.
@@ -147,6 +148,7 @@ def fit(
         play: plays tasks.
         tasks: how many there are; they are numbered from 0.
         rng: of the draws.
+        boundary: runs of each task by each model, 1 or more; several where the models' draws decide.
         group: runs of each task in a round, 1 or more.
         rounds: of the gradient, 0 or more; each costs ``group`` runs a task.
         thrift: what a saved call of the large model is worth, 0 to 1, in solved tasks.
@@ -156,30 +158,33 @@ def fit(
     Raises:
         InvalidInput: a value outside these, or ``play`` gives another number of trajectories than it was asked for.
     """
-    if not (tasks >= 1 and group >= 1 and rounds >= 0 and 0 <= thrift <= 1 and rate > 0 and penalty > 0):
+    if not (
+        tasks >= 1 and boundary >= 1 and group >= 1 and rounds >= 0 and 0 <= thrift <= 1 and rate > 0 and penalty > 0
+    ):
         raise InvalidInput(
-            f"fit(tasks={tasks}, group={group}, rounds={rounds}, thrift={thrift}, rate={rate}, penalty={penalty}); "
-            "give 1 or more tasks and runs, 0 or more rounds, thrift from 0 to 1, and rate and penalty above 0"
+            f"fit(tasks={tasks}, boundary={boundary}, group={group}, rounds={rounds}, thrift={thrift}, rate={rate}, "
+            f"penalty={penalty}); give 1 or more tasks and runs, 0 or more rounds, thrift from 0 to 1, and rate and "
+            "penalty above 0"
         )
-    numbers = list(range(tasks))
-    small = _played(play, numbers, lambda run: lambda x: False)
-    large = _played(play, numbers, lambda run: lambda x: True)
+    numbers = np.repeat(range(tasks), boundary).tolist()
+    ends = [
+        [runs[i : i + boundary] for i in range(0, len(runs), boundary)]
+        for runs in (_played(play, numbers, lambda run, big=big: lambda x: big) for big in (False, True))  # type: ignore[misc]
+    ]
+    small, large = ends
     kind = kinds(small, large)
     known = np.flatnonzero(kind != INTRACTABLE)
-    played = 2 * tasks
-    width = small[0].x.shape[1]
+    played = 2 * len(numbers)
     if not len(known):
-        return Fitted(StepPolicy(np.zeros(width)), kind, played)
+        return Fitted(StepPolicy(np.zeros(small[0][0].x.shape[1])), kind, played)
     again = np.repeat(known, group).tolist()
     mixed = _played(play, again, _drawn(rng, lambda x: 0.5))
-    w = begin = imitated(kind, [[small[i], large[i]] for i in numbers], again, mixed, penalty)
+    w = begin = imitated(kind, [[*a, *b] for a, b in zip(small, large, strict=True)], again, mixed, penalty)
     for _ in range(rounds):
         now = StepPolicy(w)
         runs = _played(play, again, _drawn(rng, lambda x, now=now: float(now.chance(x))))  # type: ignore[misc]
-        value = np.array(
-            [advantage(run, kind[i], small[i], large[i], thrift) for i, run in zip(again, runs, strict=True)]
-        )
-        value /= max(float(value.std()), _SPREAD) if value.any() else 1.0
+        pairs = zip(again, runs, strict=True)
+        value = np.array([advantage(run, int(kind[i]), small[i], large[i], thrift) for i, run in pairs])
         gradient = -penalty / len(runs) * (w - begin)
         for run, a in zip(runs, value.tolist(), strict=True):
             gradient = gradient + a * run.x.T @ (run.large - now.chance(run.x)) / len(runs)
@@ -187,41 +192,40 @@ def fit(
     return Fitted(StepPolicy(w), kind, played + len(again) * (1 + rounds))
 
 
-def kinds(small: Sequence[Trajectory], large: Sequence[Trajectory]) -> I64:
-    """[n] kind of each task, by its two boundary runs."""
-    return np.array(
-        [EASY if s.solved else HARD if each.solved else INTRACTABLE for s, each in zip(small, large, strict=True)],
-        np.int64,
-    )
+def kinds(small: Sequence[Runs], large: Sequence[Runs]) -> I64:
+    """[n] kind of each task, by its boundary runs."""
+
+    def solves(runs: Runs) -> bool:
+        return bool(np.mean([run.solved for run in runs]) >= 0.5)
+
+    pairs = zip(small, large, strict=True)
+    return np.array([EASY if solves(a) else HARD if solves(b) else INTRACTABLE for a, b in pairs], np.int64)
 
 
-def advantage(run: Trajectory, kind: int, small: Trajectory, large: Trajectory, thrift: float) -> float:
-    """R of a run minus R of the boundary run that solves its task.
+def advantage(run: Trajectory, kind: int, small: Runs, large: Runs, thrift: float) -> float:
+    """R of a run minus the mean R of the boundary runs of the model that solves its task.
 
     >>> def cost(c, solved=True): return Trajectory(np.ones((1, 1)), np.ones(1, bool), c, solved)
-    >>> [advantage(cost(c), HARD, cost(1, False), cost(5), 0.5) for c in (3, 5, 9)]
+    >>> [advantage(cost(c), HARD, [cost(1, False)], [cost(5)], 0.5) for c in (3, 5, 9)]
     [0.25, 0.0, 0.0]
-    >>> [advantage(cost(c), EASY, cost(1), cost(5), 0.5) for c in (1, 3)], advantage(
-    ...     cost(1, False), EASY, cost(1), cost(5), 0.5)
-    ([0.0, -0.25], -1.5)
+    >>> [advantage(cost(c, c != 2), EASY, [cost(1)], [cost(5)], 0.5) for c in (1, 3, 2)]
+    [0.0, -0.25, -1.5]
     """
+    low, high = (float(np.mean([each.cost for each in runs])) for runs in (small, large))
 
     def reward(of: Trajectory) -> float:
-        width = large.cost - small.cost
-        share = min(max((of.cost - small.cost) / width, 0.0), 1.0) if width > 0 else 1.0
+        share = min(max((of.cost - low) / (high - low), 0.0), 1.0) if high > low else 1.0
         return of.solved * (1 + thrift * (1 - share))
 
-    return reward(run) - reward(small if kind == EASY else large)
+    return reward(run) - float(np.mean([reward(each) for each in (small if kind == EASY else large)]))
 
 
-def imitated(
-    kind: I64, boundary: Sequence[Sequence[Trajectory]], of: Sequence[int], mixed: Sequence[Trajectory], penalty: float
-) -> F64:
+def imitated(kind: I64, boundary: Sequence[Runs], of: Sequence[int], mixed: Runs, penalty: float) -> F64:
     """[d] weights of the logistic regression on the cheapest solved run of each task.
 
     Args:
         kind: [n] of the tasks.
-        boundary: the two boundary runs of each.
+        boundary: the boundary runs of each.
         of: [r] tasks of the other runs.
         mixed: [r] these.
         penalty: of the squared weights.
@@ -252,7 +256,7 @@ def _drawn(rng: np.random.Generator, chance: Callable[[F64], float]) -> Callable
     return of
 
 
-def _played(play: Play, tasks: Sequence[int], choosing: Callable[[int], Choose]) -> Sequence[Trajectory]:
+def _played(play: Play, tasks: Sequence[int], choosing: Callable[[int], Choose]) -> Runs:
     runs = play(tasks, choosing)
     if len(runs) != len(tasks):
         raise InvalidInput(f"play gave {len(runs)} trajectories for {len(tasks)} tasks; give one for each, in order")
