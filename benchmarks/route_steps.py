@@ -11,9 +11,11 @@ the large one and 0.2 by the small one, and with all evidence the answer is righ
 past says which model it needs, and what is left is to see whether the policy finds it.
 
 A seed splits the questions: on half of them one policy is fitted for all budgets (``budgeteer.route.steps``), by far
-more runs than it is measured with; on the other half everything is measured, at hard budgets of money. ``mix`` takes the large model for
-a step with that chance, ``last`` once there is any result, the rule that somebody would write by hand.
-Points are of right answers above the line between the two single models at the same dollars; 95 % intervals over seeds.
+more runs than it is measured with; on the other half everything is measured, at hard budgets of money. ``mix`` takes
+the large model for a step with that chance, ``last`` once there is any result, the rule that somebody would write by
+hand. The first form of the training, a plain gradient, ended at the large model for everything; the natural gradient
+was put in its place after seeing that on seeds 0 to 4, so that seeds begin at 10. Points are of right answers above
+the line between the two single models at the same dollars; 95 % intervals over seeds.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ TARGET = ROOT / "benchmarks" / "results" / "route_steps.json"
 MARKS = "<!-- written by benchmarks/route_steps.py -->\n", "<!-- end of route_steps -->"
 BUDGETS = ("$0.0005", "$0.001", "$0.002", "$0.004")
 SMALL, LARGE, MIXES = "small", "large", (0.25, 0.5, 0.75)
-TURNS, ROUNDS = 8, 20
+TURNS, ROUNDS, FIRST_SEED = 8, 20, 10
 SEARCH = 0.0001
 
 
@@ -198,7 +200,7 @@ def main() -> int:
     args = parser.parse_args()
     rows = read_rows(args.data)[: 8 if args.quick else args.limit]
     found: list[dict[str, Any]] = []
-    for seed in range(1 if args.quick else args.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + (1 if args.quick else args.seeds)):
         found += measured(rows, seed, args.quick)
         sys.stderr.write(f"seed {seed}: done\n")
     content = {"questions": len(rows), "turns": TURNS, "rounds": ROUNDS, "rows": found, "versions": results.versions()}

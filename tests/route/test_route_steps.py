@@ -148,7 +148,7 @@ def test_nothing_that_can_be_solved_teaches_nothing() -> None:
         ({"boundary": 0}, "1 or more tasks"),
         ({"rounds": -1}, "0 or more rounds"),
         ({"thrift": 1.5}, "thrift from 0 to 1"),
-        ({"rate": 0.0}, "above 0"),
+        ({"trust": 0.0}, "above 0"),
         ({"penalty": 0.0}, "above 0"),
     ],
 )
@@ -280,7 +280,7 @@ def test_it_learns_that_the_answer_takes_the_large_model(tmp_path: Any) -> None:
     play = play_of(
         big, lambda number, run: task(little, {"money": PICO}, number), lambda number, answer: answer.answer == "4"
     )
-    policy = fit(play, 4, np.random.default_rng(0), group=8, rounds=40, rate=4.0, penalty=0.1).policy
+    policy = fit(play, 4, np.random.default_rng(0), group=8, rounds=40, penalty=0.1).policy
     policy.save(tmp_path / "steps.json")
     heard: list[Any] = []
     asked = task(little, {"money": PICO})

@@ -25,9 +25,9 @@ from budgeteer.solve.strategy import TOOLS
 Seen = Callable[[Task, F64, NDArray[np.bool_]], None]
 """(task, features [t, d] of its steps, [t] which of them the large model took), when a trajectory has ended."""
 FEATURES = ("one", "turn", "left", "pays", "read", "failed", "new")
-"""Of a step: 1; a tenth of the turns so far; the smallest share of a limit that is left; an eighth of the steps like this
-one, at most 8, that what is left pays by the large model; thousands of tokens that a last answer would read; the share
-of the last turn's results that are errors; that of its words that are new."""
+"""Of a step: 1; a tenth of the turns so far; the smallest share of a limit that is left; an eighth of the steps like
+this one, at most 8, that what is left pays by the large model; thousands of tokens that a last answer would read; the
+share of the last turn's results that are errors; that of its words that are new."""
 _STEPS = 8
 SMALL, LARGE = "small", "large"
 

@@ -25,6 +25,7 @@ EASY, HARD, INTRACTABLE = 0, 1, 2
 """Kinds of tasks: the small model solves it, only the large one does, neither does."""
 Choose = Callable[[F64], bool]
 """Features [d] of a step -> whether the large model takes it."""
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def fit(
     group: int = 4,
     rounds: int = 20,
     thrift: float = 0.5,
-    rate: float = 2.0,
+    trust: float = 0.02,
     penalty: float = 1.0,
 ) -> Fitted:
     """Learn at which steps the large model is worth its cost.
@@ -136,10 +137,11 @@ def fit(
     2. Warm start: the tasks that are not intractable are played ``group`` times with a model drawn at each step. The
        cheapest solved run of each task is imitated: a logistic regression in which easy and hard tasks have equal
        weight.
-    3. ``rounds`` of policy gradient on ``group`` runs a task, by the policy: the gradient of the mean of A log pi, with
-       R = solved (1 + thrift (1 - C)), C the cost between the mean ones of the boundary runs, cut to [0, 1], and A = R
-       less the mean R of the small model on easy tasks, of the large one on hard ones. A failure earns nothing however
-       cheap it was.
+    3. ``rounds`` of policy gradient on ``group`` runs a task, by the policy: the natural gradient of the mean of A
+       log pi, with R = solved (1 + thrift (1 - C)), C the cost between the mean ones of the boundary runs, cut to [0,
+       1], and A = R less the mean R of the small model on easy tasks, of the large one on hard ones. A failure earns
+       nothing however cheap it was. The mean of A over the round is taken off, and a round moves the policy by
+       ``trust`` at most.
 
     The paper's own form of reward and advantage was not seen; these are this project's reading. Helps where what a step
     sees tells whether the small model will do; where it does not, the policy is a mix of both at best.
@@ -152,18 +154,18 @@ def fit(
         group: runs of each task in a round, 1 or more.
         rounds: of the gradient, 0 or more; each costs ``group`` runs a task.
         thrift: what a saved call of the large model is worth, 0 to 1, in solved tasks.
-        rate: of the steps of the gradient, above 0.
+        trust: most divergence of the policy from itself that a round makes, in nats a run, above 0.
         penalty: of the squared weights of the warm start, and of the distance from it afterwards, above 0.
 
     Raises:
         InvalidInput: a value outside these, or ``play`` gives another number of trajectories than it was asked for.
     """
     if not (
-        tasks >= 1 and boundary >= 1 and group >= 1 and rounds >= 0 and 0 <= thrift <= 1 and rate > 0 and penalty > 0
+        tasks >= 1 and boundary >= 1 and group >= 1 and rounds >= 0 and 0 <= thrift <= 1 and trust > 0 and penalty > 0
     ):
         raise InvalidInput(
-            f"fit(tasks={tasks}, boundary={boundary}, group={group}, rounds={rounds}, thrift={thrift}, rate={rate}, "
-            f"penalty={penalty}); give 1 or more tasks and runs, 0 or more rounds, thrift from 0 to 1, and rate and "
+            f"fit(tasks={tasks}, boundary={boundary}, group={group}, rounds={rounds}, thrift={thrift}, trust={trust}, "
+            f"penalty={penalty}); give 1 or more tasks and runs, 0 or more rounds, thrift from 0 to 1, and trust and "
             "penalty above 0"
         )
     numbers = np.repeat(range(tasks), boundary).tolist()
@@ -185,10 +187,14 @@ def fit(
         runs = _played(play, again, _drawn(rng, lambda x, now=now: float(now.chance(x))))  # type: ignore[misc]
         pairs = zip(again, runs, strict=True)
         value = np.array([advantage(run, int(kind[i]), small[i], large[i], thrift) for i, run in pairs])
-        gradient = -penalty / len(runs) * (w - begin)
+        value -= value.mean()
+        gradient, fisher = -penalty / len(runs) * (w - begin), penalty / len(runs) * np.eye(len(w))
         for run, a in zip(runs, value.tolist(), strict=True):
-            gradient = gradient + a * run.x.T @ (run.large - now.chance(run.x)) / len(runs)
-        w = w + rate * gradient
+            chance = now.chance(run.x)
+            gradient = gradient + a * run.x.T @ (run.large - chance) / len(runs)
+            fisher = fisher + (run.x * (chance * (1 - chance))[:, None]).T @ run.x / len(runs)
+        step = np.linalg.solve(fisher, gradient)
+        w = w + step * min(1.0, math.sqrt(2 * trust / max(float(gradient @ step), _TINY)))
     return Fitted(StepPolicy(w), kind, played + len(again) * (1 + rounds))
 
 
