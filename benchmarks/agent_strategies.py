@@ -318,11 +318,11 @@ def noticed(row: Mapping[str, Any], text: str, rng: random.Random) -> list[bool]
     return [gold in text and rng.random() < 0.97 ** (n / 5) for gold in row["gold_sentences"]]
 
 
-def query(row: Mapping[str, Any], seen: Sequence[bool], rng: random.Random) -> str:
-    """Words that look for the next hop, or some of the question."""
+def query(row: Mapping[str, Any], seen: Sequence[bool], rng: random.Random, follows: float = 0.6) -> str:
+    """Words that look for the next hop, with a chance once those before it are known; else some of the question."""
     asked = re.findall(r"\w+", row["question"])
     missing = next(gold for gold, known in zip(row["gold_sentences"], seen, strict=True) if not known)
-    if any(seen) and rng.random() < 0.6:
+    if any(seen) and rng.random() < follows:
         words = re.findall(r"\w{4,}", missing)
         return " ".join(rng.sample(words, min(4, len(words))))
     return " ".join(rng.sample(asked, min(5, len(asked))))

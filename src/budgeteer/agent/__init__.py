@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from budgeteer.agent._interview import interview
     from budgeteer.agent._one_prompt import one_prompt
     from budgeteer.agent._react import react
+    from budgeteer.agent._routed import routed
     from budgeteer.agent._tree_planner import tree_planner
     from budgeteer.agent._turn_control import turn_control
     from budgeteer.agent._voi import voi
@@ -29,6 +30,7 @@ __all__ = [
     "interview",
     "one_prompt",
     "react",
+    "routed",
     "tree_planner",
     "turn_control",
     "voi",
@@ -45,6 +47,7 @@ __getattr__ = lazy(
         "interview": "_interview",
         "one_prompt": "_one_prompt",
         "react": "_react",
+        "routed": "_routed",
         "tree_planner": "_tree_planner",
         "turn_control": "_turn_control",
         "voi": "_voi",

@@ -163,3 +163,11 @@ def router_file() -> dict[str, Any]:
     table = Table(("small", "large"), score, cost, np.full((24, 2), np.nan), {"prompt": tuple(prompts)})
     save(fitted("classifier:penalty=0.1", table, 2.5), folder / "router.json")
     return {"file": str(folder / "router.json")}
+
+
+def second_model() -> dict[str, Any]:
+    """A model that takes every second step and always fails, so that all answers are the model's own."""
+    from budgeteer.check._toy import ToyModel
+    from budgeteer.check.scripted import ALL
+
+    return {"large": ToyModel(ALL, fail=1.0), "policy": lambda x: round(10 * x[1]) % 2 == 0}

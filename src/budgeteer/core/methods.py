@@ -591,6 +591,15 @@ METHODS: tuple[Method, ...] = (
         SPARK_ME,
         traits=("tools",),
     ),
+    Method(
+        "routed",
+        "strategy",
+        _AN("routed"),
+        "which of two models takes each step, with what is left in view",
+        _paper("BudgetAwareRouting"),
+        arguments=_example("second_model"),
+        traits=("tools",),
+    ),
     Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),
     Method(
         "switch-thinking",
