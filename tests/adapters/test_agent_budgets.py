@@ -42,7 +42,7 @@ def make(request, provider, monkeypatch):
     spec = importlib.util.spec_from_file_location("program", ROOT / "tests/frameworks" / request.param / "run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.make
+    return request.param, module.make
 
 
 @pytest.mark.parametrize("scenario", ["stream", "fan-out", "megabytes", "aborted child", "recursion"])
@@ -50,8 +50,9 @@ def test_an_agent_stays_within_its_budget(make, provider, scenario, monkeypatch)
     import scenarios
 
     monkeypatch.setattr(scenarios, "TOKENS", 8_000)
-    row = scenarios.do(make, scenario, "budget")
-    assert fault({**row, "scenario": scenario, "billed": provider.billed}) == ""
+    name, agents = make
+    row = scenarios.do(agents, scenario, "budget")
+    assert fault({**row, "framework": name, "scenario": scenario, "billed": provider.billed}) == ""
     assert row["charged"] == provider.billed <= 8_000
 
 
@@ -184,6 +185,6 @@ def test_the_page_is_what_was_measured(monkeypatch):
         (one.name, scenario, arm)
         for one in frameworks.FRAMEWORKS
         for scenario in frameworks.SCENARIOS
-        for arm in frameworks.arms_of(scenario)
+        for arm in frameworks.arms_of(scenario, one)
     }
     assert [fault(row) for row in rows if row["arm"] != "own" and fault(row)] == []
