@@ -24,7 +24,8 @@ A plan of tree-planner is 2 or 3 searches with words of the question, out of 4 w
 their beginnings; where they part the model answers once it noticed all evidence. A program of code-agents searches with
 words of the question, asks a reader twice what to look for next, and searches for that, by the first of up to 3 tools
 that finds something; one of ten is no program. For composer the model names one skill, with the question as its test;
-its verdict, whether the tool found something, is right with chance 0.85.
+its verdict, whether the tool found something, is right with chance 0.85. ``retrieval`` is composer without tests, which
+buys the tool whose description is likest to the skill.
 
 **many**: these three beside others, with that tool alone and with 8 further tools. 4 of those are said to search the
 sentences, too, and find nothing; all have descriptions of 50 words or so, and a call costs as much as a search. The
@@ -111,11 +112,12 @@ STRATEGIES = {
     "code-agents": "code-agents",
     "composer": "composer:turns=20",
     "composer-many": "composer-many:turns=20",
+    "retrieval": "composer:turns=20,tests=false",
 }
 SEARCHING = tuple(
-    name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer", "composer-many")
+    name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer", "composer-many", "retrieval")
 )
-PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer")
+PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer", "retrieval")
 ONCE = ("react", "one-prompt", "bats", "composer", "composer-many")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 BY_SMALL = {
@@ -538,6 +540,8 @@ def claims(cells: Mapping[Cell, Sequence[Mapping[str, Any]]], budgets: Sequence[
         *((a, b) for a in ("tree-planner", "code-agents", "composer") for b in ("react", "parallel", "one-prompt")),
         ("code-agents", "bats"),
         ("composer", "bats"),
+        ("composer", "retrieval"),
+        ("retrieval", "react"),
         *(("composer-many", b) for b in ("composer", "react", "one-prompt", "bats")),
     ):
         if {a, b} <= known:

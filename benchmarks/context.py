@@ -34,6 +34,7 @@ import numpy as np
 
 from budgeteer.context import (
     bm25,
+    budget_mem,
     carrot,
     diverse,
     frugal,
@@ -46,11 +47,12 @@ from budgeteer.context import (
     self_information,
     summary,
 )
+from budgeteer.context._bm25 import scores
 from budgeteer.context._self_information import surprise_by
 from budgeteer.context._summary import first_sentences
 from budgeteer.context.attribution import globenc, rarity
 from budgeteer.context.encode import cosine, encode_of, words
-from budgeteer.context.fill import by_score
+from budgeteer.context.fill import by_score, similarities
 from budgeteer.context.protocol import Count, Encode, Message, Reducer, Rerank, counter
 from budgeteer.lab.stats import mean_ci, paired, wilson
 
@@ -83,6 +85,16 @@ def mean_of_lines(encode: Encode) -> Rerank:
         asked = encode([question])[0]
         means = np.array([encode(text.splitlines()).mean(axis=0) for text in texts])
         return means @ asked / (np.linalg.norm(means, axis=1) * np.linalg.norm(asked))
+
+    return rerank
+
+
+def fused(encode: Encode) -> Rerank:
+    """A reranker by words and by vectors: the sum of BM25 and the cosine, each standardised over the texts."""
+
+    def rerank(question: str, texts: Sequence[str]) -> Any:
+        parts = (scores(question, list(texts)), similarities(encode, question, texts)[0])
+        return sum((part - part.mean()) / (part.std() or 1.0) for part in parts)
 
     return rerank
 
@@ -148,6 +160,7 @@ def reducers(encode: Encode | None, folder: str | None, model: str | None) -> di
             "carrot encoder": carrot(lines),
             "marginal encoder": marginal(lines),
             "rcr encoder": rcr(encode),
+            "budget-mem high": budget_mem(encode, fused(encode), "high"),
             "frugal globenc": frugal(each(globenc(folder))),
         }
     if model is not None:

@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from helpers.frameworks import FRAMEWORKS, SCENARIOS, TOKENS, Program, arms_of, fault  # noqa: E402
+from helpers.frameworks import BY_NAME, FRAMEWORKS, SCENARIOS, TOKENS, Program, arms_of, fault  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "frameworks.json"
 HEADS = {
@@ -35,57 +35,72 @@ def measure(names: list[str]) -> list[dict[str, Any]]:
             continue
         with Program(framework) as program:
             for scenario in SCENARIOS:
-                for arm in arms_of(scenario):
+                for arm in arms_of(scenario, framework):
                     row = {**program.do(scenario, arm), "version": framework.version}
                     print(json.dumps(row), flush=True)
                     rows.append(row)
     return rows
 
 
+def over_of(row: dict[str, Any]) -> int:
+    """Tokens that were billed over the budget of the row's framework."""
+    return int(row["billed"] - BY_NAME[row["framework"]].tokens)
+
+
 def cell(row: dict[str, Any] | None) -> str:
     """Calls of tools that ran, tokens billed, what was over, and how it ended if there was no answer."""
     if row is None:
         return "-"
-    over = row["billed"] - TOKENS
+    over = over_of(row)
     found = f"{row['ran']}: {row['billed']:,}" + (f" **(+{over:,})**" if over > 0 else "")
-    return found if row["text"] and not row["error"] else f"{found}, `{row['error'].partition(':')[0] or 'no answer'}`"
+    why = "refused" if "tokens left of" in row["error"] else row["error"].partition(":")[0] or "no answer"
+    return found if row["text"] and not row["error"] else f"{found}, `{why}`"
 
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The tables for the documentation."""
     by = {(row["framework"], row["scenario"], row["arm"]): row for row in rows}
     ours = [row for row in rows if row["arm"] != "own"]
+    behind = [row for row in ours if BY_NAME[row["framework"]].gateway]
+    agents = [row for row in ours if not BY_NAME[row["framework"]].gateway]
     own = [row for row in rows if row["arm"] == "own"]
-    over = [row for row in own if row["billed"] > TOKENS]
-    ended = [row for row in own if row["error"]]
+    over = [row for row in own if over_of(row) > 0]
+    ended, claude = [row for row in own if row["error"]], BY_NAME["claude-agent-sdk"]
     lines = [
         "# Agents of frameworks on a budget", "",
-        f"Twelve scenarios, each with a budget of {TOKENS:,} tokens, by agents of real frameworks in pinned",
-        "environments of their own, with a scripted model over HTTP that never stops calling tools by itself. It bills",
-        "a token for four bytes of a request, and one for each word of an answer. A cell says how many",
-        "calls of tools ran, the tokens that were billed, what is over the budget, and the error that ended the run,",
-        "if one did. How to set it up: [agents](agents.md).", "",
+        f"Twelve scenarios, each with a budget of {TOKENS:,} tokens ({claude.tokens:,} behind the gateway), by agents",
+        "of real frameworks in pinned environments of their own, with a scripted model over HTTP that never stops",
+        "calling tools by itself. It bills a token for four bytes of a request, and one for each word of an answer. A",
+        "cell says how many calls of tools ran, the tokens that were billed, what is over the budget, and the error",
+        "that ended the run, if one did. How to set it up: [agents](agents.md).", "",
         "`make frameworks` writes this page and `benchmarks/results/frameworks.json`; `make test-frameworks` runs the",
         "first two tables as tests. A new framework is a folder in `tests/frameworks` and an entry of `FRAMEWORKS` in",
         "`tests/helpers/frameworks.py`.", "",
-        f"- On a budget, {sum(row['billed'] > TOKENS for row in ours)} of {len(ours)} runs went over it;",
-        f"  {sum(not row['text'] for row in ours)} ended without an answer, all of them by an error of a tool that the",
-        "  framework lets through. What was charged is never below what was billed.",
+        f"- On a budget, {sum(over_of(row) > 0 for row in ours)} of {len(ours)} runs went over it;",
+        f"  {sum(not row['text'] for row in agents)} of {len(agents)} agents ended without an answer, all of them",
+        "  by an error of a tool that the framework lets through; behind the gateway",
+        f"  {sum(not row['text'] for row in behind)} of {len(behind)} runs did, by its refusal.",
+        "  What was charged is never below what was billed.",
         "- The frameworks' own limits count steps of an agent, set to 6 here, and know nothing of tokens; pydantic-ai",
-        "  and inspect_ai count tokens, after each request (pydantic-ai before it, if told so). So they bound",
-        "  something else, and where a run stayed below the budget that is by the size of its steps.",
-        f"  {len(over)} of {len(own)} runs went over; at the worst",
+        "  and inspect_ai count tokens, after each request (pydantic-ai before it, if told so), and the Claude Agent",
+        "  SDK dollars. So they bound something else, and where a run stayed below the budget that is by the size",
+        f"  of its steps. {len(over)} of {len(own)} runs went over; at the worst",
         f"  {max((row['billed'] for row in own), default=0):,} tokens were billed. {len(ended)} ended by an error in",
         "  place of an answer.",
         "- LangGraph is a graph of two nodes, made by hand; LangChain's agents are such graphs. inspect_ai, DSPy,",
         "  CrewAI and LangGraph are asked for whole answers; their row `stream` is the loop again, awaited in the last",
         "  three. DSPy's ReAct calls one tool at a time. CrewAI's end after five equal calls is lifted.",
-        "- The [Claude Agent SDK](agents.md#in-your-framework) has no row: its command makes the calls, and the",
-        "  gateway keeps the budget, which knows requests and no agents: sub-agents and tools have no parts there.",
-        "  `tests/frameworks/test_claude_agent_sdk.py` runs the real command in a loop, and for one answer.",
-        "- Tools of [MCP servers](agents.md#in-your-framework) have no row: a session asks no model, so that there are",
-        "  no tokens to bill. What its calls may do (run too often, at once, return megabytes, raise, hang) is tested",
-        "  with a real server in `tests/adapters/test_agent_budgets.py`.",
+        "- The [Claude Agent SDK](agents.md#in-your-framework) makes its calls by its own command, here the real one,",
+        f"  and the gateway keeps the budget of the key: {claude.tokens:,} tokens, since a request that may start",
+        "  sub-agents has 14 kB. The gateway knows requests and neither agents nor tools: sub-agents have no parts,",
+        "  calls of tools no limit of 20, and a run on a budget ends with the request that is refused, an error in",
+        "  place of a last answer. Its own limit is of dollars, at $3 a million tokens of input about the same budget;",
+        "  it is looked at after each request, and knows neither requests that failed after they were generated nor,",
+        "  soon enough, what sub-agents spend that work in the background.",
+        "- Tools of [MCP servers](agents.md#in-your-framework) are those of a real server in a loop of one's own,",
+        "  whose model is asked by `budget.aanswer`; agents in tools are functions of the loop, since a server's task",
+        "  does not know from whose part a call is spent. Nothing of MCP ends a run: without a budget its runs were",
+        "  ended after 12 calls here.",
         "- AG2 has no limit that ends a run: `TokenMonitor` warns. Its runs were ended after 12 calls here.",
         "- smolagents asks with a prompt of 4 kB, which leaves room for a step or two within such a budget.",
         "- Bytes bound tokens four to one here, so that a budget by bytes stops early; with the model's tokenizer more",
@@ -101,9 +116,9 @@ def page(rows: list[dict[str, Any]]) -> str:
             names = [f"{one.title} {by[one.name, 'loop', arm]['version']}" for one in shown]
         lines += [f"## {head}", "", "| scenario | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
         for scenario, what in SCENARIOS.items():
-            if arm not in arms_of(scenario):
-                continue
             cells = [cell(by.get((one.name, scenario, arm))) for one in shown]
+            if set(cells) == {"-"}:
+                continue
             lines.append(f"| {scenario}: {what} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)

@@ -31,27 +31,32 @@ def provider():
 
 
 @pytest.fixture(params=NEEDS)
-def make(request, provider, monkeypatch):
+def framework(request):
+    return request.param
+
+
+@pytest.fixture
+def make(framework, provider, monkeypatch):
     """Makes agents of a framework, as its program in tests/frameworks does."""
-    pytest.importorskip(NEEDS[request.param])
+    pytest.importorskip(NEEDS[framework])
     pytest.importorskip("openai")
     monkeypatch.setenv("BASE_URL", provider.url)
     monkeypatch.setenv("MODEL", MODEL)
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "frameworks"))
     monkeypatch.delitem(sys.modules, "scenarios", raising=False)
-    spec = importlib.util.spec_from_file_location("program", ROOT / "tests/frameworks" / request.param / "run.py")
+    spec = importlib.util.spec_from_file_location("program", ROOT / "tests/frameworks" / framework / "run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.make
 
 
 @pytest.mark.parametrize("scenario", ["stream", "fan-out", "megabytes", "aborted child", "recursion"])
-def test_an_agent_stays_within_its_budget(make, provider, scenario, monkeypatch):
+def test_an_agent_stays_within_its_budget(framework, make, provider, scenario, monkeypatch):
     import scenarios
 
     monkeypatch.setattr(scenarios, "TOKENS", 8_000)
     row = scenarios.do(make, scenario, "budget")
-    assert fault({**row, "scenario": scenario, "billed": provider.billed}) == ""
+    assert fault({**row, "framework": framework, "scenario": scenario, "billed": provider.billed}) == ""
     assert row["charged"] == provider.billed <= 8_000
 
 
@@ -184,6 +189,6 @@ def test_the_page_is_what_was_measured(monkeypatch):
         (one.name, scenario, arm)
         for one in frameworks.FRAMEWORKS
         for scenario in frameworks.SCENARIOS
-        for arm in frameworks.arms_of(scenario)
+        for arm in frameworks.arms_of(scenario, one)
     }
     assert [fault(row) for row in rows if row["arm"] != "own" and fault(row)] == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from budgeteer.agent.plan import AgentRun, advised, read
+from budgeteer.agent.plan import AgentRun, advised, lines, read
 from budgeteer.agent.scaling import ARCHITECTURES, Configuration, fitted, gate, turns_of
 from budgeteer.agent.transition import (
     Ability,
@@ -104,6 +104,42 @@ def made(
             right = common if rng.random() < math.sqrt(rho) else rng.random() < p
             runs.append(AgentRun(f"q{q}", float(right), budget, str(budget)))
     return runs
+
+
+def test_fidelity_is_the_bias_of_readers_over_that_of_writers() -> None:
+    """Writers are right in 80 % (bias 0.6), readers in 65 % (0.3): half is kept, and a tree of three dies at 0.75."""
+    runs = [
+        AgentRun(f"q{i}", float(i % 5 > 0), tokens, str(tokens), relayed=float(i % 20 < 13))
+        for tokens in (100, 400) for i in range(200)
+    ]  # fmt: skip
+    advice = advised(runs, 400, shared=0.0)
+    assert advice.fidelity.mean == pytest.approx(0.5)
+    assert 0.1 < advice.fidelity.low < 0.5 < advice.fidelity.high < 0.9
+    assert advice.exponents[3] == pytest.approx(exponent(3, 0.5, 0.0))
+    assert advice.exponents[3] < 0
+    assert "fidelity    0.50 [" in "\n".join(lines(advice, 400))
+    free = advised(runs, 400, shared=0.0, guess=0.0)  # 0.65 of 0.8
+    assert free.fidelity.mean == pytest.approx(0.8125)
+    assert advised(runs, 400, shared=0.0, fidelity=1.0).exponents[3] == pytest.approx(exponent(3))
+    silent = [run._replace(relayed=math.nan) for run in runs]
+    assert math.isnan(advised(silent, 400, shared=0.0).fidelity.mean)
+    assert advised(silent, 400, shared=0.0).exponents[3] == pytest.approx(
+        exponent(3)
+    )  # nothing is lost where none says so
+
+
+def test_relayed_is_read_as_correct_is(tmp_path) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_text(
+        '{"correct": true, "tokens": 9, "relayed": false}\n{"correct": 1, "tokens": 9, "relayed": null}\n'
+        '{"correct": 1, "tokens": 9}\n'
+    )
+    first, *others = read(str(file))
+    assert first.relayed == 0.0
+    assert all(math.isnan(run.relayed) for run in others)
+    file.write_text('{"correct": true, "tokens": 9, "relayed": 3}\n')
+    with pytest.raises(InvalidInput, match=r"the relayed is 3\.0; give 0 to 1"):
+        read(str(file))
 
 
 def test_what_runs_were_made_with_lies_in_the_intervals() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from budgeteer.agent import composer
-from budgeteer.agent._composer import Component, Skill, Verdict, compose, skills_of
+from budgeteer.agent._composer import skills_of
+from budgeteer.agent.composition import Component, Skill, Verdict, compose, retrieved
+from budgeteer.agent.pool import Helper, tools_of
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
@@ -83,6 +85,27 @@ def test_what_comes_for_a_skill_is_like_its_name_with_each_request_not_like_all_
         [skill], [Component("noise", "the of is for", 1), Component("finder", "search", 1)], 9, {}, candidates=1
     )
     assert {name for name, _ in tried} == {"finder"}
+
+
+def test_an_encoder_of_ones_own_says_who_comes_for_a_skill() -> None:
+    """By words nobody is like "seek"; by these vectors the finder is."""
+    vectors = {"draws": [0.0, 1.0], "finds": [1.0, 0.0], "seek a?": [0.9, 0.1]}
+    components = [Component("a", "draws", 1), Component("b", "finds", 1)]
+    seek = [Skill("seek", 1.0, ("a?",))]
+    for encode, name in ((None, "a"), (lambda texts: np.array([vectors[text] for text in texts]), "b")):
+        more = {} if encode is None else {"encode": encode}
+        _, tried = bought(seek, components, 10, {}, candidates=1, **more)
+        assert {one for one, _ in tried} == {name}
+        assert retrieved(seek, components, 10, **more).chosen == [name]
+
+
+def test_retrieval_buys_the_likest_without_a_test_as_long_as_there_is_budget() -> None:
+    components = [Component("liar", "find find find", 6), Component("b", "sum", 5), Component("c", "draw", 4)]
+    found = retrieved([FIND, SUM, DRAW], components, 10)
+    assert (found.chosen, found.spent, found.covered) == (["liar", "c"], 10, ["find", "draw"])  # b: 4 are left
+    twice = retrieved([FIND, Skill("find again", 1.0, ("f3",))], components, 6)
+    assert (twice.chosen, twice.spent, twice.covered) == (["liar"], 6, ["find", "find again"])
+    assert retrieved([FIND], [], 10).chosen == []
 
 
 def best(covers: list[int], prices: Any, weights: Any, budget: float) -> float:
@@ -170,6 +193,53 @@ def test_the_model_names_skills_tests_judges_and_answers_with_what_was_bought() 
     for budget in (300, 1200, 2500):
         answer, spent, _ = solved((liar, atlas), budget)
         assert spent <= budget
+
+
+def test_sub_agents_are_bought_by_the_dollars_of_a_call_and_tools_that_cost_nothing_stay() -> None:
+    """The large agent alone knows the answer, at $0.002 a call; a room of $0.001 cannot buy it."""
+    style = Style(lambda text: f"{text}\n", lambda text: text.strip().split("\n")[0] or None, "", answer_tokens=10)
+
+    def write(prompt: str, rng: Any) -> str:
+        if prompt.endswith("Skills:\n"):
+            return "capitals | 3 | Capital of Norway?\n"
+        if prompt.endswith("Verdict:"):
+            return "helpful" if "Oslo" in prompt else "useless"
+        if "</tool_response>" in prompt or "Answer now" in prompt:
+            return "Oslo\n" if "Oslo" in prompt else "?\n"
+        name = next((name for name in ("large", "small") if f'"name": "{name}"' in prompt), "")
+        return call_of(name, '{"query": "Capital of Norway?"}') if name else "?\n"
+
+    async def nothing(arguments: Mapping[str, Any]) -> str:
+        return "nothing"
+
+    def solved(**options: Any) -> tuple[Any, str]:
+        helpers = [
+            Helper(name, Scripted(lambda prompt, rng, said=said: said), "Knows capitals of Norway.", price, 1000)
+            for name, price, said in (("small", 100_000, "no idea"), ("large", 2_000_000, "Oslo"))
+        ]
+        tools = (*tools_of(helpers), Tool("free", "Of no use.", {"of": {"type": "string"}}, nothing))
+        model, ledger, budget = Scripted(write), MemoryLedger(), {"all": 90_000}
+        ledger.open("q", [Limit("all", budget["all"])])
+        task = Task(
+            Question("q", "Capital of Norway?"), Budgeted(model, Allowance(ledger, "q", budget)), style, 0, tools=tools
+        )
+        answer = asyncio.run(composer(paid_in="dollars", **options).solve(task))
+        return answer.answer, str(model.requests[-1].prompt)
+
+    answer, prompt = solved(room=0.003)
+    assert answer == "Oslo"
+    assert '"name": "large"' in prompt
+    assert '"name": "free"' in prompt
+    assert '"name": "small"' not in prompt
+    answer, prompt = solved(room=0.001)
+    assert answer == "?"
+    assert '"name": "free"' in prompt
+    answer, prompt = solved(room=0.003, tests=False)  # both say the same of themselves: the first is believed
+    assert '"name": "small"' in prompt
+    assert answer == "?"
+    for bad in ({"room": math.inf}, {"room": 1, "paid_in": "yen"}):
+        with pytest.raises(InvalidInput, match="tokens or dollars"):
+            composer(**{"paid_in": "dollars", **bad})  # type: ignore[arg-type]
 
 
 def test_skills_are_read_as_they_are_written() -> None:

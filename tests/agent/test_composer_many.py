@@ -100,6 +100,19 @@ def test_composing_keeps_to_its_share_and_leaves_the_rest_to_the_questions() -> 
     assert (USED, {answer.answer for answer in answers}) == ([], {"?"})
 
 
+def test_without_tests_what_says_most_of_itself_is_believed_and_dollars_are_prices() -> None:
+    answers, _, _ = solved(120_000, pilot=2, room=400, tests=False)
+    assert {name for name, _ in USED} == {"liar"}  # whose description is likest, and nothing is tried
+    assert len(USED) == len(CAPITALS)
+    assert {answer.answer for answer in answers} == {"?"}
+    answers, _, _ = solved(120_000, pilot=2, room=0.001, paid_in="dollars")  # a call of the atlas costs $0.001
+    assert [answer.answer for answer in answers] == list(CAPITALS.values())
+    solved(120_000, pilot=2, room=0.0009, paid_in="dollars")  # none can be bought: all are kept
+    assert USED[-1][0] == "liar"
+    with pytest.raises(InvalidInput, match="composer-many:room=0,"):
+        solved(120_000, room=0)
+
+
 def test_all_tools_are_kept_where_no_test_is_passed() -> None:
     def useless(prompt: str, rng: Any) -> str:
         return "useless" if prompt.endswith("Verdict:") else write(prompt, rng)

@@ -9,11 +9,10 @@ import subprocess
 import pytest
 
 from helpers.brain import MODEL, Brain
-from helpers.frameworks import FRAMEWORKS, PROGRAMS, ROOT, TOKENS
+from helpers.frameworks import BY_NAME, PROGRAMS, ROOT, TOKENS
 from helpers.upstream import Upstream
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(300)]
-BY = {one.name: one for one in FRAMEWORKS}
 _DONE = "Done with"
 SAID = {
     "dspy": {
@@ -51,7 +50,7 @@ def came(name: str, case: str) -> dict[str, object]:
             "CREWAI_DISABLE_TELEMETRY": "true",
         }  # fmt: skip
         done = subprocess.run(
-            [str(BY[name].python), str(PROGRAMS / name / "more.py"), case], env=variables, capture_output=True,
+            [str(BY_NAME[name].python), str(PROGRAMS / name / "more.py"), case], env=variables, capture_output=True,
             text=True, timeout=250, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]

@@ -16,7 +16,8 @@ from typing import Any
 from helpers.upstream import Upstream, answer, begin, end, event, usage
 
 MODEL = "gpt-4o-mini"
-_DO = re.compile(r"do: (\w+)(?: x(\d+))?")
+DO = re.compile(r"do: (\w+)(?: x(\d+))?")
+"""What a question asks for: a tool, and how many calls of it at once."""
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Brain:
 
 def _say(said: str, tools: dict[str, Any], found: int, n: int) -> dict[str, Any]:
     """The message: calls of a tool, or the answer."""
-    order = _DO.search(said)
+    order = DO.search(said)
     if order is not None and order[1] in tools:
         times = int(order[2] or 1)
         calls = [
@@ -91,7 +92,7 @@ def _fields(said: str, n: int) -> dict[str, Any] | None:
     for them."""
     if "[[ ## completed ## ]]" not in said:
         return None
-    order, tools = _DO.search(said), re.findall(r"\(\d+\) (\w+), whose description", said)
+    order, tools = DO.search(said), re.findall(r"\(\d+\) (\w+), whose description", said)
     tool = order[1] if order is not None and order[1] in tools else "finish"
     name = "query" if tool == "search" else "question"
     arguments = {} if tool == "finish" else {name: _argument(name, tool, str(n))}

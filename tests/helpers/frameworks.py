@@ -14,12 +14,15 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers.brain import MODEL, Brain
-from helpers.clients import environment, lines_of
+from helpers.claude import MODEL as CLAUDE
+from helpers.claude import Claude
+from helpers.clients import Bench, environment, lines_of
 from helpers.upstream import Upstream
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +31,9 @@ ENVIRONMENTS = ROOT / ".venv-frameworks"
 PATIENCE = 180.0
 """Seconds that a scenario may take, imports included."""
 TOKENS = 12_000
-"""The budget of every run."""
+"""The budget of a run, unless its framework's prompts are larger."""
+UNLIMITED = 10**9
+"""The budget of a key in the arm ``own``."""
 SEARCHES = 20
 """Calls of the tool ``search`` that a run is given."""
 SCENARIOS = {
@@ -56,12 +61,16 @@ class Framework:
         package: whose version is told.
         title: for the documentation.
         limit: its own limit that is measured beside the budget.
+        tokens: the budget of a run.
+        gateway: whether a gateway keeps it, which knows requests of a key and neither agents nor calls of tools.
     """
 
     name: str
     package: str
     title: str
     limit: str
+    tokens: int = TOKENS
+    gateway: bool = False
 
     @property
     def python(self) -> Path:
@@ -94,27 +103,45 @@ FRAMEWORKS = (
     Framework("dspy", "dspy", "DSPy", "`max_iters=6`"),
     Framework("crewai", "crewai", "CrewAI", "`max_iter=6`"),
     Framework("ag2", "ag2", "AG2", "none: `TokenMonitor` warns"),
+    Framework("mcp", "mcp", "own loop, tools by MCP", "none"),
+    Framework(
+        "claude-agent-sdk",
+        "claude-agent-sdk",
+        "Claude Agent SDK",
+        "`max_budget_usd=0.30`",
+        tokens=100_000,
+        gateway=True,
+    ),
 )
+BY_NAME = {framework.name: framework for framework in FRAMEWORKS}
 
 
 class Program:
     """A framework's program in its environment, before a scripted model; use as a context manager."""
 
     def __init__(self, framework: Framework) -> None:
-        self.framework, self.brain = framework, Brain()
+        self.framework = framework
+        self.brain: Brain | Claude = Claude() if framework.gateway else Brain()
+        self._bench = Bench(self.brain, CLAUDE) if framework.gateway else None
 
     def __enter__(self) -> Program:
-        folder = PROGRAMS / self.framework.name
-        self.upstream = Upstream(self.brain).__enter__()
-        self._home = tempfile.TemporaryDirectory()
+        folder, stack = PROGRAMS / self.framework.name, ExitStack()
+        self._stack = stack
+        if self._bench is None:
+            self.upstream = stack.enter_context(Upstream(self.brain))
+            url, model = self.upstream.url, MODEL
+        else:
+            stack.enter_context(self._bench)
+            self.upstream, url, model = self._bench.upstream, self._bench.root, CLAUDE
+        home = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         variables = {
-            "PATH": os.environ["PATH"], "HOME": self._home.name, "PYTHONPATH": f"{ROOT / 'src'}:{PROGRAMS}",
-            "OMP_NUM_THREADS": "1", "BASE_URL": self.upstream.url, "MODEL": MODEL, "OPENAI_API_KEY": "x",
+            "PATH": os.environ["PATH"], "HOME": home, "PYTHONPATH": f"{ROOT / 'src'}:{PROGRAMS}",
+            "OMP_NUM_THREADS": "1", "BASE_URL": url, "MODEL": model, "OPENAI_API_KEY": "x",
             "OTEL_SDK_DISABLED": "true", "CREWAI_DISABLE_TELEMETRY": "true",
         }  # fmt: skip
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = stack.enter_context(tempfile.TemporaryFile("w+"))
         self.process = subprocess.Popen(
-            [str(self.framework.python), str(folder / "run.py")], env=variables, cwd=self._home.name,
+            [str(self.framework.python), str(folder / "run.py")], env=variables, cwd=home,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
         )  # fmt: skip
         self._lines = lines_of(self.process)
@@ -123,9 +150,7 @@ class Program:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        self.upstream.__exit__()
-        self.errors.close()
-        self._home.cleanup()
+        self._stack.close()
 
     def do(self, scenario: str, arm: str) -> dict[str, Any]:
         """What came of a scenario: what was billed, how often tools ran, the answer or the error, what was charged."""
@@ -133,7 +158,12 @@ class Program:
         self.brain.failed.clear()
         billed, asked = self.upstream.billed, self.brain.calls
         assert self.process.stdin
-        self.process.stdin.write(json.dumps({"scenario": scenario, "arm": arm}) + "\n")
+        given = {"scenario": scenario, "arm": arm}
+        path = f"{scenario}-{arm}".replace(" ", "-")
+        if self._bench is not None:
+            limit = UNLIMITED if arm == "own" else self.framework.tokens
+            given["key"] = self._bench.key(path, limit)
+        self.process.stdin.write(json.dumps(given) + "\n")
         self.process.stdin.flush()
         try:
             line = self._lines.get(timeout=PATIENCE)
@@ -143,13 +173,17 @@ class Program:
             self.errors.seek(0)
             raise RuntimeError(f"{self.framework.name}, {scenario}, {arm}: no answer; {self.errors.read()[-2000:]}")
         found: dict[str, Any] = json.loads(line)
+        if self._bench is not None and arm != "own":
+            charged = self._bench.counts(path).charged  # once nothing is held
+            found |= {"charged": charged, "held": 0, "left": self.framework.tokens - charged}
         row = {"framework": self.framework.name, "scenario": scenario, "arm": arm}
         return {**row, "billed": self.upstream.billed - billed, "calls": self.brain.calls - asked, **found}
 
 
-def arms_of(scenario: str) -> tuple[str, ...]:
-    """The arms of a scenario: a tool that hangs has no end of its own, and a tokenizer matters to a few only."""
-    known = scenario in ("loop", "parallel tools", "growing context")
+def arms_of(scenario: str, framework: Framework | None = None) -> tuple[str, ...]:
+    """The arms of a scenario: a tool that hangs has no end of its own, a tokenizer matters to a few only, and the
+    gateway here has none."""
+    known = scenario in ("loop", "parallel tools", "growing context") and not (framework and framework.gateway)
     return ("budget", *(("counted",) if known else ()), *(() if scenario == "tool that hangs" else ("own",)))
 
 
@@ -157,12 +191,15 @@ def fault(row: dict[str, Any]) -> str:
     """What is wrong with a row of an arm with a budget; "" = nothing."""
     if "failed" in row:
         return str(row["failed"])
-    if row["billed"] > TOKENS:
-        return f"{row['billed']} tokens were billed, {TOKENS} were given"
-    if row["charged"] < row["billed"] or row["charged"] > TOKENS:
+    framework = BY_NAME[row["framework"]]
+    if row["billed"] > framework.tokens:
+        return f"{row['billed']} tokens were billed, {framework.tokens} were given"
+    if row["charged"] < row["billed"] or row["charged"] > framework.tokens:
         return f"{row['charged']} tokens were charged, {row['billed']} billed"
     if row["held"]:
         return f"{row['held']} tokens are still held"
+    if framework.gateway:  # which refuses the request that does not fit, and the run ends with that error
+        return "" if row["ran"] and ("tokens left of" in row["error"]) != bool(row["text"]) else f"{row}"
     if row["scenario"] in ("loop", "parallel tools", "stream") and row["ran"] > SEARCHES:
         return f"{row['ran']} searches, {SEARCHES} were given"
     if not row["ran"] and row["scenario"] != "recursion":  # where a part that is not to be had is refused at once

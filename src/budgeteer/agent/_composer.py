@@ -7,24 +7,25 @@ abstract and detailed notes of others were to be had.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-
-import numpy as np
+from dataclasses import replace
 
 from budgeteer.agent._react import react
 from budgeteer.agent._tree_planner import described
+from budgeteer.agent.composition import Component, Skill, Verdict, compose, retrieved
 from budgeteer.agent.turns import Agent, Limits, limits_of
-from budgeteer.context.encode import cosine, words
+from budgeteer.context.encode import words
+from budgeteer.context.protocol import Encode
+from budgeteer.core.amounts import PICO
 from budgeteer.core.errors import InvalidInput
-from budgeteer.online import online_knapsack
 from budgeteer.solve import Answer, Question, Strategy, Task
 from budgeteer.solve.strategy import TOOLS
 from budgeteer.solve.tool import Tool
 from budgeteer.strategies.kit.trace import aside, ask
 
+TOKENS, DOLLARS = "tokens", "dollars"
+"""What prices of tools are counted in."""
 SKILLS = """Which skills does the question need? Write at most {most}, one a line, each as
 NAME | WEIGHT | a test request that needs this skill alone | another one
 The weight is a number from 1 to 5.
@@ -39,129 +40,14 @@ Verdict:"""
 _WORD = re.compile(r"helpful|useless|not helpful|broken", re.IGNORECASE)
 
 
-class Verdict(IntEnum):
-    """What a test says of a component."""
-
-    BROKEN = -1
-    USELESS = 0
-    HELPFUL = 1
-
-
 _VERDICTS = {"helpful": Verdict.HELPFUL, "broken": Verdict.BROKEN}
 
 
-@dataclass(frozen=True, slots=True)
-class Skill:
-    """What is needed: a name, its weight, and requests that need this skill alone."""
-
-    name: str
-    weight: float
-    queries: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """What may be bought.
-
-    Attributes:
-        name: of the tool or agent.
-        about: what it says of itself.
-        price: > 0, in the units of the budget.
-    """
-
-    name: str
-    about: str
-    price: float
-
-
-@dataclass(slots=True)
-class Composition:
-    """What was bought.
-
-    Attributes:
-        chosen: names of components, in the order of their purchase.
-        spent: price of all of them.
-        covered: skills that a chosen one passed.
-        verdicts: (component, skill) -> verdict of each test, in their order.
-    """
-
-    chosen: list[str] = field(default_factory=list)
-    spent: float = 0.0
-    covered: list[str] = field(default_factory=list)
-    verdicts: dict[tuple[str, str], list[Verdict]] = field(default_factory=dict)
-
-
-Trial = Callable[[str, Skill, str], Awaitable[Verdict]]
-"""(component, skill, request) -> verdict of one test."""
-
-
-async def compose(
-    skills: Sequence[Skill], components: Sequence[Component], budget: float, trial: Trial, candidates: int = 5
-) -> Composition:
-    """Buy components one at a time, each after its tests, by the threshold of the online knapsack.
-
-    For each skill in turn the ``candidates`` components come that are likest to its name with each of its requests, in
-    the mean over requests; each is decided on once, when it
-    comes first. It is tested for all skills that are not covered yet and that it came for; v = sum of the weights of
-    those of which it passed more than half of the tests. It is bought if v / price >= (U e / L)^z (L / e), with z the
-    part of the budget that is spent, L = min weight / max price and U = sum of weights / min price, and if the rest
-    covers it. One that is broken is never tried again.
-
-    Args:
-        skills: what is needed.
-        components: what there is.
-        budget: for prices, > 0.
-        trial: tests one component.
-        candidates: components that come for a skill.
-
-    Difference from the paper: L has the smallest weight where the paper has 1, which is its smallest.
-    """
-    found = Composition()
-    if not skills or not components:
-        return found
-    prices, weights = [one.price for one in components], [skill.weight for skill in skills]
-    if min(prices) <= 0 or min(weights) <= 0 or candidates < 1:
-        raise InvalidInput("prices and weights are above 0, and at least 1 candidate comes for a skill")
-    buyer = online_knapsack(budget, min(weights) / max(prices), sum(weights) / min(prices))
-    state, likest, about = buyer.init(), cosine(words), [one.about for one in components]
-    ranks = {}
-    for skill in skills:  # each request by itself: joined, what they share, such as "the", outweighs the skill's name
-        alike = sum(likest(f"{skill.name} {query}", about) for query in skill.queries)
-        ranks[skill.name] = np.argsort(-alike, kind="stable")[:candidates]
-    seen: set[int] = set()
-    for skill in skills:
-        for index in ranks[skill.name].tolist():
-            if index in seen or skill.name in found.covered:
-                continue
-            seen.add(index)
-            one = components[index]
-            wanted = [other for other in skills if other.name not in found.covered and index in ranks[other.name]]
-            passed = await _passed(one, wanted, trial, found)
-            value = sum(other.weight for other in passed)
-            choice, state = buyer.step(state, (value,), ((one.price,),))
-            if choice == 0:
-                found.chosen.append(one.name)
-                found.spent += one.price
-                found.covered += [other.name for other in passed]
-    return found
-
-
-async def _passed(one: Component, wanted: Sequence[Skill], trial: Trial, found: Composition) -> list[Skill]:
-    """The skills whose tests a component passes; none if it is broken."""
-    passed = []
-    for skill in wanted:
-        verdicts = found.verdicts.setdefault((one.name, skill.name), [])
-        for query in skill.queries:
-            verdicts.append(await trial(one.name, skill, query))
-            if verdicts[-1] == Verdict.BROKEN:
-                return []
-        if 2 * sum(verdicts) > len(verdicts):
-            passed.append(skill)
-    return passed
-
-
 def composer(
-    room: int = 300,
+    room: float = 300,
+    paid_in: str = TOKENS,
+    tests: bool = True,
+    encode: Encode = words,
     skills: int = 4,
     candidates: int = 4,
     turns: int = 10,
@@ -170,15 +56,18 @@ def composer(
     step_tokens: int = 256,
     result: int = 2000,
 ) -> Strategy:
-    """Find out which tools help, keep those whose descriptions fit ``room`` tokens, and answer with them by ReAct.
+    """Find out which tools help, keep those whose prices fit ``room`` together, and answer with them by ReAct.
 
-    A tool costs its description in every prompt; ``room`` is what all of them may cost together, and the price of a
-    tool is the tokens of its schema. The model names the skills that the question needs, with tests; each tool that may
-    have one is tried, by one step of an agent that has this tool alone; the model judges what came. What passes is
-    bought by :func:`compose`. Tests are paid from the question's budget, as everything else; without a tool that helps,
-    the question is answered without any.
+    A tool costs its description in every prompt: its price is the tokens of its schema or, with ``paid_in=dollars``,
+    what a call of it costs, which is what tells sub-agents apart (:mod:`budgeteer.agent.pool`); tools that cost
+    nothing are then kept without a test. The model names the skills that the question needs, with tests; each tool
+    that may have one is tried, by one step of an agent that has this tool alone; the model judges what came. What
+    passes is bought by :func:`budgeteer.agent.composition.compose`. Tests are paid from the question's budget, as
+    everything else; without a tool that helps, the question is answered without any.
 
-    Differences from the paper: it composes once for a whole benchmark, in dollars, with large models; here this is done
+    With ``tests=false`` nothing is tried, and for each skill the likest tool is bought: the paper's retrieval baseline.
+
+    Differences from the paper: it composes once for a whole benchmark, with large models; here this is done
     for each question, so that the tests have to pay at once. ``composer_many`` composes once for many questions.
 
     Helps when there are many tools with long or false descriptions, and the run is long. Does not with a few tools: the
@@ -187,7 +76,10 @@ def composer(
     (``tests/agent/test_composer.py``).
 
     Args:
-        room: most tokens of all descriptions together.
+        room: most that all bought tools may cost together, above 0.
+        paid_in: ``tokens`` of a tool's description, or ``dollars`` of a call.
+        tests: whether tools are tried before they are bought.
+        encode: texts -> vectors, by which candidates are found.
         skills: most skills.
         candidates: tools that are tried for a skill.
         turns: most turns of the run.
@@ -197,9 +89,10 @@ def composer(
         result: most characters of a tool's result.
     """
     limits = limits_of(step_tokens, result, 0.0)
-    if min(room, skills, candidates, skill_tokens, judge_tokens) < 1:
+    check_prices("composer", room, paid_in)
+    if min(skills, candidates, skill_tokens, judge_tokens) < 1:
         raise InvalidInput(
-            f"composer:room={room},skills={skills},candidates={candidates},skill_tokens={skill_tokens},"
+            f"composer:skills={skills},candidates={candidates},skill_tokens={skill_tokens},"
             f"judge_tokens={judge_tokens}; each is at least 1"
         )
     run = react(turns, 1, step_tokens, result)
@@ -207,7 +100,9 @@ def composer(
     async def solve(task: Task) -> Answer:
         by_name = {tool.name: tool for tool in task.tools}
         needed = await skills_needed(task, skills, skill_tokens)
-        components = [component(task, tool) for tool in task.tools]
+        components = [component(task, tool, paid_in) for tool in task.tools]
+        free = [one.name for one in components if not one.price]
+        components = [one for one in components if one.price]
         number = 0
 
         async def trial(name: str, skill: Skill, query: str) -> Verdict:
@@ -215,8 +110,11 @@ def composer(
             number += 1
             return await tried(task, limits, by_name[name], skill, query, judge_tokens, number)
 
-        found = await compose(needed, components, room, trial, candidates)
-        return await run.solve(replace(task, tools=tuple(by_name[name] for name in found.chosen)))
+        if tests:
+            found = await compose(needed, components, room, trial, candidates, encode)
+        else:
+            found = retrieved(needed, components, room, encode)
+        return await run.solve(replace(task, tools=tuple(by_name[name] for name in (*free, *found.chosen))))
 
     return Strategy(solve, frozenset({TOOLS}))
 
@@ -229,9 +127,19 @@ async def skills_needed(task: Task, most: int, tokens: int) -> tuple[Skill, ...]
     return skills_of(piece.text, most)
 
 
-def component(task: Task, tool: Tool) -> Component:
-    """A tool as what may be bought: its price is the tokens of its schema, which every prompt has."""
-    return Component(tool.name, described(tool), task.model.count(json.dumps(tool.schema())))
+def check_prices(method: str, room: float, paid_in: str) -> None:
+    """Refuse a unit that there is not, and a room that buys nothing."""
+    if paid_in not in (TOKENS, DOLLARS) or not 0 < room < math.inf:
+        raise InvalidInput(
+            f"{method}:room={room},paid_in={paid_in}; give a finite room above 0, and {TOKENS} or {DOLLARS}"
+        )
+
+
+def component(task: Task, tool: Tool, paid_in: str = TOKENS) -> Component:
+    """A tool as what may be bought: its price is the tokens of its schema, which every prompt has, or the dollars of a
+    call."""
+    price = tool.cost / PICO if paid_in == DOLLARS else task.model.count(json.dumps(tool.schema()))
+    return Component(tool.name, described(tool), price)
 
 
 async def tried(task: Task, limits: Limits, tool: Tool, skill: Skill, query: str, most: int, at: int) -> Verdict:

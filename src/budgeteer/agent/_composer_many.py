@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from budgeteer.agent._composer import Skill, Verdict, component, compose, skills_needed, tried
+from budgeteer.agent._composer import TOKENS, check_prices, component, skills_needed, tried
 from budgeteer.agent._react import react
+from budgeteer.agent.composition import Skill, Verdict, compose, retrieved
 from budgeteer.agent.turns import limits_of
+from budgeteer.context.encode import words
+from budgeteer.context.protocol import Encode
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 
@@ -20,7 +23,10 @@ _AT_ONCE = 8
 async def composer_many(
     tasks: Sequence[Task],
     *,
-    room: int = 300,
+    room: float = 300,
+    paid_in: str = TOKENS,
+    tests: bool = True,
+    encode: Encode = words,
     skills: int = 4,
     candidates: int = 8,
     pilot: int = 3,
@@ -36,7 +42,7 @@ async def composer_many(
     ``pilot`` questions, evenly spread, are asked which skills they need and for tests of them; skills of one name are
     one, with the mean of their weights and all of their tests, and those named most often come first. Each test runs
     with the tools of the question that it came from, since tools may differ in what they know. What passes more than
-    half of its tests is bought by :func:`budgeteer.agent._composer.compose`, and every question is answered by ReAct
+    half of its tests is bought by :func:`budgeteer.agent.composition.compose`, and every question is answered by ReAct
     with these tools alone; where nothing was bought, with all of them, since one wrong answer here would cost every
     question its tools. Composing takes at most ``share`` of the budget, and stands in the rows of the pilot's
     questions; what is left is shared equally, and what a question does not use goes to later ones.
@@ -49,7 +55,10 @@ async def composer_many(
 
     Args:
         tasks: one for each question, on one allowance, with tools.
-        room: most tokens of all descriptions together.
+        room: most that all bought tools may cost together, above 0.
+        paid_in: ``tokens`` of a tool's description, or ``dollars`` of a call; tools that cost nothing are then kept.
+        tests: whether tools are tried before they are bought; without, for each skill the likest is.
+        encode: texts -> vectors, by which candidates are found.
         skills: most skills.
         candidates: tools that are tried for a skill; more than ``composer`` tries, since its tests are paid once.
         pilot: questions that are looked at.
@@ -64,9 +73,10 @@ async def composer_many(
         InvalidInput: numbers out of range, a question without tools, or questions on several allowances.
     """
     limits = limits_of(step_tokens, result, 0.0)
-    if min(room, skills, candidates, pilot, skill_tokens, judge_tokens) < 1 or not 0 < share < 1:
+    check_prices("composer-many", room, paid_in)
+    if min(skills, candidates, pilot, skill_tokens, judge_tokens) < 1 or not 0 < share < 1:
         raise InvalidInput(
-            f"composer-many:room={room},skills={skills},candidates={candidates},pilot={pilot},share={share},"
+            f"composer-many:skills={skills},candidates={candidates},pilot={pilot},share={share},"
             f"skill_tokens={skill_tokens},judge_tokens={judge_tokens}; share is between 0 and 1, the rest at least 1"
         )
     run = react(turns, 1, step_tokens, result)
@@ -85,7 +95,7 @@ async def composer_many(
     with ExitStack() as parts:
         asked = [replace(task, model=parts.enter_context(task.model.part(most))) for task in asked]
         needed, source = await _needed(asked, skills, skill_tokens)
-        by_name = {tool.name: component(task, tool) for task in reversed(asked) for tool in task.tools}
+        by_name = {tool.name: component(task, tool, paid_in) for task in reversed(asked) for tool in task.tools}
         number = 0
 
         async def trial(name: str, skill: Skill, query: str) -> Verdict:
@@ -100,8 +110,13 @@ async def composer_many(
                         break
             return Verdict.USELESS
 
-        found = await compose(needed, list(by_name.values()), room, trial, candidates)
-    chosen = found.chosen or list(dict.fromkeys(tool.name for task in tasks for tool in task.tools))
+        free = [name for name, one in by_name.items() if not one.price]
+        components = [one for one in by_name.values() if one.price]
+        if tests:
+            found = await compose(needed, components, room, trial, candidates, encode)
+        else:
+            found = retrieved(needed, components, room, encode)
+    chosen = [*free, *found.chosen] or list(dict.fromkeys(tool.name for task in tasks for tool in task.tools))
     for begin in range(0, len(tasks), _AT_ONCE):
         left = tasks[begin].model.remaining
         each = {kind: max(0, units) // (len(tasks) - begin) for kind, units in left.items()}

@@ -3,7 +3,8 @@
 A run is a row: ``correct`` (or ``score``, 0 to 1), ``tokens`` (a number, or the object that ``budgeteer solve``
 writes), ``id`` of the question, and perhaps ``budget`` (a number or that object: runs at equal budgets are one point),
 ``agents`` (1), ``task`` (one for all) and ``tools`` (a number, or the object of calls by tool). Repeated samples of a
-question at the same budget say how far errors are shared.
+question at the same budget say how far errors are shared, and ``relayed``, how right somebody is who read no more than
+the run's message (as ``correct``), how much of an agent's bias a message keeps.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MARGIN = 0.01
 
 
 class AgentRun(NamedTuple):
-    """One run; ``at`` names its budget, or is "" where the row has none."""
+    """One run; ``at`` names its budget, or is "" where the row has none; ``relayed`` is NaN where nobody read it."""
 
     id: str
     right: float
@@ -46,6 +47,7 @@ class AgentRun(NamedTuple):
     agents: int = 1
     task: str = ""
     tools: int = 0
+    relayed: float = math.nan
 
 
 class Interval(NamedTuple):
@@ -68,7 +70,7 @@ class Advice:
         why: in a sentence.
         single: success of one agent.
         ability: its power law; None where the runs do not tell, or one agent is no better than guessing.
-        beta, shared: their estimates.
+        beta, shared, fidelity: their estimates.
         exponents: fan-in -> s; a tree can only win where s > beta.
         one, best: one agent and the best tree at the budget; None without a power law.
         team: what the published rules say.
@@ -81,6 +83,7 @@ class Advice:
     ability: Ability | None
     beta: Interval
     shared: Interval
+    fidelity: Interval
     exponents: Mapping[int, float]
     one: Organisation | None
     best: Organisation | None
@@ -111,10 +114,7 @@ def _run(row: Mapping[str, Any], number: int) -> AgentRun:
     given = row.get("score", row.get("correct"))
     if given is None:
         raise InvalidInput("no correct and no score; give each run one of them, true, false or 0 to 1")
-    right = {"true": 1.0, "false": 0.0}.get(str(given).lower())
-    right = float(given) if right is None else right
-    if not 0 <= right <= 1:
-        raise InvalidInput(f"the score is {right}; give 0 to 1")
+    right, told = _score("score", given), row.get("relayed")
     tokens = row.get("tokens")
     if isinstance(tokens, Mapping):
         if not tokens.keys() & {"input", "output"}:
@@ -131,8 +131,17 @@ def _run(row: Mapping[str, Any], number: int) -> AgentRun:
     at = row.get("budget")
     return AgentRun(
         str(row.get("id", number)), right, spent, "" if at is None else str(at), int(team), str(row.get("task", "")),
-        int(kinds),
+        int(kinds), math.nan if told in (None, "") else _score("relayed", told),
     )  # fmt: skip
+
+
+def _score(name: str, given: Any) -> float:
+    """True, false or 0 to 1 as a number."""
+    found = {"true": 1.0, "false": 0.0}.get(str(given).lower())
+    found = float(given) if found is None else found
+    if not 0 <= found <= 1:
+        raise InvalidInput(f"the {name} is {found}; give 0 to 1")
+    return found
 
 
 def advised(
@@ -140,7 +149,7 @@ def advised(
     budget: int,
     *,
     message: int = 64,
-    fidelity: float = 1.0,
+    fidelity: float | None = None,
     shared: float | None = None,
     sequential: bool = False,
     worth: float | None = None,
@@ -159,7 +168,7 @@ def advised(
         runs: of one agent at several budgets, with repeats; of teams, for the regression.
         budget: tokens of a question.
         message: tokens of what one agent tells another.
-        fidelity: share of an agent's bias that a message keeps.
+        fidelity: share of an agent's bias that a message keeps; None = from runs that were relayed, 1 where none was.
         shared: correlation of errors; None = from repeated samples, 1 where there are none.
         sequential: whether each step of the task needs the one before it.
         worth: tokens that a right answer is worth; None: it is worth any.
@@ -174,7 +183,7 @@ def advised(
     if not alone:
         raise InvalidInput("no run of one agent (agents = 1); its success is what all advice stands on")
     if (
-        not 0 <= fidelity <= 1
+        not (fidelity is None or 0 <= fidelity <= 1)
         or not (shared is None or 0 <= shared <= 1)
         or message < 1
         or budget < 1
@@ -188,14 +197,18 @@ def advised(
     single, beta = table.interval(table.single, seed), table.interval(lambda times: table.power(times).beta, seed)
     estimated = table.interval(table.shared, seed) if shared is None else Interval(shared, shared, shared)
     rho = 1.0 if math.isnan(estimated.mean) else estimated.mean
-    exponents = {fan_in: exponent(fan_in, fidelity, rho) for fan_in in FAN_INS}
+    kept = table.interval(table.fidelity, seed) if fidelity is None else Interval(fidelity, fidelity, fidelity)
+    gamma = 1.0 if math.isnan(kept.mean) else kept.mean
+    exponents = {fan_in: exponent(fan_in, gamma, rho) for fan_in in FAN_INS}
     team = gate(single.mean, sequential=sequential, tools=max(run.tools for run in runs))
     fit: Fit | str
     try:
         fit = fitted(_configurations(runs), seed=seed)
     except InvalidInput as error:
         fit = str(error)
-    known = partial(Advice, single=single, beta=beta, shared=estimated, exponents=exponents, team=team, fit=fit)
+    known = partial(
+        Advice, single=single, beta=beta, shared=estimated, fidelity=kept, exponents=exponents, team=team, fit=fit
+    )
     if not single.low > guess:
         why = f"one agent is right with {_shown(single, '.1%')}, which is not shown to be above guessing ({guess:.0%})"
         return known("none", why, ability=None, one=None, best=None)
@@ -208,7 +221,7 @@ def advised(
     def above(plan: Organisation) -> Organisation:
         return replace(plan, predicted=guess + (1 - guess) * (2 * plan.predicted - 1))
 
-    how = {"message": message, "fidelity": fidelity, "shared": rho, "window": window}
+    how = {"message": message, "fidelity": gamma, "shared": rho, "window": window}
     one, *trees = map(above, organisations(ability, budget, **how))  # type: ignore[arg-type]
     best = max(trees, key=lambda tree: tree.predicted, default=None)
     top = one if best is None or best.predicted < one.predicted + MARGIN else best
@@ -235,12 +248,15 @@ class _Alone:
         points = {at: i for i, at in enumerate(dict.fromkeys(run.at for run in runs))}
         shape = len(questions), len(points)
         self.count, self.right, self.square, self.tokens = (np.zeros(shape) for _ in range(4))
+        self.relayed = np.zeros((shape[0], 3))  # of runs that were relayed: how many, how right, how right when read
         for run in runs:
             at = questions[run.task, run.id], points[run.at]
             self.count[at] += 1
             self.right[at] += run.right
             self.square[at] += run.right**2
             self.tokens[at] += run.tokens
+            if not math.isnan(run.relayed):
+                self.relayed[at[0]] += 1, run.right, run.relayed
 
     def single(self, times: F64) -> float:
         """Success of one agent, over all budgets."""
@@ -266,6 +282,14 @@ class _Alone:
             pairs = ((c - n * p) ** 2 - (square[several] - 2 * p * c + n * p * p)) / (n * (n - 1))
             found.append(float(np.clip((w @ pairs) / w.sum() / (p * (1 - p)), 0, 1)))
         return float(np.mean(found)) if found else math.nan
+
+    def fidelity(self, times: F64) -> float:
+        """gamma: the bias of those who read messages, as a share of the bias of those who wrote them, 0 to 1; NaN where
+        nothing was relayed, or the writers are no better than guessing."""
+        count, right, read = times @ self.relayed
+        if not count or not right / count > self._guess:
+            return math.nan
+        return float(np.clip((read - count * self._guess) / (right - count * self._guess), 0, 1))
 
     def interval(self, figure: Callable[[F64], float], seed: int) -> Interval:
         """A figure, with a bootstrap over questions."""
@@ -309,6 +333,7 @@ def lines(advice: Advice, budget: int) -> list[str]:
         f"one agent   right {_shown(advice.single, '.1%')}",
         f"beta        {_shown(advice.beta, '.3f')}    accuracy's bias grows with tokens ^ beta",
         f"shared      {_shown(advice.shared, '.2f')}    correlation of errors between samples",
+        f"fidelity    {_shown(advice.fidelity, '.2f')}    share of an agent's bias that a message keeps",
     ]
     for fan_in, s in advice.exponents.items():
         verdict = "below beta" if not s > advice.beta.mean else "above beta: trees can win while accuracy is low"

@@ -10,7 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-RUNS = "rows with correct (or score), tokens, id, perhaps budget, agents, task and tools, such as those of solve --out"
+RUNS = (
+    "rows with correct (or score), tokens, id, perhaps budget, agents, task, tools and relayed (how right a reader of "
+    "the run's message alone is), such as those of solve --out"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--fidelity",
         type=float,
-        default=1.0,
-        help="share of an agent's bias that a message keeps (default %(default)g)",
+        default=None,
+        help="share of an agent's bias that a message keeps (default: from runs with relayed, else 1)",
     )
     plan.add_argument("--shared", type=float, default=None, help="correlation of errors (default: from repeated runs)")
     plan.add_argument("--sequential", action="store_true", help="each step of the task needs the one before it")
