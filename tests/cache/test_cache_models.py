@@ -388,7 +388,7 @@ def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
 def test_an_empty_cache_of_another_kind_is_no_way_around_the_budget() -> None:
     made = model()
     with budgeted(made, "50%", "knorm"):
-        with pytest.raises(InvalidInput, match="this call brings a StaticCache; leave out cache_implementation"):
+        with pytest.raises(InvalidInput, match="this call brings a StaticCache; leave out past_key_values"):
             generate(made, cache_implementation="static")
         with pytest.raises(InvalidInput, match="reordered for beam search"):
             generate(made, num_beams=2)
