@@ -42,6 +42,7 @@ METHODS = (
     "random", "recent", "streaming-llm:sinks=2", "knorm", "tova", "snapkv:window=4", "h2o", "defensive:window=4",
     "snapkv:window=4,split=pyramid:beta=2", "knorm:split=ada-kv", "defensive:window=4,split=layers",
     "prefix-kv:every=1", "compactor:sinks=2,recent=2,chunk=8", "tri-attention:window=8,reach=64",
+    "tca-attention:block=8,recent=4",
 )  # fmt: skip
 
 
@@ -387,7 +388,7 @@ def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
 def test_an_empty_cache_of_another_kind_is_no_way_around_the_budget() -> None:
     made = model()
     with budgeted(made, "50%", "knorm"):
-        with pytest.raises(InvalidInput, match="this call brings a StaticCache; leave out cache_implementation"):
+        with pytest.raises(InvalidInput, match="this call brings a StaticCache; leave out past_key_values"):
             generate(made, cache_implementation="static")
         with pytest.raises(InvalidInput, match="reordered for beam search"):
             generate(made, num_beams=2)

@@ -54,4 +54,4 @@ def test_the_catalogue_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["methods", "--markdown"]) == 0
     table = capsys.readouterr().out.split("## KV cache by class")[1]
     assert "| head budgets |" in table
-    assert "`ada-kv` (split), `layers` (split) |" in table
+    assert "`ada-kv` (split), `layers` (split), `profile` (split) |" in table

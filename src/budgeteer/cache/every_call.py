@@ -36,7 +36,7 @@ def budgeted(model: Any, budget: Budget | str, method: str | Selection = "snapkv
         if given is not None and not empty and _other(given):
             raise InvalidInput(
                 f"a budget takes the place of the model's own cache, and this call brings a {type(given).__name__}; "
-                "leave out cache_implementation and past_key_values"
+                "leave out past_key_values, and cache_implementation in the call and in the model's generation_config"
             )
         if kwargs.get("use_cache") is not False and empty:
             others = {name: value for name, value in kwargs.items() if name != "past_key_values"}

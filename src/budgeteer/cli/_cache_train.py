@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.lab import cache_eval
     from budgeteer.lab.cache_gates import Training, texts_of, train_gates
     from budgeteer.lab.cache_losses import require_losses
+    from budgeteer.lab.cache_profile import require_length
     from budgeteer.lab.cache_projections import Fitting, train_projections
 
     budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     replays = selection(args.method).score.replays
     if args.kind == "knapsack":
         require_losses(args.method)
+    if args.kind in ("prefix", "tca-attention"):
+        require_length({"prefix": "prefix-kv"}.get(args.kind, args.kind), args.length)
     if not args.texts.is_file():
         raise InvalidInput(f"cannot read {args.texts}: it is no file; give a file of UTF-8 text")
     twice = args.kind == "kvzap" or (args.kind == "knapsack" and replays)

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budgets",
         default="50%,25%,12.5%",
         metavar="B,...",
-        help="of the cache (default %(default)s)".replace("%,", "%%,"),
+        help="of the cache: shares of the text so far, of the prompt (prompt:25%%), tokens (256) or bytes (bytes:1m) "
+        "(default %(default)s)",
     )
     evaluated.add_argument(
         "--tasks",

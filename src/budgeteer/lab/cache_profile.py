@@ -30,6 +30,19 @@ WINDOW = 100
 """Tokens whose keys are compared as one vector."""
 
 
+def require_length(method: str, tokens: int) -> None:
+    """Refuse texts of so few tokens that the least share leaves no more than what a method always keeps.
+
+    Raises:
+        InvalidInput: it does.
+    """
+    if int(SHARES[0] * tokens) <= (always := selection(method).protected(tokens)):
+        raise InvalidInput(
+            f"texts of {tokens} tokens, of which {SHARES[0]:.2%} are no more than the {always} that are always kept; "
+            f"give a --length of {int((always + 1) / SHARES[0])} or more"
+        )
+
+
 def prefix_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None) -> dict[str, Any]:
     """PrefixKV's offline sizes: the mean over texts of the shares that layers get from the split ``prefix``.
 
@@ -44,8 +57,9 @@ def prefix_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None)
     Raises:
         InvalidInput: texts so short that the least share leaves no more than what is always kept, or sliding layers.
     """
+    _require_no_window(model)
     selected, tokens = selection("prefix-kv"), texts.shape[1]
-    _require_readable(model, selected, tokens)
+    require_length("prefix-kv", tokens)
     found = list[list[list[float]]]()
     for place, text in enumerate(texts.to(next(model.parameters()).device)):
         read = Prefill(model, text[None])
@@ -84,8 +98,9 @@ def head_sizes(model: Any, texts: Tensor, watch: Watch = lambda how_far: None) -
     Raises:
         InvalidInput: texts so short that the least share leaves no more than what is always kept, or sliding layers.
     """
+    _require_no_window(model)
     selected = selection("tca-attention")
-    _require_readable(model, selected, texts.shape[1])
+    require_length("tca-attention", texts.shape[1])
     found, held = list[list[NDArray[np.float64]]](), list[list[float]]()
     for place, text in enumerate(texts.to(next(model.parameters()).device)):
         before = np.stack(_held_before(model, selected, text))
@@ -211,16 +226,6 @@ def _written(model: Any, sizes: NDArray[np.float64], method: str, texts: Tensor)
         "texts": list(texts.shape),
         "fingerprint": fingerprint(model),
     }
-
-
-def _require_readable(model: Any, selected: Selection, tokens: int) -> None:
-    """Refuse texts so short that the least share leaves no more than what is always kept, and sliding layers."""
-    _require_no_window(model)
-    if int(SHARES[0] * tokens) <= (always := selected.protected(tokens)):
-        raise InvalidInput(
-            f"texts of {tokens} tokens, of which {SHARES[0]:.2%} are no more than the {always} that are always kept; "
-            f"give a --length of {int((always + 1) / SHARES[0])} or more"
-        )
 
 
 def _require_no_window(model: Any) -> None:
