@@ -108,8 +108,6 @@ def test_every_command_reads_names_alike(
         (f"{name}:no_such_option=1", f"unknown option of {name} 'no_such_option'"),
         (f"{name}x", f"unknown {what}"),
     ]
-    if name == "chat":  # it has none
-        unknown[0] = ("chat:no_such_option=1", "chat has no options")
     for text, message in [*spellings, *unknown]:
         words = [word.format(text, tmp=tmp_path) if "{" in word else word for word in shlex.split(command)]
         code = cli.main(words)
