@@ -53,16 +53,19 @@ def cell(row: dict[str, Any] | None) -> str:
         return "-"
     over = over_of(row)
     found = f"{row['ran']}: {row['billed']:,}" + (f" **(+{over:,})**" if over > 0 else "")
-    why = "refused" if "tokens left of" in row["error"] else row["error"].partition(":")[0] or "no answer"
+    why = "refused" if _refused(row) else row["error"].partition(":")[0] or "no answer"
     return found if row["text"] and not row["error"] else f"{found}, `{why}`"
+
+
+def _refused(row: dict[str, Any]) -> bool:
+    """Whether the gateway's refusal ended the run."""
+    return "tokens left of" in row["error"]
 
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The tables for the documentation."""
     by = {(row["framework"], row["scenario"], row["arm"]): row for row in rows}
     ours = [row for row in rows if row["arm"] != "own"]
-    behind = [row for row in ours if BY_NAME[row["framework"]].gateway]
-    agents = [row for row in ours if not BY_NAME[row["framework"]].gateway]
     own = [row for row in rows if row["arm"] == "own"]
     over = [row for row in own if over_of(row) > 0]
     ended, claude = [row for row in own if row["error"]], BY_NAME["claude-agent-sdk"]
@@ -77,13 +80,13 @@ def page(rows: list[dict[str, Any]]) -> str:
         "first two tables as tests. A new framework is a folder in `tests/frameworks` and an entry of `FRAMEWORKS` in",
         "`tests/helpers/frameworks.py`.", "",
         f"- On a budget, {sum(over_of(row) > 0 for row in ours)} of {len(ours)} runs went over it;",
-        f"  {sum(not row['text'] for row in agents)} of {len(agents)} agents ended without an answer, all of them",
-        "  by an error of a tool that the framework lets through; behind the gateway",
-        f"  {sum(not row['text'] for row in behind)} of {len(behind)} runs did, by its refusal.",
-        "  What was charged is never below what was billed.",
+        f"  {sum(not row['text'] for row in ours)} ended without an answer:",
+        f"  {sum(not (row['text'] or _refused(row)) for row in ours)} by an error of a tool that the framework lets",
+        f"  through, {sum(map(_refused, ours))} by a refusal of the gateway, where sub-agents in the background had",
+        "  spent what was kept. What was charged is never below what was billed.",
         "- The frameworks' own limits count steps of an agent, set to 6 here, and know nothing of tokens; pydantic-ai",
         "  and inspect_ai count tokens, after each request (pydantic-ai before it, if told so), and the Claude Agent",
-        "  SDK dollars. So they bound something else, and where a run stayed below the budget that is by the size",
+        "  SDK dollars. So they bound something else; where a run stayed below the budget that is by the size",
         f"  of its steps. {len(over)} of {len(own)} runs went over; at the worst",
         f"  {max((row['billed'] for row in own), default=0):,} tokens were billed. {len(ended)} ended by an error in",
         "  place of an answer.",
@@ -93,10 +96,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         "- The [Claude Agent SDK](agents.md#in-your-framework) makes its calls by its own command, here the real one,",
         f"  and the gateway keeps the budget of the key: {claude.tokens:,} tokens, since a request that may start",
         "  sub-agents has 14 kB. The gateway knows requests and neither agents nor tools: sub-agents have no parts,",
-        "  calls of tools no limit of 20, and a run on a budget ends with the request that is refused, an error in",
-        "  place of a last answer. Its own limit is of dollars, at $3 a million tokens of input about the same budget;",
-        "  it is looked at after each request, and knows neither requests that failed after they were generated nor,",
-        "  soon enough, what sub-agents spend that work in the background.",
+        "  calls of tools no limit of 20. Its policy `last-answer` forbids calls of tools and asks for the answer once",
+        "  the budget no longer covers two requests of that size, which are bounded by their bytes before they are",
+        "  sent. The SDK's own limit is of dollars, at $3 a million tokens of input about the same budget; it is",
+        "  looked at after each request, and knows neither requests that failed after they were generated nor, soon",
+        "  enough, what sub-agents spend that work in the background.",
         "- Tools of [MCP servers](agents.md#in-your-framework) are those of a real server in a loop of one's own,",
         "  whose model is asked by `budget.aanswer`; agents in tools are functions of the loop, since a server's task",
         "  does not know from whose part a call is spent. Nothing of MCP ends a run: without a budget its runs were",

@@ -585,7 +585,7 @@ def fields() -> list[tuple[tuple[str, ...], str, str]]:
     data = {
         "upstreams": [{"name": "a", "base_url": "http://127.0.0.1:9/v1", "models": [{"name": "m"}]}],
         "policies": {"cache": {}, "downgrade": {"models": {"m": "n"}}, "loop": {}, "overflow": {}, "pace": {},
-                     "schedule": {"max_tokens": [[0, 5]]}, "tighten": {}},
+                     "schedule": {"max_tokens": [[0, 5]]}, "tighten": {}, "last-answer": {}},
     }  # fmt: skip
 
     class Seen(toml.Table):

@@ -15,7 +15,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.app import Gateway, policies_of  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
-from budgeteer.gateway.policies import loop  # noqa: E402
+from budgeteer.gateway.policies import last_answer, loop  # noqa: E402
 from budgeteer.gateway.refusal import Refused  # noqa: E402
 from helpers import theirs  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
@@ -299,6 +299,75 @@ def test_answers_that_run_to_their_cap_are_reined_in(tmp_path, upstream):
         assert record["reserved"]["all"] > record["units"]["all"]
         assert call(running, key, ask())[1] is None  # another model
         assert call(running, running.key("all:9000"), ask(model="long"))[1] is None  # another key
+
+
+def test_agents_are_asked_for_their_last_answer_while_there_is_budget(tmp_path, upstream):
+    tools = [{"type": "function", "function": {"name": "search", "parameters": {}}}]
+    with policy(tmp_path, upstream, "[policies.last-answer]\nshare = 0.5", cap=200) as running:
+        key = running.key("all:2000")
+        assert call(running, key, ask(tools=tools))[:2] == (200, None)
+        assert "tool_choice" not in upstream.requests[-1][1]
+        while sum(one["units"]["all"] for one in running.settled()) < 1000:
+            assert call(running, key, ask(model="long", max_tokens=200))[:2] == (200, None)
+        running.gateway.proxy.booking._remaining.clear()  # what it knows may be half a second old
+        status, did, _ = call(running, key, ask(tools=tools, tool_choice="auto"))
+        body = upstream.requests[-1][1]
+        assert (status, did, body["tool_choice"], body["tools"]) == (200, "last-answer", "none", tools)
+        assert "without calling tools" in body["messages"][-1]["content"]
+        record = running.settled()[-1]
+        assert record["reserved"]["all"] >= len(str(body["messages"])) / 4
+        assert call(running, key, ask())[1] is None  # no tools, no agent
+        assert call(running, running.key("all:9000"), ask(tools=tools))[1] is None  # another key
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "choice", "told"),
+    [
+        ("messages", {"tools": [{}], "system": [{"type": "text", "text": "x"}]}, {"type": "none"}, ("system", list)),
+        ("messages", {"tools": [{}], "system": "x"}, {"type": "none"}, ("system", str)),
+        ("responses", {"tools": [{}]}, "none", ("instructions", str)),
+        ("responses", {"tools": []}, None, None),
+        ("embeddings", {"tools": [{}]}, None, None),
+    ],
+)
+def test_the_last_answer_is_asked_for_in_the_form_of_each_api(operation, body, choice, told):
+    body, notes = dict(body), []
+    one = SimpleNamespace(
+        operation=operation, body=body, added=0, notes=notes, set=body.__setitem__, chain=(), raw=b"x"
+    )
+
+    class Serving:
+        async def spent(self, ask):
+            return 0.7
+
+    asyncio.run(last_answer(share=0.6, room=2.0).before(one, Serving()))
+    assert body.get("tool_choice") == choice
+    assert notes == ([] if choice is None else ["last-answer"])
+    if told is not None:
+        field, kind = told
+        assert isinstance(body[field], kind)
+        assert "without calling tools" in str(body[field])
+        assert one.added > len(str(choice))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "acts"), [("all", 149, False), ("all", 151, True), ("input", 151, True), ("money", 151, False)]
+)
+def test_tools_are_called_while_two_more_requests_of_their_size_fit(kind, size, acts):
+    """Of 1,000 tokens 70 % are spent: 300 are left."""
+    body, notes = {"tools": [{}]}, []
+    limits = (SimpleNamespace(kind=kind, amount=1000), SimpleNamespace(kind="all", amount=None))
+    one = SimpleNamespace(
+        operation="messages", body=body, added=0, notes=notes, set=body.__setitem__, raw=b"x" * size,
+        chain=(("org", None), ("key", limits)),
+    )  # fmt: skip
+
+    class Serving:
+        async def spent(self, ask):
+            return 0.7
+
+    asyncio.run(last_answer(share=0.8, room=2.0).before(one, Serving()))
+    assert notes == ["last-answer"] * acts
 
 
 def test_pace_makes_answers_shorter_while_spending_is_ahead_of_the_clock(tmp_path, upstream):

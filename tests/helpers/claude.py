@@ -1,6 +1,6 @@
 """The scripted model of :mod:`helpers.brain` in the form of Anthropic's Messages, for the Claude Agent SDK.
 
-A question says ``do: search x3``, and the model calls ``search`` three times at once for as long as it is offered it;
+A question says ``do: search x3``, and the model calls ``search`` three times at once for as long as it may;
 ``do: ask_NAME`` calls the sub-agent of that name, by the tool with which its command starts sub-agents. What it bills
 is a token for four bytes of a request, and five for an answer.
 """
@@ -79,7 +79,7 @@ def _blocks(body: Any, n: int) -> list[dict[str, Any]]:
     parts = [part for message in body["messages"] if message["role"] == "user" for part in _parts(message["content"])]
     order = DO.search(" ".join(part["text"] for part in parts if part["type"] == "text"))
     found = sum(part["type"] == "tool_result" for part in parts)
-    if order is not None:
+    if order is not None and body.get("tool_choice") != {"type": "none"}:
         agent = order[1].removeprefix("ask_") if order[1].startswith("ask_") else ""
         wanted = _AGENT if agent else f"mcp__here__{order[1]}"
         if wanted in [tool["name"] for tool in body.get("tools", ())]:

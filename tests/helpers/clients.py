@@ -180,16 +180,17 @@ class Bench:
     Args:
         step: what answers for the upstream; None = the assistant.
         model: that it serves.
+        extra: further lines of the gateway's file, such as a policy.
     """
 
-    def __init__(self, step: Step | None = None, model: str = MODEL) -> None:
-        self._step, self._model = step, model
+    def __init__(self, step: Step | None = None, model: str = MODEL, extra: str = "") -> None:
+        self._step, self._model, self._extra = step, model, extra
 
     def __enter__(self) -> Bench:
         self._stack = contextlib.ExitStack()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.upstream = self._stack.enter_context(Upstream(self._step or Assistant()))
-        text = toml([("one", self.upstream.url, [self._model], "")], cap=4096)
+        text = toml([("one", self.upstream.url, [self._model], "")], cap=4096, extra=self._extra)
         (folder / "gateway.toml").write_text(text)
         self.root = self._stack.enter_context(serving(folder, folder / "gateway.toml"))
         self.marker, self.marks = self.key("mark", LIMIT), 0

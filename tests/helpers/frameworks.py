@@ -122,7 +122,7 @@ class Program:
     def __init__(self, framework: Framework) -> None:
         self.framework = framework
         self.brain: Brain | Claude = Claude() if framework.gateway else Brain()
-        self._bench = Bench(self.brain, CLAUDE) if framework.gateway else None
+        self._bench = Bench(self.brain, CLAUDE, "[policies.last-answer]") if framework.gateway else None
 
     def __enter__(self) -> Program:
         folder, stack = PROGRAMS / self.framework.name, ExitStack()
@@ -198,13 +198,14 @@ def fault(row: dict[str, Any]) -> str:
         return f"{row['charged']} tokens were charged, {row['billed']} billed"
     if row["held"]:
         return f"{row['held']} tokens are still held"
-    if framework.gateway:  # which refuses the request that does not fit, and the run ends with that error
-        return "" if row["ran"] and ("tokens left of" in row["error"]) != bool(row["text"]) else f"{row}"
-    if row["scenario"] in ("loop", "parallel tools", "stream") and row["ran"] > SEARCHES:
+    counted = not framework.gateway  # which knows no tools
+    if counted and row["scenario"] in ("loop", "parallel tools", "stream") and row["ran"] > SEARCHES:
         return f"{row['ran']} searches, {SEARCHES} were given"
     if not row["ran"] and row["scenario"] != "recursion":  # where a part that is not to be had is refused at once
         return "no tool ran"
     may_raise = row["scenario"] in ("aborted child", "tool that raises")
+    # sub-agents spend from the key of their boss, who then finds nothing left for an answer
+    may_raise |= framework.gateway and row["scenario"] in ("fan-out", "recursion")
     if not row["text"] and not (may_raise and row["error"]):
         return f"no answer; {row['error']}"
     return ""

@@ -1004,6 +1004,7 @@ METHODS: tuple[Method, ...] = (
     Method("pace", "policy", _P("pace"), "a window's limit over the requests that come", DUAL_MIRROR_DESCENT),
     Method("overflow", "policy", _P("overflow"), "against answers that run on until their cap", BENCH_OVERFLOW),
     Method("tighten", "policy", _P("tighten"), "lowers caps to what the budget still covers"),
+    Method("last-answer", "policy", _P("last_answer"), "asks agents for their last answer, without tools"),
     # style
     Method(
         "reasoner",

@@ -14,6 +14,7 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.gateway.policies._cache import cache
     from budgeteer.gateway.policies._downgrade import downgrade
+    from budgeteer.gateway.policies._last_answer import last_answer
     from budgeteer.gateway.policies._loop import loop
     from budgeteer.gateway.policies._overflow import overflow
     from budgeteer.gateway.policies._pace import pace
@@ -27,6 +28,7 @@ __all__ = [
     "Serving",
     "cache",
     "downgrade",
+    "last_answer",
     "loop",
     "overflow",
     "pace",
@@ -42,6 +44,7 @@ __getattr__ = lazy(
         "Serving": "protocol",
         "cache": "_cache",
         "downgrade": "_downgrade",
+        "last_answer": "_last_answer",
         "loop": "_loop",
         "overflow": "_overflow",
         "pace": "_pace",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.note import told
 from budgeteer.gateway.policies.options import flag, number, whole
 from budgeteer.gateway.policies.protocol import Serving
 
@@ -50,7 +50,7 @@ class Overflow:
         ask.lower(self.cap)
         ask.notes.append(f"overflow={self.cap}")
         if self.remind:
-            reminded(ask)
+            told(ask, REMINDER)
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
         """Note whether the answer reached its cap, unless its length is an estimate."""
@@ -60,23 +60,6 @@ class Overflow:
             self.seen.clear()
         seen = self.seen.setdefault((ask.key.id, ask.model), deque(maxlen=self.window))
         seen.append(live.usage["output"] >= ask.choices * ask.sent)
-
-
-def reminded(ask: Ask) -> None:
-    """Add the reminder at the end of a request's instructions."""
-    before: Any
-    if ask.operation == "chat" and isinstance(ask.body.get("messages"), list):
-        ask.set("messages", [*ask.body["messages"], {"role": "system", "content": REMINDER}])
-    elif ask.operation in ("responses", "messages"):
-        name = "instructions" if ask.operation == "responses" else "system"
-        before = ask.body.get(name)
-        if isinstance(before, list):
-            ask.set(name, [*before, {"type": "text", "text": REMINDER}])
-        elif before is None or isinstance(before, str):
-            ask.set(name, f"{before}\n\n{REMINDER}" if before else REMINDER)
-    else:
-        return
-    ask.added += 2 * len(REMINDER)
 
 
 @options(
