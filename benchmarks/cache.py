@@ -21,7 +21,13 @@ goes on with them or, with --stored, only writes the table:
     python benchmarks/cache.py --keep --models smollm2_640=smollm2 --tasks single --question known --each 4 \\
         --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o ems \\
         snapkv:split=ada-kv prefix-kv keydiff arkv arkv:layers=false defensive defensive:split=layers kvzip compactor \\
-        tri-attention expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
+        tri-attention expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"' \\
+        tca-attention tca-attention:split=profile:sizes=runs/gates/smollm2/gates/tca-attention.json
+
+Sizes of the heads for the last of these were found on 8 texts of 560 tokens, sentences of 2WikiMultihopQA:
+
+    budgeteer cache train tca-attention smollm2 --texts FILE --length 560 --limit 8 \\
+        --out runs/gates/smollm2/gates/tca-attention.json
 
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
