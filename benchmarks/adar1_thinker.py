@@ -309,7 +309,7 @@ def main() -> int:
     parser.add_argument("--sft-lr", type=float, default=5e-4, help="of the short model (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=32, help="of DPO (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="examples or pairs of a step (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=1e-4, help="of DPO (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=5e-4, help="of DPO (default: %(default)s)")
     parser.add_argument("--beta", type=float, default=0.1, help="of DPO (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "adar1-thinker", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few problems, one seed: means nothing")

@@ -73,7 +73,7 @@ BEGIN, END = "<!-- written by benchmarks/rewards.py -->\n", "<!-- end -->"
 SHORT = "<!-- short table written by benchmarks/rewards.py -->\n", "<!-- end of the short table -->"
 EARLIER = "earlier start"
 """Part of the results: runs of part main from another start of the same making, by older code; nothing adds to it."""
-IN_SHORT = (START, NONE, "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
+IN_SHORT = (START, NONE, "right-only", "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
 """Arms of the short table at the head of the page."""
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
 

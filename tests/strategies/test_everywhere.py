@@ -17,7 +17,7 @@ pytest.importorskip("anthropic")
 from budgeteer.check._toy import toy_tools
 from budgeteer.core.budget import Budgets
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.registry import load, of
+from budgeteer.core.registry import load, of, resolve
 from budgeteer.lab import questions
 from budgeteer.lab.thinker.export import write_gguf
 from budgeteer.models.anthropic import Anthropic
@@ -26,7 +26,7 @@ from budgeteer.models.model import Model
 from budgeteer.models.openai import OpenAI
 from budgeteer.models.thinker import thinker
 from budgeteer.models.transformers import Transformers
-from budgeteer.solve import StoppedBy, styles
+from budgeteer.solve import StoppedBy, Strategy, styles
 from budgeteer.solve.runner import Run, Settings, run
 from helpers.upstream import Upstream, echo
 
@@ -95,13 +95,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     asyncio.run(here.aclose())
 
 
+def strategy_of(name: str) -> Strategy:
+    """The strategy, with the arguments of its entry where it has no defaults."""
+    method = of("strategy")[name]
+    if isinstance(method.arguments, str):
+        return load(method)(**resolve(method.arguments)())
+    return load(method)()
+
+
 def solved(model: Any, style: str, name: str) -> Run:
     look = styles.style_of(style, ASKED.info.by(model))
 
     async def whole() -> Run:
         try:
             settings = Settings(grade=ASKED.grade, durable=False, timeout=60, tools=lambda question: toy_tools())
-            return await run(ASKED.questions, load(of("strategy")[name])(), model, look, budget, settings)
+            return await run(ASKED.questions, strategy_of(name), model, look, budget, settings)
         finally:
             await model.aclose()
 

@@ -21,6 +21,7 @@ from budgeteer.tuning import (
     adaptive_deep,
     adar1,
     ares,
+    brief,
     hunyuan_turbos,
     refuse_example,
     self_braking,
@@ -539,3 +540,38 @@ def test_values_out_of_range_are_refused(make) -> None:
 def test_what_trl_could_not_read_is_refused(example, field) -> None:
     with pytest.raises(InvalidInput, match=f"{field}="):
         refuse_example(SFT, example)
+
+
+# -- short right traces ------------------------------------------------------------------------------------------------
+
+
+def test_the_shortest_right_traces_are_kept() -> None:
+    drawn = iter(["a b c", "a", "wrong", "a b"])
+
+    def write(prompt, rng):
+        thinking = next(drawn)
+        return f"{thinking}</think>\n\n{'5' if thinking == 'wrong' else '4'}."
+
+    made, model = built(brief(4, keep=2), write, chat=False)
+    assert [text(each) for each in made.examples] == ["a</think>\n\n4.", "a b</think>\n\n4."]
+    assert made.answer == "4"
+    assert sum(request.n for request in model.requests) == 4
+
+
+def test_they_are_drawn_at_an_effort_and_learnt_behind_the_usual_prompt() -> None:
+    made, model = built(brief(1, effort="low"), lambda prompt, rng: f"{OPEN}so{END}4.")
+    (asked,) = model.requests
+    assert asked.prompt.thinking.effort == "low"
+    (one,) = made.examples
+    assert "chat_template_kwargs" not in one
+    assert one["prompt"] == [{"role": "user", "content": "2+2?"}]
+    with pytest.raises(InvalidInput, match="take the style think"):
+        built(brief(1, effort="low"), lambda prompt, rng: "4.", chat=False)
+
+
+def test_no_right_trace_no_example() -> None:
+    made, _ = built(brief(2), lambda prompt, rng: f"{OPEN}so{END}5.")
+    assert made == Built((), "5")
+    for bad in ({"n": 0}, {"keep": 0}, {"max_tokens": 0}, {"temperature": -1.0}):
+        with pytest.raises(InvalidInput):
+            brief(**bad)

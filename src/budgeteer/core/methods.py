@@ -980,6 +980,7 @@ METHODS: tuple[Method, ...] = (
     Method("adactrl", "tuning", _TU("adactrl"), "a tag of difficulty and a trace of its length", ADACTRL),
     Method("adaptive-deep", "tuning", _TU("adaptive_deep"), "long and short, asked for and not", ADAPTIVE_DEEP),
     Method("ares", "tuning", _TU("ares"), "a trace of the length that its difficulty is worth", ARES),
+    Method("brief", "tuning", _TU("brief"), "the shortest right traces, drawn at a low effort"),
     Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
     Method("hunyuan-turbos", "tuning", _TU("hunyuan_turbos"), "short where that is right, else on from it", TURBOS),
     Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),

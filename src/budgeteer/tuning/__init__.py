@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from budgeteer.tuning._adaptive_deep import adaptive_deep
     from budgeteer.tuning._adar1 import adar1
     from budgeteer.tuning._ares import ares
+    from budgeteer.tuning._brief import brief
     from budgeteer.tuning._hunyuan_turbos import hunyuan_turbos
     from budgeteer.tuning._self_braking import self_braking
     from budgeteer.tuning._thinkdial import thinkdial
@@ -27,6 +28,7 @@ __all__ = [
     "adar1",
     "ares",
     "as_strategy",
+    "brief",
     "hunyuan_turbos",
     "refuse_example",
     "self_braking",
@@ -44,6 +46,7 @@ __getattr__ = lazy(
         "adar1": "_adar1",
         "ares": "_ares",
         "as_strategy": "protocol",
+        "brief": "_brief",
         "hunyuan_turbos": "_hunyuan_turbos",
         "refuse_example": "protocol",
         "self_braking": "_self_braking",
