@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import types
 
 import pytest
 
@@ -202,9 +200,7 @@ def test_two_models_on_the_command_line(monkeypatch, tmp_path, capsys):
     write = made["reasoner"].write
     made["reasoner"].write = lambda prompt, rng: "1. a\n" if prompt.startswith("Question") else write(prompt, rng)
     made["smollm2"].name = "smollm2"
-    module = types.ModuleType("budgeteer.models.load")
-    module.load_model = lambda name, **options: made[name]
-    monkeypatch.setitem(sys.modules, "budgeteer.models.load", module)
+    monkeypatch.setattr("budgeteer.models.load.load_model", lambda name, **options: made[name])
     command = ["solve", "chains:max_steps=2", "--limit", "3", "--strategy", "scale:fast=smollm2", "--budget", "3k"]
     assert cli.main(command) == 0
     assert "questions   3" in capsys.readouterr().err

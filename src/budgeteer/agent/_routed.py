@@ -17,6 +17,7 @@ from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.plan import F64
 from budgeteer.core.usage import Usage
+from budgeteer.models.load import named
 from budgeteer.models.model import Model
 from budgeteer.route.steps import Choose, StepPolicy, read
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
@@ -64,7 +65,7 @@ def routed(
     limits = limits_of(step_tokens, result, temperature)
     if turns < 1:
         raise InvalidInput(f"routed:turns={turns}; give at least 1")
-    choose, other = _chooser(policy), _model(large)
+    choose, other = _chooser(policy), named(large)
 
     async def solve(task: Task) -> Answer:
         agents = Agent(task, limits), Agent(replace(task, model=task.model.other(other)), limits)
@@ -122,7 +123,7 @@ def features(agents: tuple[Agent, Agent], turns: Turns, begun: Mapping[str, int]
     def fits(steps: int) -> bool:
         return large.task.model.fits(Usage(input=steps * reads, output=steps * output))
 
-    pays = _STEPS if fits(_STEPS) else largest(fits, _STEPS)
+    pays = largest(fits, _STEPS)
     last = turns[-1].results if turns else ()
     before = {word for turn in turns[:-1] for text in turn.results for word in text.split()}
     words = [word for text in last for word in text.split()]
@@ -144,12 +145,3 @@ def _chooser(policy: StepPolicy | Choose | str | Path) -> Choose:
             )
         return policy.choose
     return policy
-
-
-def _model(large: Model | str) -> Model:
-    """The other model."""
-    if not isinstance(large, str):
-        return large
-    from budgeteer.models.load import load_model
-
-    return load_model(large)

@@ -13,6 +13,11 @@ FORMS = ("reasoner", "thinker", "smollm2", "gguf:PATH", "hf:FOLDER", "anthropic:
 """Forms of the word that :func:`load_model` reads."""
 
 
+def named(model: Model | str) -> Model:
+    """A model that was given, or the one of a name as ``--model`` takes it."""
+    return load_model(model) if isinstance(model, str) else model
+
+
 def load_model(spec: str, **options: Any) -> Model:
     """Make the model that ``spec`` names.
 

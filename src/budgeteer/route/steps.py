@@ -169,22 +169,24 @@ def fit(
             "penalty above 0"
         )
     numbers = np.repeat(range(tasks), boundary).tolist()
-    ends = [
-        [runs[i : i + boundary] for i in range(0, len(runs), boundary)]
-        for runs in (_played(play, numbers, lambda run, big=big: lambda x: big) for big in (False, True))  # type: ignore[misc]
-    ]
-    small, large = ends
+
+    def alone(big: bool) -> list[Runs]:
+        runs = _played(play, numbers, lambda run: lambda x: big)
+        return [runs[i : i + boundary] for i in range(0, len(runs), boundary)]
+
+    small, large = alone(False), alone(True)
+    even = StepPolicy(np.zeros(small[0][0].x.shape[1]))
     kind = kinds(small, large)
     known = np.flatnonzero(kind != INTRACTABLE)
     played = 2 * len(numbers)
     if not len(known):
-        return Fitted(StepPolicy(np.zeros(small[0][0].x.shape[1])), kind, played)
+        return Fitted(even, kind, played)
     again = np.repeat(known, group).tolist()
-    mixed = _played(play, again, _drawn(rng, lambda x: 0.5))
+    mixed = _played(play, again, _drawn(rng, even))
     w = begin = imitated(kind, [[*a, *b] for a, b in zip(small, large, strict=True)], again, mixed, penalty)
     for _ in range(rounds):
         now = StepPolicy(w)
-        runs = _played(play, again, _drawn(rng, lambda x, now=now: float(now.chance(x))))  # type: ignore[misc]
+        runs = _played(play, again, _drawn(rng, now))
         pairs = zip(again, runs, strict=True)
         value = np.array([advantage(run, int(kind[i]), small[i], large[i], thrift) for i, run in pairs])
         value -= value.mean()
@@ -251,13 +253,13 @@ def imitated(kind: I64, boundary: Sequence[Runs], of: Sequence[int], mixed: Runs
     return logistic(x, y.astype(np.float64), penalty, np.concatenate(weight) * scale)
 
 
-def _drawn(rng: np.random.Generator, chance: Callable[[F64], float]) -> Callable[[int], Choose]:
+def _drawn(rng: np.random.Generator, policy: StepPolicy) -> Callable[[int], Choose]:
     """Who draws each step, every run with draws of its own."""
     seed = int(rng.integers(2**63))
 
     def of(run: int) -> Choose:
         own = np.random.default_rng([seed, run])
-        return lambda x: bool(own.random() < chance(x))
+        return lambda x: bool(own.random() < policy.chance(x))
 
     return of
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.models.chat import Chat, Prompt, continued
+from budgeteer.models.load import named
 from budgeteer.models.model import PREFIX, Choice, Model, Request
 from budgeteer.solve import Answer, Budgeted, StoppedBy, Strategy, Task, derive
 from budgeteer.strategies.kit.samples import MAX_TOKENS, read
@@ -166,13 +167,7 @@ def scale(
 
 def _model(fast: Model | str) -> Model | None:
     """The other model that ``fast`` names; None if it is the model itself."""
-    if fast in (CLOSED, OFF):
-        return None
-    if not isinstance(fast, str):
-        return fast
-    from budgeteer.models.load import load_model
-
-    return load_model(fast)
+    return None if fast in (CLOSED, OFF) else named(fast)
 
 
 class _Asked(NamedTuple):

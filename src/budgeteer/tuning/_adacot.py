@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.load import named
 from budgeteer.models.model import PREFIX, Model, check_temperature
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
-from budgeteer.tuning.kit import MAX_TOKENS, closed_at_once, example, judged, named, rate, traces
+from budgeteer.tuning.kit import MAX_TOKENS, closed_at_once, example, judged, rate, traces
 from budgeteer.tuning.protocol import SFT, Builder, Built
 
 PRINCIPLES = """Decide whether a question should be thought through step by step before it is answered.
@@ -60,7 +61,7 @@ def adacot(
         )
     check_temperature(temperature)
 
-    other = named(judge)
+    other = None if judge is None else named(judge)
 
     async def build(task: Task) -> Built:
         begun, needed, short = closed_at_once(task), None, []

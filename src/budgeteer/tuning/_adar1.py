@@ -6,10 +6,11 @@ import random
 from dataclasses import replace
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.load import named
 from budgeteer.models.model import PREFIX, Model, check_temperature
 from budgeteer.solve import Task, derive
 from budgeteer.solve.strategy import CHECK
-from budgeteer.tuning.kit import MAX_TOKENS, Trace, closed_at_once, named, pair, rate, traces
+from budgeteer.tuning.kit import MAX_TOKENS, Trace, closed_at_once, pair, rate, traces
 from budgeteer.tuning.protocol import PREFERENCE, Builder, Built
 
 
@@ -54,7 +55,7 @@ def adar1(
         )
     check_temperature(temperature)
 
-    second = named(short)
+    second = None if short is None else named(short)
 
     async def build(task: Task) -> Built:
         brief = task if second is None else replace(task, model=task.model.other(second))

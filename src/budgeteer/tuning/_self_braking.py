@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.load import named
 from budgeteer.models.model import Model, check_temperature
 from budgeteer.rl.reward.counted import pattern
 from budgeteer.solve import Task
-from budgeteer.tuning.kit import MAX_TOKENS, ended, example, graded, judged, named, steps_of, tags_in, traces
+from budgeteer.tuning.kit import MAX_TOKENS, ended, example, graded, judged, steps_of, tags_in, traces
 from budgeteer.tuning.protocol import SFT, Builder, Built
 
 MARKERS = (
@@ -151,7 +152,7 @@ def self_braking(
             "traces, tokens and votes, and a threshold between 0 and 1"
         )
     check_temperature(temperature)
-    other = named(judge)
+    other = None if judge is None else named(judge)
 
     async def build(task: Task) -> Built:
         style = task.style

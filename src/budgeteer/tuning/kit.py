@@ -77,15 +77,6 @@ async def traces(
     return made
 
 
-def named(model: Model | str | None) -> Model | None:
-    """A model that was given, or the one of a name as ``--model`` takes it."""
-    if not isinstance(model, str):
-        return model
-    from budgeteer.models.load import load_model
-
-    return load_model(model)
-
-
 async def judged(task: Task, model: Model, text: str, votes: int, temperature: float) -> list[str]:
     """What another model says to a text in ``votes`` answers of a chat, those that were not cut at
     :data:`JUDGEMENT` tokens. It pays from the task's budget; where that is too small, it says nothing."""
