@@ -109,6 +109,7 @@ class Fast(BudgetedGRPOTrainer):
     """The trainer, whose rollouts another decoder draws with its weights."""
 
     drawer: Drawer
+    rows_of_pass = 5
 
     def _generated(self, work: Round, group: I64, prompts: list[list[int]]) -> list[Row]:
         if work.steer is not None and work.steer.needs & {Need.LOGITS, Need.MARGIN}:  # the decoder does not tell them

@@ -46,6 +46,7 @@ from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollo
 from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.sharded import refuse_shards, whole
 from budgeteer.adapters.trl.states import identity_of, load_state, require_state, save_state
+from budgeteer.adapters.trl.trim import WithoutPadding
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, loss_tokens, trl_advantages, weighted, without_truncated
 from budgeteer.core.plan import F64, I64, Plan
@@ -65,7 +66,7 @@ REWARD = "reward of function {}"
 """Name of the column of rollouts with the rewards of one function."""
 
 
-class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
+class BudgetedGRPOTrainer(WithoutPadding):  # type: ignore[misc, unused-ignore]
     """``trl.GRPOTrainer`` whose rollouts are allotted, steered and learnt from as a recipe says, within a budget.
 
     Args:
@@ -105,6 +106,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         refuse_shards(self)
         refuse_tokenizer(self._tokenizer)
         chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
+        self.trims = (chosen.name, budget, step_budget) != ("grpo", None, None)
         refuse_recipe(chosen, self.args)
         refuse_beside(chosen, self.accelerator.num_processes)
         if self.tools or self.environment_factories:
