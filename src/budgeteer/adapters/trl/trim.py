@@ -59,13 +59,13 @@ def trimmed(
         width: t.
         size: rows of a pass, which are of like length; None = all.
     """
-    lengths = mask[:, -width:].sum(-1)
-    order = lengths.argsort(stable=True)
+    order = mask[:, -width:].sum(-1).argsort(stable=True)
     parts = [_pass(read, ids[rows], mask[rows], width) for rows in order.split(size or len(ids))]
-    logprob, entropy, routers = ([part[i] for part in parts if part[i] is not None] for i in range(3))
+    entropy = [part[1] for part in parts if part[1] is not None]
+    routers = [part[2] for part in parts if part[2] is not None]
     back = order.argsort()
     return (
-        torch.cat(logprob)[back],
+        torch.cat([part[0] for part in parts])[back],
         torch.cat(entropy)[back] if entropy else None,
         torch.stack(routers).mean() if routers else None,
     )
