@@ -60,7 +60,7 @@ def trimmed(
         size: rows of a pass, which are of like length; None = all.
     """
     order = mask[:, -width:].sum(-1).argsort(stable=True)
-    parts = [_pass(read, ids[rows], mask[rows], width) for rows in order.split(size or len(ids))]
+    parts = [_pass(read, ids[rows], mask[rows], width) for rows in torch.split(order, size or len(ids))]
     entropy = [part[1] for part in parts if part[1] is not None]
     routers = [part[2] for part in parts if part[2] is not None]
     back = order.argsort()
