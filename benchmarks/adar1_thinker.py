@@ -23,23 +23,21 @@ import json
 import logging
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer
 
 from budgeteer.core.usage import Usage
 from budgeteer.lab import results
 from budgeteer.lab.posttrain.problems import Asked, Grader
 from budgeteer.models.merge import merge
 from budgeteer.models.model import Choice, Finish, Request, Response
-from budgeteer.models.thinker import FILES, THINKER
+from budgeteer.models.thinker import THINKER
 from budgeteer.models.transformers import Transformers
 from budgeteer.solve import Question
 from budgeteer.solve.runner import Settings
@@ -47,8 +45,9 @@ from budgeteer.solve.runner import run as solved
 from budgeteer.tuning import adar1, as_strategy
 from pages import Place, interval, published
 from rewards_report import START
-from rewards_thinker import BRIEFER, drawn_with, measured, problems
+from rewards_thinker import BRIEFER, measured
 from runs import Runs
+from thinker_brief import BRIEF, HIGH, TOGETHER, brief, problems, trained
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,9 +61,8 @@ LEVELS = {
     "AdaR1, instance pairs only": ("instance",),
 }
 ARMS = (SHORT, MERGED, *LEVELS)
-FIRST_SEED, WEIGHT, TOGETHER = 500, 0.8, 96
-"""Of the held-out problems, as in rewards_thinker.py; of the long model in the hybrid; rows that are drawn at once."""
-HIGH, LOW = "think:effort=high", "think:effort=low"
+FIRST_SEED, WEIGHT = 500, 0.8
+"""Of the held-out problems, as in rewards_thinker.py; of the long model in the hybrid."""
 SHARED = (
     "train", "problems", "heldout", "max_tokens", "brief", "samples", "epochs", "sft_lr", "steps", "batch",
     "lr", "beta",
@@ -121,52 +119,13 @@ class Made(NamedTuple):
 def made(seed: int, asked: Asked, args: argparse.Namespace) -> Made:
     """The short model, the hybrid and the pairs of a seed, from its folder or made now."""
     folder = args.folder / "made" / str(seed)
-    short, hybrid, file = folder / "short", folder / "hybrid", folder / "pairs.json"
-    if not (folder / "short.json").exists():
-        count = brief(seed, short, args)
-        results.write_text(json.dumps(count), folder / "short.json")
+    hybrid, file, short = folder / "hybrid", folder / "pairs.json", brief(seed, folder, args)
     if not hybrid.exists():
-        merge(THINKER, short, hybrid, WEIGHT)
+        merge(THINKER, short.folder, hybrid, WEIGHT)
     if not file.exists():
-        results.write_text(json.dumps(paired(seed, asked, short, folder, args)), file)
+        results.write_text(json.dumps(paired(seed, asked, short.folder, folder, args)), file)
     content = json.loads(file.read_text())
-    count = json.loads((folder / "short.json").read_text())
-    return Made(short, hybrid, content["pairs"], (count["drawn"], content["drawn"]))
-
-
-def brief(seed: int, out: Path, args: argparse.Namespace) -> dict[str, int]:
-    """Train the short model; the tokens that its traces took, and how many were right."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(THINKER)
-    asked, drawer = problems(seed, tokenizer, args, LOW), Drawer(THINKER, torch.float32)
-    grader = Grader(asked, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
-    items = [item for item in asked.train[: args.problems] for _ in range(args.brief)]
-    texts = [
-        tokenizer.apply_chat_template(asked.prompt(i), tokenize=False, add_generation_prompt=True, **asked.template)
-        for i in items
-    ]
-    prompts = [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
-    rows: list[list[int]] = []
-    for first in range(0, len(prompts), TOGETHER):
-        rows += drawn_with(drawer, prompts[first : first + TOGETHER], args.max_tokens, 40_000 + seed + first)
-    asked.close()
-    high = {"reasoning_effort": "high"}
-    examples = [
-        {
-            "prompt": asked.prompt(item), "chat_template_kwargs": high,
-            "completion": [{"role": "assistant", "content": grader.text(row)}],
-        }
-        for item, row in zip(items, rows, strict=True)
-        if row[-1] == drawer.end and grader.score(item, row) > 0.5
-    ]  # fmt: skip
-    trainer = trained(
-        SFTTrainer, SFTConfig, THINKER, examples, tokenizer, seed, args, lr=args.sft_lr, epochs=args.epochs
-    )
-    shutil.rmtree(out, ignore_errors=True)
-    trainer.model.save_pretrained(out)
-    for name in FILES:
-        if name not in ("config.json", "model.safetensors"):
-            shutil.copyfile(THINKER / name, out / name)
-    return {"drawn": sum(map(len, prompts)) + sum(map(len, rows)), "examples": len(examples)}
+    return Made(short.folder, hybrid, content["pairs"], (short.drawn, content["drawn"]))
 
 
 def paired(seed: int, asked: Asked, short: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -186,24 +145,6 @@ def paired(seed: int, asked: Asked, short: Path, folder: Path, args: argparse.Na
     lines = (work / "rows.jsonl.run" / "traces.jsonl").read_text().splitlines()
     pairs = [json.loads(line) for row in map(json.loads, lines) for line in row["traces"]]
     return {"pairs": pairs, "drawn": sum(done.spent.values()), "questions": len(questions)}
-
-
-def trained(
-    trainer: Any, settings: Any, folder: Path, examples: Sequence[Mapping[str, Any]], tokenizer: Any, seed: int,
-    args: argparse.Namespace, *, lr: float, epochs: int = 0, steps: int = -1, **more: Any,
-) -> Any:  # fmt: skip
-    """TRL's trainer of a model, when it is through."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    with tempfile.TemporaryDirectory() as out:
-        config = settings(
-            out, per_device_train_batch_size=args.batch, gradient_accumulation_steps=1, learning_rate=lr,
-            num_train_epochs=epochs or 1, max_steps=steps, lr_scheduler_type="linear", max_length=None, seed=seed,
-            use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[], save_strategy="no",
-            disable_tqdm=True, logging_steps=10, **more,
-        )  # fmt: skip
-        made = trainer(model, args=config, train_dataset=Dataset.from_list(list(examples)), processing_class=tokenizer)
-        made.train()
-    return made
 
 
 def run(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -300,21 +241,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
     parser.add_argument("--train", type=int, default=512, help="problems not held out (default: %(default)s)")
-    parser.add_argument("--problems", type=int, default=96, help="of them, trained on (default: %(default)s)")
+    parser.add_argument("--problems", type=int, help="of them, trained on (default: %(default)s)")
     parser.add_argument("--heldout", type=int, default=192, help="held-out problems (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=512, help="of a trace (default: %(default)s)")
-    parser.add_argument("--brief", type=int, default=3, help="traces of a problem at low effort (default: %(default)s)")
+    parser.add_argument("--brief", type=int, help="traces of a problem at low effort (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=3, help="traces of each model (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=2, help="of the short model (default: %(default)s)")
-    parser.add_argument("--sft-lr", type=float, default=5e-4, help="of the short model (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="of the short model (default: %(default)s)")
+    parser.add_argument("--sft-lr", type=float, help="of the short model (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=32, help="of DPO (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="examples or pairs of a step (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="examples or pairs of a step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="of DPO (default: %(default)s)")
     parser.add_argument("--beta", type=float, default=0.1, help="of DPO (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "adar1-thinker", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="few problems, one seed: means nothing")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, help=f"default: {TARGET.name} among the results; none if quick")
+    parser.set_defaults(**BRIEF)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)

@@ -41,8 +41,7 @@ from budgeteer.core.environment import Item
 from budgeteer.core.plan import I64
 from budgeteer.core.steer import Need
 from budgeteer.lab import results
-from budgeteer.lab.posttrain.problems import Asked, Grader, asked
-from budgeteer.lab.posttrain.settings import Settings
+from budgeteer.lab.posttrain.problems import Asked, Grader
 from budgeteer.lab.run import level_of
 from budgeteer.models.chat import EFFORTS
 from budgeteer.models.thinker import THINKER
@@ -50,6 +49,7 @@ from budgeteer.rl.step import Round
 from pages import Place, published
 from rewards_report import NONE, SHUFFLED, START, THINKER_MARKS, WHOLE, plain_name, thinker_summary
 from runs import Runs
+from thinker_brief import BRIEF, brief, drawn_with, problems
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,14 +59,17 @@ BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:eff
 WHOLE_RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
 OWN = ", own words"
 """Behind the name of a reward: efforts are said in the words of the chat template, with which the model was trained."""
+AFTER, AFTER_BRIEF = ", after brief", (NONE, "right-only", "kimi")
+"""Behind the name of a reward: training begins from the model that learnt its own brief traces (``thinker_brief.py``),
+whose tokens, input too, are taken from those of the training."""
 ARMS = (
     START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong", "shorter-better",
     "arlcp", "traac", "cosine", "right-only", "repetition", "pear", "adathink-med", "ares", "hbpo", "triangular",
     "adaptive-deep", "e1", "thinkdial", "l1", "adacot", "visionthink", "adactrl",
-    *(name + WHOLE for name in WHOLE_RECIPES), START + OWN,
+    *(name + AFTER for name in AFTER_BRIEF), *(name + WHOLE for name in WHOLE_RECIPES), START + OWN,
     *(name + OWN + more for name in ("thinkdial", "e1") for more in ("", SHUFFLED)),
 )  # fmt: skip
-FIRST_SEED, PROBLEMS, GROUP, UPDATES = 500, 7900, 8, 4
+FIRST_SEED, GROUP, UPDATES = 500, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
 """Behind the question, for ``l1:at_most=true``."""
 
@@ -127,36 +130,25 @@ class Fast(BudgetedGRPOTrainer):
         return [row._replace(logprob=None) for row in self._sampling.rows(slices, numbers, [])]
 
 
-def drawn_with(drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed: int) -> list[list[int]]:
-    """Token ids of a completion of each prompt."""
-    return [tokens for tokens, _ in drawer.tokens(prompts, 1.0, seed, cap)]
-
-
-def problems(seed: int, tokenizer: Any, args: argparse.Namespace, style: str) -> Asked:
-    """The problems of a seed, and how the model is asked them."""
-    return asked(
-        Settings(
-            str(THINKER), "grpo", "", None, "thinking", PROBLEMS + seed, args.train, args.heldout,
-            style=style,
-        ),
-        tokenizer,
-    )  # fmt: skip
-
-
 def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train an arm and measure it."""
     begin = time.perf_counter()
-    tokenizer = AutoTokenizer.from_pretrained(THINKER)
-    model: Any = AutoModelForCausalLM.from_pretrained(THINKER, dtype=torch.float32)
+    tokenizer, folder, drawn = AutoTokenizer.from_pretrained(THINKER), THINKER, 0
+    if name.endswith(AFTER):
+        made_for = argparse.Namespace(**{**BRIEF, **vars(args)})
+        folder, drawn = brief(seed, args.folder / "made" / str(seed), made_for)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     style = "think" if OWN in name else BRIEFER.get(name, "think:effort=high")
     made, drawer = problems(seed, tokenizer, args, style), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
-    used, steps, rollouts = 0, 0, 0
+    used, steps, rollouts = drawn, 0, 0
     if name not in (START, START + OWN, *BRIEFER):
         columns = columns_of(name, made, np.random.default_rng(seed))
-        trainer = trained(recipe_of(name), seed, model, tokenizer, made, grader, drawer, args.tokens, args, columns)
+        trainer = trained(
+            recipe_of(name), seed, model, tokenizer, made, grader, drawer, args.tokens - drawn, args, columns
+        )
         progress = trainer.spending.progress
-        used, steps = progress.used, progress.step
+        used, steps = drawn + progress.used, progress.step
         rollouts = sum(row["rollouts"] for row in progress.steps_log)
         model = trainer.accelerator.unwrap_model(trainer.model)
     middle = time.perf_counter()
@@ -179,7 +171,8 @@ def recipe_of(name: str) -> str:
         return plain_name(name)
     if name in WITH:
         return WITH[name][0]
-    return "grpo" if name == NONE else f"grpo:reward={name.partition(OWN)[0]}"
+    reward = name.removesuffix(AFTER).partition(OWN)[0]
+    return "grpo" if reward == NONE else f"grpo:reward={reward}"
 
 
 def asks_of(name: str) -> tuple[Ask, ...]:

@@ -31,7 +31,8 @@ from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.lab.results import installed, machine
 from budgeteer.models.thinker import THINKER
 from pages import Place, published
-from rewards_thinker import PLAIN, drawn_with, problems, said
+from rewards_thinker import PLAIN, said
+from thinker_brief import drawn_with, problems
 from thinker_pool import Drawer
 from trl_overhead import PACKAGES, interval
 

@@ -33,8 +33,9 @@ from budgeteer.lab.posttrain.problems import Grader
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.models.thinker import THINKER
 from pages import Place, published
-from rewards_thinker import add_training, measured, problems, trained
+from rewards_thinker import add_training, measured, trained
 from runs import Runs
+from thinker_brief import problems
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
