@@ -29,7 +29,9 @@ buys the tool whose description is likest to the skill.
 
 **many**: these three beside others, with that tool alone and with 8 further tools. 4 of those are said to search the
 sentences, too, and find nothing; all have descriptions of 50 words or so, and a call costs as much as a search. The
-model takes any of the tools that are said to search and did not fail before its eyes.
+model takes any of the tools that are said to search and did not fail before its eyes. What the useful tool is said to
+be is what the model calls its skill, so that ``retrieval`` finds it; in **misled** these 4 are described so, and it has
+their long description.
 
 **once**: the two cases of **many** once more, with the budget of all questions in one: a question has an equal share of
 what is left, for every strategy, so that what one does not use goes to later ones. ``composer-many`` tests tools on 3
@@ -118,6 +120,8 @@ SEARCHING = tuple(
     name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer", "composer-many", "retrieval")
 )
 PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer", "retrieval")
+MISLED = "many tools, misled"
+BY_MISLED = ("react", "one-prompt", "bats", "code-agents", "composer", "retrieval")
 ONCE = ("react", "one-prompt", "bats", "composer", "composer-many")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 BY_SMALL = {
@@ -155,6 +159,7 @@ def read_rows(path: str) -> list[dict[str, Any]]:
 FALSE = ("encyclopedia", "archive", "index", "library")
 """Tools that are said to search, and find nothing."""
 OTHER = ("calendar", "weather", "currency", "translate")
+SHORT = "Search the sentences that are known."
 CLAIM = (
     "Search the sentences that are known. The {name} holds people, films, places, works and dates, is kept up to date "
     "by editors every day, covers many languages and centuries, and returns the entries that fit a query best, with "
@@ -167,8 +172,8 @@ ABOUT = (
 )
 
 
-def useless() -> tuple[Tool, ...]:
-    """Tools that find nothing."""
+def useless(claim: str) -> tuple[Tool, ...]:
+    """Tools that find nothing, four of which claim to."""
 
     def made(name: str, about: str) -> Tool:
         async def nothing(arguments: Mapping[str, Any]) -> str:
@@ -176,7 +181,7 @@ def useless() -> tuple[Tool, ...]:
 
         return Tool(name, about.format(name=name), {"query": {"type": "string"}}, nothing, cost=round(SEARCH * PICO))
 
-    return (*(made(name, CLAIM) for name in FALSE), *(made(name, ABOUT) for name in OTHER))
+    return (*(made(name, claim) for name in FALSE), *(made(name, ABOUT) for name in OTHER))
 
 
 class Wiki:
@@ -184,8 +189,8 @@ class Wiki:
 
     name = "search"
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], many: bool = False) -> None:
-        self.others = useless() if many else ()
+    def __init__(self, rows: Sequence[Mapping[str, Any]], many: bool = False, misled: bool = False) -> None:
+        self.others, self.misled = useless(SHORT if misled else CLAIM) if many else (), misled
         self.rows = {f"q{i:03d}": row for i, row in enumerate(rows)}
         self.items = [Item(key, row["question"], row["answers"][0]) for key, row in self.rows.items()]
 
@@ -199,7 +204,7 @@ class Wiki:
             return "\n".join(found(tuple(sentences), str(arguments["query"])))
 
         cost = round(SEARCH * PICO)
-        about = "Search the sentences that are known."
+        about = CLAIM.format(name="search") if self.misled else SHORT
         everything = "\n".join(sentences)
         tool = Tool("search", about, {"query": {"type": "string"}}, search, cost=cost, everything=everything)
         return (*self.others[:2], tool, *self.others[2:])
@@ -394,8 +399,8 @@ WORKED = Style(shown, stated, "", ("Question:",), answer_tokens=24, normal=str.s
 """How SmolLM2 and Gemma are asked."""
 
 
-def searches(rows: Sequence[Mapping[str, Any]], many: bool = False) -> QuestionSet:
-    wiki = Wiki(rows, many)
+def searches(rows: Sequence[Mapping[str, Any]], many: bool = False, misled: bool = False) -> QuestionSet:
+    wiki = Wiki(rows, many, misled)
     items = {item.key: item for item in wiki.items}
     task = Task("search", "search", tuple(wiki.items), "search", False, wiki.verify, wiki.tools)
     references = {key: item.answer or "" for key, item in items.items()}
@@ -563,16 +568,16 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         searched = set()
     rows = read_rows(args.data)[: 5 if args.quick else None] if searched else []
     budgets = "$0.004" if args.quick else args.budgets
-    for name, part, heeds, many in (
-        ("search, heeds", "search", True, False),
-        ("search, unaware", "search", False, False),
-        ("one tool", "many", True, False),
-        ("many tools", "many", True, True),
+    for name, part, heeds, many, chosen in (
+        ("search, heeds", "search", True, False, SEARCHING),
+        ("search, unaware", "search", False, False, SEARCHING),
+        ("one tool", "many", True, False, PLANNED),
+        ("many tools", "many", True, True, PLANNED),
+        (MISLED, "many", True, True, BY_MISLED),
     ):
         if part in searched:
-            simulated = Simulated(Writer(rows, heeds))
-            chosen = PLANNED if part == "many" else SEARCHING
-            results[name] = await measured(name, searches(rows, many), simulated, PLAIN, chosen, budgets, args)
+            simulated, asked = Simulated(Writer(rows, heeds)), searches(rows, many, name == MISLED)
+            results[name] = await measured(name, asked, simulated, PLAIN, chosen, budgets, args)
             save(args, results)
     for name, many in (("once, one tool", False), ("once, many tools", True)):
         if "once" in searched:
@@ -618,6 +623,7 @@ TITLES = {
     "search, unaware": "One tool, a model that reads over it",
     "one tool": "One tool, strategies that plan",
     "many tools": "Nine tools, of which one is of use",
+    MISLED: "Nine tools, of which the one of use is described worse than four others",
     "once, one tool": "One tool, one budget for all questions",
     "once, many tools": "Nine tools, one budget for all questions",
     **{name: f"{title} through llama.cpp, one tool" for name, title in SMALL.items()},

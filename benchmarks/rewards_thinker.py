@@ -59,7 +59,7 @@ BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:eff
 WHOLE_RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
 OWN = ", own words"
 """Behind the name of a reward: efforts are said in the words of the chat template, with which the model was trained."""
-AFTER, AFTER_BRIEF = ", after brief", (NONE, "right-only", "kimi")
+AFTER, AFTER_BRIEF = ", after brief", (START, NONE, "right-only", "kimi")
 """Behind the name of a reward: training begins from the model that learnt its own brief traces (``thinker_brief.py``),
 whose tokens, input too, are taken from those of the training."""
 ARMS = (
@@ -142,7 +142,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     made, drawer = problems(seed, tokenizer, args, style), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
     used, steps, rollouts = drawn, 0, 0
-    if name not in (START, START + OWN, *BRIEFER):
+    if name not in (START, START + OWN, START + AFTER, *BRIEFER):
         columns = columns_of(name, made, np.random.default_rng(seed))
         trainer = trained(
             recipe_of(name), seed, model, tokenizer, made, grader, drawer, args.tokens - drawn, args, columns
