@@ -113,15 +113,18 @@ STRATEGIES = {
     "tree-planner": "tree-planner",
     "code-agents": "code-agents",
     "composer": "composer:turns=20",
+    "composer, nine": "composer:turns=20,candidates=9",
     "composer-many": "composer-many:turns=20",
     "retrieval": "composer:turns=20,tests=false",
 }
 SEARCHING = tuple(
-    name for name in STRATEGIES if name not in ("tree-planner", "code-agents", "composer", "composer-many", "retrieval")
+    name
+    for name in STRATEGIES
+    if name not in ("tree-planner", "code-agents", "composer", "composer, nine", "composer-many", "retrieval")
 )
 PLANNED = ("react", "parallel", "one-prompt", "bats", "tree-planner", "code-agents", "composer", "retrieval")
 MISLED = "many tools, misled"
-BY_MISLED = ("react", "one-prompt", "bats", "code-agents", "composer", "retrieval")
+BY_MISLED = ("react", "one-prompt", "bats", "code-agents", "composer", "composer, nine", "retrieval")
 ONCE = ("react", "one-prompt", "bats", "composer", "composer-many")
 AT_LOOKUPS = ("react", "one-prompt", "fixed", "dynamic", "tracker", "bats", "bavt", "voi")
 BY_SMALL = {
