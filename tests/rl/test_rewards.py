@@ -244,6 +244,12 @@ def test_ares_by_hand() -> None:
     np.testing.assert_allclose(ares(2).observe(state, few).strength, [0.5, 0.5, 0.5 + 0.05 * 2])
 
 
+def test_a_window_of_ares_that_no_row_fills_is_the_row() -> None:
+    rows = rows_of([1, 1], [3, 4], entropy=[[1.0] * 4, [0.1] * 4])
+    state = Hesitations(0.5, np.zeros(3), np.full(3, 0.5))
+    assert score(ares(10**20), rows, state) == score(ares(4), rows, state)
+
+
 def test_ares_behind_listed_words_by_hand(tmp_path) -> None:
     plain, as_json = tmp_path / "words.txt", tmp_path / "words.json"
     plain.write_text("wait\n\nSo\nnever\n")
