@@ -248,7 +248,7 @@ def test_a_weight_that_is_none_is_told(text, weight):
 
 @pytest.mark.parametrize("text", ["kimi+", "+kimi", "+", "kimi + 0.5*"])
 def test_a_sum_without_a_part_is_told(text):
-    with pytest.raises(InvalidInput, match="has a . or a weight with no reward beside it"):
+    with pytest.raises(InvalidInput, match=r"has a \+ or a weight with no reward beside it"):
         registry.part_of("reward", text)
 
 
