@@ -248,7 +248,7 @@ def test_a_weight_that_is_none_is_told(text, weight):
 
 @pytest.mark.parametrize("text", ["kimi+", "+kimi", "+", "kimi + 0.5*"])
 def test_a_sum_without_a_part_is_told(text):
-    with pytest.raises(InvalidInput, match="with no reward beside it"):
+    with pytest.raises(InvalidInput, match=r"has a \+ or a weight with no reward beside it"):
         registry.part_of("reward", text)
 
 
@@ -433,11 +433,18 @@ def test_a_falling_budget_without_stairs() -> None:
         lambda: traac(tidy=math.nan), lambda: triangular(tidy=math.inf), lambda: visionthink(math.nan),
         lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1),
         lambda: linear(2), lambda: falling_budget(rate=0.5, straight=True), lambda: overlong(0), lambda: pear(math.inf),
+        lambda: kimi(10**20), lambda: thinkdial(leak=10**20), lambda: pear(10**20),
+        lambda: triangular(share=10**20), lambda: shorter_better(10**20),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(make) -> None:
-    with pytest.raises(InvalidInput, match=r"give|finite"):
+    with pytest.raises(InvalidInput, match="give"):
         make()
+
+
+def test_a_refused_cosine_names_the_value() -> None:
+    with pytest.raises(InvalidInput, match=r"^cosine\(wrong_long=nan, cut=-inf\); give rewards from -1e6 to 1e6"):
+        cosine(wrong_long=math.nan, cut=-math.inf)
 
 
 def test_success_gates_another_reward() -> None:

@@ -17,6 +17,7 @@ from budgeteer.core.column import Column, column, declare
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import ENDED
 from budgeteer.rl import recipes
+from budgeteer.rl.advantage import hbpo_advantage
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.recipe import ENTROPY, TEXT
@@ -243,6 +244,12 @@ def test_ares_by_hand() -> None:
     np.testing.assert_allclose(ares(2).observe(state, few).strength, [0.5, 0.5, 0.5 + 0.05 * 2])
 
 
+def test_a_window_of_ares_that_no_row_fills_is_the_row() -> None:
+    rows = rows_of([1, 1], [3, 4], entropy=[[1.0] * 4, [0.1] * 4])
+    state = Hesitations(0.5, np.zeros(3), np.full(3, 0.5))
+    assert score(ares(10**20), rows, state) == score(ares(4), rows, state)
+
+
 def test_ares_behind_listed_words_by_hand(tmp_path) -> None:
     plain, as_json = tmp_path / "words.txt", tmp_path / "words.json"
     plain.write_text("wait\n\nSo\nnever\n")
@@ -391,6 +398,25 @@ def test_columns_of_the_prompts_reach_the_rows_of_each() -> None:
         }
         assert rows.column(SEEN, "test").tolist() == [10 + int(key[2:]) for key in rows.column("prompt_key", "test")]
         np.testing.assert_array_equal(rows.column("sampled", "test").sum(1), rows.length)
+
+
+def test_an_advantage_reads_what_the_problems_say_as_the_reward_does() -> None:
+    """``hbpo`` of both kinds reads the target; where a problem gives it, that is no half of the cap."""
+    seen = []
+
+    def advantage(rollouts, view):
+        made = hbpo_advantage(rollouts, view)
+        seen.append((rollouts, view, made))
+        return made
+
+    recipe = dataclasses.replace(recipes.get("grpo:reward=hbpo"), advantage=advantage)
+    config = TrainConfig(steps=6, prompts=3, group=3, max_tokens=10)
+    played(Control(recipe, config, PROMPTS, KEYS, columns={"target": [2, 3, 4, 5, 6, 7]}), 1)
+    ((rollouts, view, made),) = seen
+    own = A([2.0 + int(rollouts.keys[g][2:]) for g in rollouts.group])
+    told = hbpo_advantage(dataclasses.replace(rollouts, more={"target": own}), view)
+    half = hbpo_advantage(dataclasses.replace(rollouts, more={}), view)
+    assert made.tolist() == told.tolist() != half.tolist()
 
 
 def test_a_column_is_computed_from_others_unless_somebody_gives_it() -> None:

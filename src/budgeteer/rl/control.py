@@ -24,6 +24,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import column
@@ -36,7 +37,6 @@ from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
 from budgeteer.rl.replay import Kept, mixed
-from budgeteer.rl.reward.protocol import Columns
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Progress, Step, Update
 from budgeteer.rl.surrogate import prompt_features
@@ -171,7 +171,7 @@ class Control:
         self.progress.prefill += rollouts.prefill_tokens
         rows = rollouts.take(~rollouts.short & ~np.isnan(rollouts.verified))
         if len(rows):
-            self.reward_state = reward.monitor.watch(self.reward_state, self._columns_of(rows, ()))
+            self.reward_state = reward.monitor.watch(self.reward_state, rows.columns())
 
     def left(self) -> int | None:
         """Tokens left of the run's budget, None without one."""
@@ -277,8 +277,10 @@ class Control:
         short = rollouts.short
         rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
         aborted = rollouts.status == ABORTED
+        # what the problems say of themselves is known to the rows from here on: advantages read it as rewards do
+        rollouts = replace(rollouts, more={**self._of_problems(rollouts), **rollouts.more})
         if recipe.reward is not None:
-            columns = self._columns_of(rollouts, recipe.reward.needs)
+            columns = rollouts.columns(recipe.reward.needs)
             rollouts = replace(rollouts, reward=recipe.reward.score(self.reward_state, columns))
             self.terms = recipe.reward.means(self.reward_state, columns)
             self.reward_state = recipe.reward.observe(self.reward_state, columns)
@@ -379,10 +381,10 @@ class Control:
             )
         return np.pad(scale, ((0, 0), (0, width - longest)))
 
-    def _columns_of(self, rollouts: Rollouts, needs: Collection[str]) -> Columns:
-        """What the reward looks at, columns of the prompts included."""
+    def _of_problems(self, rollouts: Rollouts) -> dict[str, NDArray[Any]]:
+        """The columns of the prompts, one value a row."""
         at = self.places(rollouts.keys)[rollouts.group]
-        return rollouts.columns(needs, {name: values[at] for name, values in self.columns.items()})
+        return {name: values[at] for name, values in self.columns.items()}
 
     def places(self, keys: Sequence[str]) -> I64:
         """[m] where these prompts stand among all."""

@@ -21,8 +21,8 @@ def hbpo_advantage(rollouts: Rollouts, view: View) -> F64:
 
     The second part is 0 where all of these rows are right and within their target, and negative else: under budgets
     that are too small for a prompt, right rows are pushed down with the wrong ones. For the reward ``hbpo`` with
-    ``variant=split-budgets``; where nobody gives a target, it is half of the cap. The paper's code adds the second part
-    twice.
+    ``variant=split-budgets``, or with problems that have a ``target``; where nobody gives one, it is half of the cap.
+    The paper's code adds the second part twice.
     """
     rows = rollouts.columns(("sampled", "target"), {"target": rollouts.cap / 2})
     pairs = np.stack([rollouts.group, rows.column("target", "hbpo")], axis=1)

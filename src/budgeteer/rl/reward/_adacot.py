@@ -31,7 +31,7 @@ def adacot(missed: float = 0.3, needless: float = 0.3, untidy: float = 1.0) -> R
     [1.0, 0.9, -1.3]
     """
     if not weights(missed, needless, untidy):
-        raise InvalidInput(f"adacot(missed={missed}, needless={needless}, untidy={untidy}); give 0 or more")
+        raise InvalidInput(f"adacot(missed={missed}, needless={needless}, untidy={untidy}); give 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         needed = rows.column("needs_thinking", "adacot") > 0

@@ -40,7 +40,7 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
     [1.75, 1.0, 0.5]
     """
     if not weights(length, tag):
-        raise InvalidInput(f"adactrl(length={length}, tag={tag}); give weights of 0 or more")
+        raise InvalidInput(f"adactrl(length={length}, tag={tag}); give weights of 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         good, texts = right(rows.correct), rows.column("text", "adactrl").tolist()

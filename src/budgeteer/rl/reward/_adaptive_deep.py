@@ -39,7 +39,7 @@ def adaptive_deep(bonus: float = 0.5, margin: float = 0.0, share: float = 0.2) -
     """
     if not (weights(bonus) and 0 <= margin <= 1 and 0 < share <= 1):
         raise InvalidInput(
-            f"adaptive_deep(bonus={bonus}, margin={margin}, share={share}); give 0 or more, 0 to 1, and a share of the "
+            f"adaptive_deep(bonus={bonus}, margin={margin}, share={share}); give 0 to 1e6, 0 to 1, and a share of the "
             "cap above 0, at most 1"
         )
 

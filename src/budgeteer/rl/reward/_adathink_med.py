@@ -61,7 +61,7 @@ def adathink_med(trust: float = 0.5, weight: float = 0.5, hardest: float = 0.3) 
     """
     if not (0 <= trust <= 1 and weights(weight) and 0 < hardest < 1):
         raise InvalidInput(
-            f"adathink_med(trust={trust}, weight={weight}, hardest={hardest}); give 0 to 1, 0 or more, and a share "
+            f"adathink_med(trust={trust}, weight={weight}, hardest={hardest}); give 0 to 1, 0 to 1e6, and a share "
             "above 0 and below 1"
         )
 

@@ -32,7 +32,7 @@ def alp(price: float = 0.2) -> Reward:
     [0.9, 0.8, -0.1, -0.15]
     """
     if not weights(price):
-        raise InvalidInput(f"alp(price={price}); give 0 or more")
+        raise InvalidInput(f"alp(price={price}); give 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         _, index, count = np.unique(rows.group, return_inverse=True, return_counts=True)

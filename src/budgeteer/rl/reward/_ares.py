@@ -96,10 +96,11 @@ def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9, words: str =
             behind, at = _means_behind(rows, window), _ends_of(listed, rows)
             found = [int((row[i] >= threshold).sum()) for row, i in zip(behind, at, strict=True)]
             return threshold, np.array(found, np.int64)
-        size = -(-entropy.shape[1] // window) * window
+        block = min(window, max(entropy.shape[1], 1))
+        size = -(-entropy.shape[1] // block) * block
         pad = ((0, 0), (0, size - entropy.shape[1]))
-        blocks = np.pad(np.where(known, entropy, 0.0), pad).reshape(len(rows), size // window, window).sum(axis=2)
-        tokens = np.pad(known, pad).reshape(len(rows), size // window, window).sum(axis=2)
+        blocks = np.pad(np.where(known, entropy, 0.0), pad).reshape(len(rows), size // block, block).sum(axis=2)
+        tokens = np.pad(known, pad).reshape(len(rows), size // block, block).sum(axis=2)
         return threshold, ((tokens > 0) & (blocks >= threshold * tokens)).sum(axis=1)
 
     def targets(state: Hesitations, level: I64, count: I64) -> tuple[F64, F64]:

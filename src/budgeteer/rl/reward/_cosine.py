@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
@@ -30,14 +28,18 @@ def cosine(
         cut: of a row that reaches its cap.
 
     Raises:
-        InvalidInput: a value that is not finite.
+        InvalidInput: a value outside -1e6 to 1e6.
 
     >>> rows = Columns([1, 0, 1, 0], [50, 50, 100, 0], [0] * 4, [100] * 4, [1] * 4)
     >>> cosine().score((), rows).round(9).tolist()
     [1.5, -5.0, -10.0, -10.0]
     """
-    if not all(map(math.isfinite, (right_short, right_long, wrong_short, wrong_long, cut))):
-        raise InvalidInput("cosine takes finite rewards; give five numbers")
+    ends = {
+        "right_short": right_short, "right_long": right_long, "wrong_short": wrong_short, "wrong_long": wrong_long,
+        "cut": cut,
+    }  # fmt: skip
+    if bad := [f"{name}={value}" for name, value in ends.items() if not abs(value) <= 1e6]:
+        raise InvalidInput(f"cosine({', '.join(bad)}); give rewards from -1e6 to 1e6")
 
     def score(state: object, rows: Columns) -> F64:
         good = right(rows.correct)

@@ -31,7 +31,7 @@ def kimi(weight: float = 1.0) -> Reward:
     [1.5, 0.5, 0.0, -0.5]
     """
     if not weights(weight):
-        raise InvalidInput(f"kimi(weight={weight}); give 0 or more")
+        raise InvalidInput(f"kimi(weight={weight}); give 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         x = between(rows.length, rows.group)

@@ -34,7 +34,7 @@ def l1(slope: float = 1.2, *, at_most: bool = False, slack: float = 0.5) -> Rewa
     ([1.0, 0.7, 0.0], [0.5, 0.2, 0.0])
     """
     if not (weights(slope) and 0 <= slack <= 1):
-        raise InvalidInput(f"l1(slope={slope}, slack={slack}); give a slope of 0 or more, and a slack from 0 to 1")
+        raise InvalidInput(f"l1(slope={slope}, slack={slack}); give a slope of 0 to 1e6, and a slack from 0 to 1")
 
     def below(rows: Columns) -> F64:
         return share_of_cap(rows.column("target", "l1") - rows.length, rows)

@@ -78,7 +78,7 @@ def laser(
         raise InvalidInput(f"laser(target={target}); give a share of the cap above 0, at most 1")
     if not (weights(bonus) and 0 < lower <= 1 and every >= 1 and group >= 1):
         raise InvalidInput(
-            f"laser(bonus={bonus}, lower={lower}, every={every}, group={group}); give a bonus of 0 or more, a share of "
+            f"laser(bonus={bonus}, lower={lower}, every={every}, group={group}); give a bonus of 0 to 1e6, a share of "
             "the cap above 0, at most 1, and 1 or more of the others"
         )
     if monitor < 0 or (monitor and target is not None):

@@ -57,7 +57,7 @@ def o1_pruner(accuracy: float = 2.0) -> Reward:
     [2.0, 0.5, 2.0]
     """
     if not weights(accuracy):
-        raise InvalidInput(f"o1_pruner(accuracy={accuracy}); give 0 or more")
+        raise InvalidInput(f"o1_pruner(accuracy={accuracy}); give 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         usual, rate = rows.column(REFERENCE_LENGTH, "o1_pruner"), rows.column(REFERENCE_RATE, "o1_pruner")

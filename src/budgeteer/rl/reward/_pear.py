@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
@@ -35,9 +33,9 @@ def pear(answer_weight: float = 1.0, wrong: float = 0.0) -> Reward:
     >>> pear().score((), rows).round(9).tolist()
     [0.7, 0.7, 0.0]
     """
-    if not (math.isfinite(answer_weight) and 0 <= wrong < 1):
+    if not (abs(answer_weight) <= 1e6 and 0 <= wrong < 1):
         raise InvalidInput(
-            f"pear(answer_weight={answer_weight}, wrong={wrong}); give a finite weight, and 0 or more and less than 1"
+            f"pear(answer_weight={answer_weight}, wrong={wrong}); give -1e6 to 1e6, and 0 or more and less than 1"
         )
 
     def score(state: object, rows: Columns) -> F64:

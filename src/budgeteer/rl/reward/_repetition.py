@@ -28,7 +28,7 @@ def repetition(price: float = 1.0) -> Reward:
     [0.0, -0.5]
     """
     if not weights(price):
-        raise InvalidInput(f"repetition(price={price}); give 0 or more")
+        raise InvalidInput(f"repetition(price={price}); give 0 to 1e6")
 
     def score(state: object, rows: Columns) -> F64:
         return np.asarray(0.0 - price * rows.column(REPEATED, "repetition"), np.float64)

@@ -29,7 +29,7 @@ def shorter_better(correct: float = 2.0, slope: float = 4.0) -> Reward:
     [2.0, 1.0, 0.0]
     """
     if not weights(correct, slope):
-        raise InvalidInput(f"shorter_better(correct={correct}, slope={slope}); give 0 or more")
+        raise InvalidInput(f"shorter_better(correct={correct}, slope={slope}); give 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         good = right(rows.correct)

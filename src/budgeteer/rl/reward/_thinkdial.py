@@ -37,7 +37,7 @@ def thinkdial(medium: float = 0.5, low: float = 1.0, leak: float = 0.5) -> Rewar
     [2.0, 1.0, -0.5]
     """
     if not weights(medium, low, leak):
-        raise InvalidInput(f"thinkdial(medium={medium}, low={low}, leak={leak}); give 0 or more")
+        raise InvalidInput(f"thinkdial(medium={medium}, low={low}, leak={leak}); give 0 to 1e6")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         effort = rows.column("effort", "thinkdial")

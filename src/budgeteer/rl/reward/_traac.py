@@ -86,7 +86,7 @@ def traac(correct: float = 4.0, tidy: float = 1.0, length: float = 1.0, softness
     """
     if not (weights(correct, tidy, length, softness) and softness > 0):
         raise InvalidInput(
-            f"traac(correct={correct}, tidy={tidy}, length={length}, softness={softness}); give weights of 0 or more, "
+            f"traac(correct={correct}, tidy={tidy}, length={length}, softness={softness}); give weights of 0 to 1e6, "
             "and a softness above 0"
         )
 

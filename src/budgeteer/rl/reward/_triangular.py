@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
@@ -23,7 +21,7 @@ def triangular(bonus: float = 0.5, tidy: float = 0.0, share: float | None = None
 
     Args:
         bonus, tidy: 0 or more; what the papers have could not be seen.
-        share: of its cap that is a row's target, above 0; None = the target is what the row was asked for.
+        share: of its cap that is a row's target, in (0, 1]; None = the target is what the row was asked for.
 
     Raises:
         InvalidInput: a value outside these.
@@ -36,9 +34,9 @@ def triangular(bonus: float = 0.5, tidy: float = 0.0, share: float | None = None
     [1.25, 1.5, 0.25]
     """
     if not weights(bonus, tidy):
-        raise InvalidInput(f"triangular(bonus={bonus}, tidy={tidy}); give 0 or more")
-    if share is not None and not 0 < share < math.inf:
-        raise InvalidInput(f"triangular(share={share}); give a share of the cap above 0, or leave it out")
+        raise InvalidInput(f"triangular(bonus={bonus}, tidy={tidy}); give 0 to 1e6")
+    if share is not None and not 0 < share <= 1:
+        raise InvalidInput(f"triangular(share={share}); give a share of the cap above 0, at most 1, or leave it out")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         target = rows.column("target", "triangular") if share is None else share * rows.max_tokens

@@ -37,7 +37,7 @@ def visionthink(price: float = 0.1, least: float = 0.2, tidy: float = 0.5) -> Re
     """
     if not (weights(price, tidy) and 0 <= least <= 1):
         raise InvalidInput(
-            f"visionthink(price={price}, least={least}, tidy={tidy}); give 0 or more, a share from 0 to 1, 0 or more"
+            f"visionthink(price={price}, least={least}, tidy={tidy}); give 0 to 1e6, a share from 0 to 1, 0 to 1e6"
         )
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:

@@ -97,7 +97,8 @@ def from_text(text: str) -> Reward:
         named = piece[weighed.end() :] if weighed else piece
         name = named.partition(":")[0].strip()
         if not name:
-            raise InvalidInput(f"reward {text!r} has a + with no reward beside it; write NAME+NAME, such as laser+pear")
+            lacks = "has a + or a weight with no reward beside it" if text else "is empty"
+            raise InvalidInput(f"reward {text!r} {lacks}; write NAME+NAME, such as laser+0.5*pear")
         if name in parts:
             raise InvalidInput(f"reward {text!r} has {name} twice; give each part once, with a weight such as 2*{name}")
         weights[name] = _weight(text, weighed[1]) if weighed else 1.0
