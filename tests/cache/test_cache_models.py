@@ -41,7 +41,8 @@ MODELS = {
 METHODS = (
     "random", "recent", "streaming-llm:sinks=2", "knorm", "tova", "snapkv:window=4", "h2o", "defensive:window=4",
     "snapkv:window=4,split=pyramid:beta=2", "knorm:split=ada-kv", "defensive:window=4,split=layers",
-    "prefix-kv:every=1", "compactor:sinks=2,recent=2,chunk=8", "tri-attention:window=8,reach=64",
+    "prefix-kv:every=1", "prefix-kv:every=1,distance=3", "compactor:sinks=2,recent=2,chunk=8",
+    "tri-attention:window=8,reach=64",
     "tca-attention:block=8,recent=4",
 )  # fmt: skip
 

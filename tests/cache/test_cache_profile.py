@@ -15,7 +15,7 @@ import transformers
 
 from budgeteer import cli
 from budgeteer.cache import BudgetedCache, Groups
-from budgeteer.cache.split import profile
+from budgeteer.cache.split import prefix, profile
 from budgeteer.cache.split._profile import fitted
 from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.lab.cache_profile import SHARES, blockwise, prefix_sizes, sensitivity_sizes, similarity
@@ -94,6 +94,85 @@ def test_offline_sizes_of_one_text_are_those_that_the_split_prefix_finds_for_it(
     two, other = prefix_sizes(model, texts(2)), prefix_sizes(model, texts(2)[1:])
     np.testing.assert_allclose(two["sizes"], (np.array(found["sizes"]) + other["sizes"]) / 2)
     assert len({tuple(row) for row in two["sizes"]}) == 3  # layers do differ
+
+
+def held_slots(cache, layer: int, seen: int) -> list[int]:
+    slots = cache.layers[layer].storage.slots(seen)
+    assert bool((slots[0] == slots[0, :1]).all())  # heads are equal
+    return [slot for slot in slots[0, 0].tolist() if slot >= 0]
+
+
+@pytest.mark.parametrize(
+    ("split", "budget", "share"),
+    [
+        ("prefix", "cache:28", False), ("prefix", "prompt:25%", False), ("uniform", "cache:28", False),
+        ("prefix", "25%", True), ("profile", "25%", True), ("uniform", "25%", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("distance", [5, 25])  # some layers keep fewer than 25 entries, of which half stay
+def test_while_decoding_one_entry_leaves_at_a_fixed_place_against_loops(
+    split: str, budget: str, share: bool, distance: int
+) -> None:
+    """Each layer is a list of slots, from which the paper's code takes one at the same index, when it is too long."""
+    model, ids, more = llama(), texts(1), texts(1, 60)
+    cache = BudgetedCache(model, budget, f"prefix-kv:every=1,distance={distance},split=uniform")
+    other = cache.selected.split
+    if split != "uniform":
+        other = profile(prefix_sizes(model, ids)) if split == "profile" else prefix()
+    cache.selected = cache.selected._replace(split=other)
+    with torch.no_grad():
+        model(input_ids=ids, past_key_values=cache)
+        lists = [held_slots(cache, layer, TOKENS) for layer in range(3)]
+        kept = [len(each) for each in lists]
+        assert sum(kept) == 3 * 28
+        assert (split == "uniform") == (len(set(kept)) == 1)
+        index = [max(n - distance if n - distance >= 1 else n // 2, 4) for n in kept]  # the first 4 stay
+        for step in range(60):
+            model(input_ids=more[:, step : step + 1], past_key_values=cache)
+            seen = TOKENS + step + 1
+            for layer in range(3):
+                lists[layer].append(seen - 1)
+                most = seen * kept[layer] / TOKENS if share else kept[layer]
+                if int(len(lists[layer]) - most) > 0:
+                    del lists[layer][index[layer]]
+                found = held_slots(cache, layer, seen)
+                if share:  # the code rounds the size of each layer up, and here their mean is rounded down first
+                    assert abs(len(found) - most) <= 2
+                    stay, queue = found[: index[layer]], found[index[layer] :]
+                    assert stay == lists[layer][: index[layer]]
+                    assert queue[-3:] == lists[layer][index[layer] :][-3:]
+                else:
+                    assert found == lists[layer]
+        if share:
+            assert cache.account().kept == 2 * 3 * int((TOKENS + 60) / 4)
+            gone = [len(found) - len(set(found) & set(range(TOKENS))) for found in lists]
+            assert max(gone) > 15  # the queue has moved
+
+
+def test_a_further_prompt_is_chosen_from_anew_and_then_the_queue_begins_behind_it() -> None:
+    model, ids, more = llama(), texts(1), texts(1, 60)
+    cache = BudgetedCache(model, "cache:28", "prefix-kv:every=1,distance=5")
+    same = BudgetedCache(model, "cache:28", "prefix-kv:every=1,distance=5")
+    with torch.no_grad():
+        for each in (cache, same):
+            model(input_ids=ids, past_key_values=each)
+            model(input_ids=more[:, :1], past_key_values=each)
+            model(input_ids=more[:, 1:40], past_key_values=each)
+        seen = TOKENS + 40
+        lists = [held_slots(same, layer, seen) for layer in range(3)]
+        assert all(each[-1] == seen - 1 for each in lists)
+        for step in range(10):
+            model(input_ids=more[:, 40 + step : 41 + step], past_key_values=cache)
+        for layer, each in enumerate(lists):
+            stay = max(len(each) - 5 if len(each) > 5 else len(each) // 2, 4)
+            whole = each + [seen + step for step in range(10)]
+            assert held_slots(cache, layer, seen + 10) == whole[:stay] + whole[stay:][-(len(each) - stay) :]
+
+
+@pytest.mark.parametrize("options", ["distance=25", "every=1,distance=-1"])
+def test_a_distance_that_means_nothing_is_refused(options: str) -> None:
+    with pytest.raises(InvalidInput, match="give distance=25 and every=1"):
+        BudgetedCache(llama(), "25%", f"prefix-kv:{options}")
 
 
 def test_what_a_token_sees_in_blocks_against_loops() -> None:
