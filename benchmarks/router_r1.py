@@ -8,7 +8,9 @@ Each seed is a run of ``examples/trl_router_r1.py`` with questions, imitation an
 ``before`` is the policy that was shown calls of a model at random, ``after`` the same one trained with the paper's
 reward. Beside them, on the same held-out questions: each of the two models asked by itself for all of them, and ``by
 kind``, what a rule would do that knows which kind a question is (``sums`` for sums modulo 11, ``words`` for the
-others). Means over seeds with 95 % intervals; ``change`` is after less before, paired by seed.
+others), and ``at random``, one of the two with equal chances, in expectation. Means over seeds with 95 % intervals;
+``change`` is after less before, paired by seed. Of one seed there is no spread over seeds: ``right`` then has Wilson's
+interval over questions, its change Newcombe's for two shares, and the other figures have none.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from budgeteer.lab.stats import wilson
 from pages import between, interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +60,7 @@ def alone(seed: int, heldout: int) -> dict[str, dict[str, float]]:
         "sums alone": [row[0] for row in rows],
         "words alone": [row[1] for row in rows],
         "by kind": [row[0 if one.modular else 1] for row, one in zip(rows, asked, strict=True)],
+        "at random": [tuple(sum(part) / 2 for part in zip(*row, strict=True)) for row in rows],
     }
     means = {name: [sum(part) / len(rows) for part in zip(*chosen, strict=True)] for name, chosen in picks.items()}
     return {name: {"right": right, "dollars": dollars} for name, (right, dollars) in means.items()}
@@ -91,8 +96,31 @@ def summary(args: argparse.Namespace, runs: Sequence[Mapping[str, Any]]) -> dict
     for name, found in arms.items():
         rows[name] = {key: interval([row[key] for row in found]) for key in SHOWN if key in found[0]}
     rows["change"] = {key: interval([run["after"][key] - run["before"][key] for run in runs]) for key in SHOWN}
+    if len(runs) == 1:
+        for row in rows.values():
+            row["right"] = over_questions(row["right"]["mean"], args.heldout)
+        rows["change"]["right"] = apart(rows["before"]["right"], rows["after"]["right"])
     settings = {"steps": args.steps, "heldout": args.heldout, "weight": runs[0]["weight"]}
     return {"settings": settings, "seeds": len(runs), "rows": rows, "runs": list(runs)}
+
+
+def over_questions(share: float, n: int) -> dict[str, float]:
+    """A share of n questions with Wilson's interval; one in expectation is rounded to whole questions for it."""
+    found = wilson(round(abs(share) * n), n)
+    return {"mean": share, "low": found.low, "high": found.high}
+
+
+def apart(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """A share less another one, with Newcombe's interval from theirs; that both are of the same questions is not used.
+
+    >>> found = apart({"mean": 0.4, "low": 0.3, "high": 0.5}, {"mean": 0.7, "low": 0.6, "high": 0.8})
+    >>> [round(found[key], 3) for key in ("low", "mean", "high")]
+    [0.159, 0.3, 0.441]
+    """
+    low = math.hypot(after["mean"] - after["low"], before["high"] - before["mean"])
+    high = math.hypot(after["high"] - after["mean"], before["mean"] - before["low"])
+    change = after["mean"] - before["mean"]
+    return {"mean": change, "low": change - low, "high": change + high}
 
 
 BEGIN, END = "<!-- written by benchmarks/router_r1.py --table -->", "<!-- end of router_r1 -->"
@@ -113,12 +141,16 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def number(ci: Mapping[str, float], times: float, sign: str, key: str) -> str:
-    """A mean with its interval.
+    """A mean with its interval, where it has one.
 
     >>> number({"mean": 0.5, "low": 0.25, "high": 0.75}, 100, "+", "right")
     '+50 [+25, +75]'
+    >>> number({"mean": 0.5, "low": 0.5, "high": 0.5}, 1, "", "words, in words")
+    '0.50'
     """
     digits = {"right": 0, "tokens": 0, "dollars": 3}.get(key, 2)
+    if ci["low"] == ci["high"]:
+        return f"{times * ci['mean']:{sign}.{digits}f}"
     return "{:{f}} [{:{f}}, {:{f}}]".format(
         *(times * ci[end] for end in ("mean", "low", "high")), f=f"{sign}.{digits}f"
     )

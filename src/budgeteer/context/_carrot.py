@@ -15,6 +15,7 @@ import numpy as np
 from budgeteer.context.fill import Sizes, scores_of
 from budgeteer.context.pieces import talk_of
 from budgeteer.context.protocol import Count, Message, Reducer, Rerank
+from budgeteer.context.search_agent import Configure, Setting
 from budgeteer.core.errors import InvalidInput
 
 Choice = tuple[int, ...]
@@ -31,7 +32,12 @@ class _Node:
 
 
 def carrot(
-    rerank: Rerank, candidates: int = 40, iterations: int = 30, explore: float = 2.0, frugality: float = 0.2
+    rerank: Rerank,
+    candidates: int = 40,
+    iterations: int = 30,
+    explore: float = 2.0,
+    frugality: float = 0.2,
+    configure: Configure | None = None,
 ) -> Reducer:
     """Search for the combination of pieces whose joined text the reranker scores highest, within the budget.
 
@@ -39,8 +45,8 @@ def carrot(
     until a node without children; give it all children at once (one piece more each, within the budget), score them in
     one batch and add each score to the node and all above it. The best node that was ever scored wins, so fewer pieces
     may win: a reranker's score is neither additive nor monotone. R is scaled to 0 to 1 by the scores seen so far.
-    Pieces stand in the prompt in the order of the text; the paper searches over orders, too. Its choice of the reranker
-    and of these numbers by a trained network is not here.
+    Pieces stand in the prompt in the order of the text; the paper searches over orders, too. The paper's network that
+    chooses reranker and numbers by question is :func:`budgeteer.context.search_agent.trained`.
     Helps when pieces repeat or distract each other; does not where a reranker's score just adds up. The reranker reads
     up to candidates x iterations texts, many times the tokens that it saves.
 
@@ -50,6 +56,7 @@ def carrot(
         iterations: of the search, 1 or more.
         explore: weight of what was seldom tried, 0 or more.
         frugality: what the whole budget costs, in units of the scaled score, 0 or more.
+        configure: says the reranker, iterations, explore and frugality of each question instead; None = those given.
 
     >>> from budgeteer.context.encode import cosine, words
     >>> from budgeteer.context.protocol import counter
@@ -70,7 +77,10 @@ def carrot(
         room = budget - talk.bare(budget, count)
         if not talk.pieces:
             return talk.keep(())
-        alone = scores_of(rerank, talk.question, talk.texts)
+        asked, setting = rerank, Setting("", explore, iterations, frugality)
+        if configure is not None:
+            asked, setting = configure(talk.question)
+        alone = scores_of(asked, talk.question, talk.texts)
         first = sorted(np.argsort(-alone, kind="stable")[:candidates].tolist())
         sizes = Sizes(talk, count)
         stay = {talk.group[number] for number in talk.fixed | talk.held}
@@ -81,9 +91,9 @@ def carrot(
 
         def score(choices: Sequence[Choice]) -> list[float]:
             texts = ["".join(talk.lines(choice)) for choice in choices]
-            return [float(value) for value in scores_of(rerank, talk.question, texts)]
+            return [float(value) for value in scores_of(asked, talk.question, texts)]
 
-        scored = search(first, cost, score, room, iterations, explore, frugality)
+        scored = search(first, cost, score, room, setting.iterations, setting.explore, setting.frugality)
         ranked = sorted(scored, key=lambda choice: (-scored[choice], len(choice), choice))
         fits = (choice for choice in ranked if count(talk.keep(choice)) <= budget)
         return talk.keep(next(fits, ()))

@@ -108,6 +108,11 @@ READ = {
         "low",
         "budgeteer.context._budget_mem:router_of",
     ),
+    "configure": Read(
+        "none, or a FILE that budgeteer.context.search_agent.save wrote",
+        "none",
+        "budgeteer.context.search_agent:configure_of",
+    ),
     "surprise": Read(
         "thinker, or a FOLDER or name of a causal model of transformers",
         "thinker",
