@@ -399,6 +399,194 @@ def test_scores_that_are_not_from_0_to_1_are_refused(queue):
         estimate_with(KIMI, torch.tensor([[-1.0], [1]]), torch.ones(2, 1), A(["a", "a"], object))
 
 
+# -- rewards that read rows --------------------------------------------------------------------------------------------
+
+
+class Letters:
+    """A tokenizer: token n is the letter of number n, 0 ends a row."""
+
+    eos_token_id, chat_template = 0, "{% <think> %}{{ '<think>' }}</think>"
+
+    def __len__(self):
+        return 128
+
+    def __call__(self, text, add_special_tokens=False):
+        return {"input_ids": list(map(ord, text))}
+
+    def decode(self, ids, skip_special_tokens=False):
+        return "".join(map(chr, ids))
+
+    def batch_decode(self, rows, skip_special_tokens=False):
+        return [self.decode([i for i in row if i or not skip_special_tokens]) for row in rows]
+
+
+SAID = [
+    "wait, wait </think>4",
+    "so </think>four",
+    "</think>4",
+    "I wait </think> \\boxed{4}",
+    "hm, wait",
+    "4",
+    "no, no, no, no, no, no, no, no, no, no, no, no",
+]
+"""Responses of each prompt, by session."""
+
+
+def rewarding(queue, folder, reward, right=lambda session: session % 2 == 0, more=None, **changed):
+    """The trainer with that reward; session i of a prompt says ``SAID[i]``."""
+    config = verl_stand_in.config(folder)
+    config.pop("budgeteer")
+    config["algorithm"] |= {"budgeteer_reward": reward, "budgeteer_max_tokens": 40} | changed
+    config["algorithm"]["adv_estimator"] = "budgeteer_dr_grpo"
+    config["actor_rollout_ref"]["rollout"]["n"] = len(SAID)
+    config["actor_rollout_ref"]["model"] = type("Model", (), {"tokenizer": Letters()})
+    manager = importlib.import_module("budgeteer.adapters.verl.manager")
+    run = verl_stand_in.Trainer(
+        config, manager.RewardingAgentLoopManager, queue, lambda prompt, i: (len(SAID[i]), float(right(i)))
+    )
+
+    def fields(messages, session, length):
+        ids = torch.tensor(list(map(ord, SAID[session])))
+        entropy = torch.linspace(0.1, 1.0, length) * (1 + session)
+        return {"responses": ids, "entropy": entropy, "extra_info": {}, **(more or {})}
+
+    run.agent_loop_manager.more = fields
+    return run
+
+
+NEW = ["arlcp", "pear", "adathink-med", "traac", "repetition", "laser", "adacot", "e1", "kimi+0.5*repetition", "hbpo"]
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_rewards_that_read_rows_have_the_numbers_of_our_rollouts(queue, tmp_path, name):
+    """Against the reward itself on columns that are made here from the same texts, over two steps of a state."""
+    from budgeteer.core import registry
+    from budgeteer.core.plan import CUT
+    from budgeteer.rl.reward.protocol import Columns
+
+    given = {"effort": 0.5, "needs_thinking": 1, "target": 12.0}
+    run = rewarding(queue, tmp_path, name, more={"extra_info": given})
+    prompts, n = ["a", "b"], len(SAID)
+    length = np.array([len(text) for text in SAID] * 2)
+    width = int(length.max())
+    closed = np.array([text.find("</think>") + 8 if "</think>" in text else -1 for text in SAID] * 2)
+    answered = np.array([len(text) if "boxed" in text else -1 for text in SAID] * 2)
+    tokens = np.array([[*map(ord, text), *[0] * (width - len(text))] for text in SAID] * 2)
+    entropy = np.full(tokens.shape, np.nan)
+    for i, own in enumerate(length.tolist()):
+        entropy[i, :own] = np.linspace(0.1, 1.0, own) * (1 + i % n)
+    correct = np.array([i % 2 == 0 for i in range(n)] * 2) * 1.0
+    columns = {
+        "closed": closed, "answered": answered, "tokens": tokens, "entropy": entropy, "text": SAID * 2,
+        "sampled": (np.arange(width) < length[:, None]) * 1, "prompt_key": ["a"] * n + ["b"] * n,
+        **{key: [value] * 2 * n for key, value in given.items()},
+    }  # fmt: skip
+    method = registry.part_of("reward", name)
+    state = method.init()
+    for _ in range(2):
+        rows = Columns(correct, length, np.repeat([0, 1], n), [40] * 2 * n, np.where(length >= 40, CUT, ENDED))
+        rows = rows.completed(method.needs, columns)
+        value, state = method.score(state, rows), method.observe(state, rows)
+        wanted = value - np.repeat(value.reshape(2, n).mean(1), n)
+        _, got = run.train(prompts)
+        assert got.shape[1] == width
+        np.testing.assert_allclose(got[: 2 * n, 0], wanted, atol=1e-5)
+    assert np.ptp(value) > 0
+
+
+def test_a_reward_with_a_state_goes_on_from_a_checkpoint(queue, tmp_path):
+    whole = rewarding(queue, tmp_path / "whole", "laser")
+    for _ in range(2):
+        whole.train(["a", "b"])
+    parts = rewarding(queue, tmp_path / "parts", "laser")
+    parts.train(["a", "b"])
+    (tmp_path / "parts" / "latest_checkpointed_iteration.txt").write_text("1")
+    again = rewarding(queue, tmp_path / "parts", "laser")
+    again.step = 1
+    again.train(["a", "b"])
+    states = [run.agent_loop_manager.reader.state_dict() for run in (whole, again)]
+    assert states[0] == states[1] != parts.agent_loop_manager.reader.state_dict()
+    with pytest.raises(CheckpointError, match="another run"):
+        rewarding(queue, tmp_path / "parts", "laser:target=0.4")
+
+
+def test_a_reward_without_a_state_needs_nothing_of_a_checkpoint(queue, tmp_path):
+    (tmp_path / "global_step_1").mkdir()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("1")
+    assert rewarding(queue, tmp_path, "arlcp").agent_loop_manager.reader.state_dict() == {}
+
+
+def test_a_state_that_checkpoints_would_lose_is_refused(queue, tmp_path):
+    config = verl_stand_in.config(tmp_path)
+    config["trainer"]["checkpoint_callback_class"] = None
+    config["algorithm"] |= {"budgeteer_reward": "laser", "budgeteer_max_tokens": 40}
+    manager = importlib.import_module("budgeteer.adapters.verl.manager")
+    with pytest.raises(InvalidInput, match="the state of its reward"):
+        manager.RewardingAgentLoopManager(config=config, llm_client=None)
+
+
+def test_the_budgeted_manager_reads_rows_as_well(queue, tmp_path):
+    run = trainer(queue, tmp_path, recipe="grpo:allocator=neyman", budget="2k")
+    run.config["algorithm"] |= {"budgeteer_reward": "hbpo", "budgeteer_max_tokens": 100}
+    run.agent_loop_manager.more = lambda messages, session, length: {"responses": torch.ones(length), "target": 12.0}
+    _, value = run.train(PROMPTS)
+    assert value.any()
+    assert run.agent_loop_manager.numbers.spent.used > 0
+
+
+def test_a_column_of_the_data_set_comes_before_extra_info(queue, tmp_path):
+    made = []
+    for more in ({"effort": 0.25}, {"effort": 0.25, "extra_info": {"effort": 1.0}}, {"extra_info": {"effort": 1.0}}):
+        made.append(rewarding(queue, tmp_path / str(len(made)), "e1", more=more).train(["a"])[1])
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [("e1", None, "effort.*extra_info.*say it in the prompt"), ("pear", {"entropy": None}, "bypass mode")],
+)
+def test_a_column_that_nobody_gives_is_named(queue, tmp_path, name, more, said):
+    run = rewarding(queue, tmp_path, name, more=more)
+    if more:
+        fields = run.agent_loop_manager.more
+        run.agent_loop_manager.more = lambda *a: {k: v for k, v in fields(*a).items() if k not in more}
+    with pytest.raises(InvalidInput, match=said):
+        run.train(["a"])
+
+
+def test_tokens_that_the_policy_did_not_sample_are_not_read(queue, tmp_path):
+    """Results of tools stand in the response and not in the mask."""
+    rows = importlib.import_module("budgeteer.adapters.verl.rows")
+    there = {
+        "responses": [torch.tensor([97, 98, 99, 100])], "response_mask": [torch.tensor([1, 0, 0, 1])],
+        "entropy": [torch.tensor([0.5, 9.0, 9.0, 0.25])], "raw_prompt": [["x"]],
+    }  # fmt: skip
+    reader = rows.Reader(lambda keys, fields: there, Letters)
+    made = reader.columns("pear", ["tokens", "sampled", "entropy", "text", "offsets"], ["k"])
+    assert made["tokens"].tolist() == [[97, 100]]
+    assert made["entropy"].tolist() == [[0.5, 0.25]]
+    assert (made["text"].tolist(), made["offsets"].tolist()) == (["ad"], [[1, 2]])
+
+
+def test_keys_are_noted_only_while_advantages_are_computed(queue):
+    rows = importlib.import_module("budgeteer.adapters.verl.rows")
+    base = sys.modules["verl.trainer.ppo.v1.trainer_base"]
+    seen = []
+    base.compute_advantage_for_multi_trajectories = lambda data, batch_keys, **more: seen.append(list(rows.KEYS))
+    for _ in range(2):
+        rows.note_keys(base)
+    base.compute_advantage_for_multi_trajectories(None, batch_keys=["a", "b"], gamma=1.0)
+    assert (seen, rows.KEYS) == ([["a", "b"]], [])
+    assert not isinstance(base.compute_advantage_for_multi_trajectories.compute, rows.Noting)
+
+
+def test_another_version_of_verl_is_refused(queue):
+    rows = importlib.import_module("budgeteer.adapters.verl.rows")
+    with pytest.raises(InvalidInput, match=r"install verl 0\.9"):
+        rows.note_keys(sys.modules["verl.trainer.ppo"])
+
+
 # -- estimators --------------------------------------------------------------------------------------------------------
 
 

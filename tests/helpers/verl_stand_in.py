@@ -41,9 +41,10 @@ class Queue:
         return {name: {key: tag for key, (_, tag) in rows.items()} for name, rows in some.items()}
 
     def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, list[Any]]:
-        """Field -> its values, in the order of the keys."""
+        """Field -> its values, in the order of the keys; fields that no row has are left out without a word."""
         rows = self.partitions[partition_id]
-        return {name: [rows[key][0][name] for key in keys] for name in select_fields}
+        there = [name for name in select_fields if any(name in rows[key][0] for key in keys)]
+        return {name: [rows[key][0][name] for key in keys] for name in there}
 
     def kv_clear(self, keys: list[str], partition_id: str) -> None:
         """Forget these keys."""
@@ -121,12 +122,12 @@ class Trainer:
         rewards, mask = (
             torch.stack([_wide(row, width) for row in rows[name]]) for name in ("rm_scores", "response_mask")
         )
-        algos = sys.modules["verl.trainer.ppo.core_algos"]
-        estimate = algos.get_adv_estimator_fn(self.config["algorithm"]["adv_estimator"])
-        index = np.array(rows["uid"], object)
-        value, _ = estimate(
-            token_level_rewards=rewards, response_mask=mask, config=self.config["algorithm"], index=index
-        )
+        data = {"token_level_rewards": rewards, "response_mask": mask, "index": np.array(rows["uid"], object)}
+        base = sys.modules["verl.trainer.ppo.v1.trainer_base"]
+        value = base.compute_advantage_for_multi_trajectories(
+            data, batch_keys=keys, adv_estimator=self.config["algorithm"]["adv_estimator"],
+            config=self.config["algorithm"],
+        )  # fmt: skip
         self.queue.kv_clear(keys, "train")
         self._save()
         return keys, value
@@ -164,6 +165,7 @@ def _manager(queue: Queue) -> type:
         def __init__(self, config: dict[str, Any], llm_client: Any, **more: Any) -> None:
             self.config = config
             self.answer: Callable[[str, int], Answer] = lambda prompt, session: (1, 0.0)
+            self.more: Callable[[Any, int, int], dict[str, Any]] = lambda messages, session, length: {}
 
         def generate_sequences(self, prompts: dict[str, Any]) -> None:
             """As ``AgentLoopWorkerTQ._run_prompt``: one key a rollout, ``{uid}_{session}_{part}``."""
@@ -177,10 +179,19 @@ def _manager(queue: Queue) -> type:
                     length, reward = self.answer(prompts["raw_prompt"][i][0]["content"], session)
                     scores = torch.zeros(length)
                     scores[-1] = reward
-                    fields = {"uid": uid, "rm_scores": scores, "response_mask": torch.ones(length)}
+                    fields = {
+                        "uid": uid, "rm_scores": scores, "response_mask": torch.ones(length),
+                        "raw_prompt": prompts["raw_prompt"][i], **self.more(prompts["raw_prompt"][i], session, length),
+                    }  # fmt: skip
                     queue.put(partition, f"{uid}_{session}_0", fields, {"status": "success"})
 
     return AgentLoopManagerTQ
+
+
+def _compute(data: dict[str, Any], batch_keys: list[str], adv_estimator: str, config: Any) -> Tensor:
+    """``compute_advantage_for_multi_trajectories`` of an estimator that is not verl's GRPO: it never sees the keys."""
+    value, _ = sys.modules["verl.trainer.ppo.core_algos"].get_adv_estimator_fn(adv_estimator)(**data, config=config)
+    return value  # type: ignore[no-any-return]
 
 
 def _registries() -> dict[str, Any]:
@@ -230,7 +241,8 @@ def install(patch: pytest.MonkeyPatch) -> Queue:
         "verl.trainer.ppo.core_algos": _registries(),
         "verl.trainer.ppo.checkpoint_callback": {"CheckpointCallback": _Callback},
         "verl.trainer.ppo.v1": {"AgentLoopManagerTQ": _manager(queue)},
-        "verl.utils": {},
+        "verl.trainer.ppo.v1.trainer_base": {"compute_advantage_for_multi_trajectories": _compute},
+        "verl.utils": {"omega_conf_to_dataclass": lambda config: config},
         "verl.utils.tensordict_utils": {"get": dict.get, "assign_non_tensor_stack": _assign},
         "verl.utils.checkpoint": {},
         "verl.utils.checkpoint.checkpoint_manager": {"find_latest_ckpt_path": _latest},

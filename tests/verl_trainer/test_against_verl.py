@@ -23,6 +23,7 @@ import torch  # noqa: E402
 import transfer_queue as tq  # noqa: E402
 from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
+from tensordict import TensorDict  # noqa: E402
 from verl.experimental.agent_loop import AgentLoopOutput  # noqa: E402
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics  # noqa: E402
 from verl.trainer.ppo import core_algos  # noqa: E402
@@ -34,8 +35,15 @@ from verl.utils.config import validate_config  # noqa: E402
 from verl.utils.import_utils import load_class_from_fqn  # noqa: E402
 from verl.workers.config import FSDPActorConfig  # noqa: E402
 
-from budgeteer.adapters.verl.manager import BudgetedAgentLoopManager, SaveNumbers  # noqa: E402
+from budgeteer.adapters.verl.manager import (  # noqa: E402
+    BudgetedAgentLoopManager,
+    RewardingAgentLoopManager,
+    SaveNumbers,
+)
 from budgeteer.adapters.verl.settings import settings_of  # noqa: E402
+from budgeteer.core import registry  # noqa: E402
+from budgeteer.core.plan import ENDED  # noqa: E402
+from budgeteer.rl.reward.protocol import Columns  # noqa: E402
 
 PAIRS = {"grpo": "grpo", "rloo": "rloo", "opo": "opo"}
 
@@ -162,13 +170,15 @@ class Manager(BudgetedAgentLoopManager):
 class Trainer(PPOTrainerSync):
     """verl's trainer without models: prompts from a list, one step up to the advantages."""
 
+    manager = Manager
+
     def __init__(self, config, prompts):
         super().__init__(config)
         self.replay_buffer.poll_interval = 0.05
         self.global_steps, self.prompts, self.kl_ctrl_in_reward = 1, prompts, None
         self.tokenizer = SimpleNamespace(eos_token_id=0, pad_token_id=0)
         self.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": [0, 1]})
-        self.agent_loop_manager = Manager.create(config=config, llm_client=None)
+        self.agent_loop_manager = self.manager.create(config=config, llm_client=None)
 
     def _fetch_one_gen_batch(self):
         n = len(self.prompts)
@@ -282,3 +292,99 @@ def test_rows_that_verl_adds_change_nothing(cluster, tmp_path):
     for i in range(8):
         own = [v for key, v in value.items() if key.startswith(f"1x{i}_")]
         assert sum(own) == pytest.approx(0, abs=1e-5)
+
+
+# -- rewards that read rows --------------------------------------------------------------------------------------------
+
+
+class Speaker(Worker):
+    """A worker whose answers differ: session i thinks i words; an entropy and a column of the data set are there."""
+
+    async def _run_agent_loop(self, sampling_params, trajectory, *, agent_name, trace, **kwargs):
+        session = kwargs["session_id"]
+        tokens = [*map(ord, "wait " * session + "</think>4")]
+        output = AgentLoopOutput(
+            prompt_ids=[1, 2], response_ids=tokens, response_mask=[1] * len(tokens), num_turns=2,
+            metrics=AgentLoopMetrics(), reward_score=float(session % 2), extra_fields={},
+        )  # fmt: skip
+        await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
+
+
+class Rewarding(RewardingAgentLoopManager):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(Speaker)
+        self.reader._make = Letters
+
+
+class Letters:
+    """A tokenizer: token n is the letter of number n, 0 ends a row."""
+
+    eos_token_id, chat_template = 0, "{% <think> %}{{ '<think>' }}</think>"
+
+    def __len__(self):
+        return 128
+
+    def __call__(self, text, add_special_tokens=False):
+        return {"input_ids": list(map(ord, text))}
+
+    def decode(self, ids, skip_special_tokens=False):
+        return "".join(map(chr, ids))
+
+    def batch_decode(self, rows, skip_special_tokens=False):
+        return [self.decode(row) for row in rows]
+
+
+class Told(Trainer):
+    """The trainer whose data set says an effort of each prompt in ``extra_info``."""
+
+    manager = Rewarding
+
+    def _fetch_one_gen_batch(self):
+        batch = super()._fetch_one_gen_batch()
+        td.assign_non_tensor_stack(batch, "extra_info", [{"effort": 0.5} for _ in self.prompts])
+        return batch
+
+    def _compute_advantage(self, batch, metrics):
+        """As verl does before it: entropies of the old policy are in the queue."""
+        lengths = [len(row) for row in tq.kv_batch_get(batch.keys, "train", ["response_mask"])["response_mask"]]
+        entropy = torch.nested.as_nested_tensor([torch.linspace(0.1, 1, n) for n in lengths], layout=torch.jagged)
+        tq.kv_batch_put(batch.keys, "train", fields=TensorDict({"entropy": entropy}, batch_size=len(lengths)))
+        return super()._compute_advantage(batch, metrics)
+
+
+@pytest.mark.parametrize("name", ["arlcp", "pear", "e1", "laser"])
+def test_rewards_read_rows_of_verls_queue(cluster, tmp_path, name):
+    """Rewards of texts, entropies and the data set, and one with a state, have the numbers of the reward itself."""
+    config = config_of(
+        tmp_path, "algorithm.adv_estimator=budgeteer_dr_grpo", f"+algorithm.budgeteer_reward={name}",
+        "+algorithm.budgeteer_max_tokens=40", "actor_rollout_ref.rollout.response_length=40",
+    )  # fmt: skip
+    run = Told(config, prompts=range(4))
+    sessions = np.tile(np.arange(4), 4)
+    texts = ["wait " * i + "</think>4" for i in sessions]
+    length = np.array([len(text) for text in texts])
+    width = int(length.max())
+    entropy = np.full((16, width), np.nan)
+    for own, n in zip(entropy, length.tolist(), strict=True):
+        own[:n] = np.linspace(0.1, 1, n)
+    given = {
+        "closed": length - 1, "answered": [-1] * 16, "text": texts, "entropy": entropy, "effort": [0.5] * 16,
+        "tokens": np.array([[*map(ord, text), *[0] * (width - len(text))] for text in texts]),
+        "sampled": (np.arange(width) < length[:, None]) * 1, "prompt_key": np.repeat(list("0123"), 4),
+    }  # fmt: skip
+    method = registry.part_of("reward", name)
+    state = method.init()
+    for _ in range(2):
+        rows = Columns(sessions % 2, length, np.repeat(np.arange(4), 4), [40] * 16, [ENDED] * 16)
+        rows = rows.completed(method.needs, given)
+        wanted, state = method.score(state, rows).reshape(4, 4), method.observe(state, rows)
+        value, _ = run.once()
+        step = run.global_steps - 1
+        got = np.array([[value[f"{step}x{i}_{session}_0"] for session in range(4)] for i in range(4)])
+        np.testing.assert_allclose(got, wanted - wanted.mean(1, keepdims=True), atol=1e-5)
+    assert np.ptp(wanted) > 0
+    if name == "laser":
+        run.checkpoint_callback.on_save(trainer=run, global_step=2, checkpoint_dir=str(tmp_path), async_save=False)
+        run.agent_loop_manager.load(tmp_path)
+        assert run.agent_loop_manager.reader.state_dict()["laser"]["step"] == 2

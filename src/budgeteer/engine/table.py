@@ -19,6 +19,8 @@ ENDS, CLOSES, MAY_CLOSE, ANSWERS, WATCHED, MAY_ANSWER = 1, 2, 4, 8, 16, 32
 completes an answer; it may complete a stop text; it may be the last one of an answer."""
 LOOKS_BACK = 256
 """Tokens at the end of a row among which an answer is looked for."""
+ANSWER = r"\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|</answer>"
+"""A complete answer, as in DUET's code: a box with two levels of braces in it, or the end of an answer tag."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

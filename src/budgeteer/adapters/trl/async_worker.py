@@ -41,12 +41,13 @@ from budgeteer.adapters.trl.refusals import (
     refuse_steer,
     refuse_tokenizer,
 )
-from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, rollouts_of
+from budgeteer.adapters.trl.sampling import Row, Sampling, rollouts_of
 from budgeteer.adapters.trl.scores import require_scores
 from budgeteer.adapters.trl.update import weighted
 from budgeteer.adapters.trl.vllm_server import Completed, VLLMServer
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Plan, whole
+from budgeteer.engine.table import ANSWER
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import grpo_advantage

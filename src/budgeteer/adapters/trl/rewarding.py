@@ -12,13 +12,14 @@ from accelerate import PartialState
 
 from budgeteer import verify
 from budgeteer.adapters.trl.refusals import refuse_texts
-from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling
+from budgeteer.adapters.trl.sampling import Row, Sampling
 from budgeteer.adapters.trl.scores import require_scores
 from budgeteer.core import registry
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import with_sources
 from budgeteer.core.errors import InvalidInput, VerifierError
 from budgeteer.core.plan import CUT, ENDED, F64, I64
+from budgeteer.engine.table import ANSWER
 from budgeteer.models.chat import tags_of
 from budgeteer.rl.recipe import ENTROPY, TEXT
 from budgeteer.rl.reward.counted import split

@@ -26,8 +26,6 @@ OFFERED = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.MARGIN, Need.LOG
 """What a steer may need in training with TRL: nothing that depends on weights, which change."""
 OFFERED_BY_VLLM = OFFERED - {Need.LOGITS}
 """What it may need where vLLM generates, which tells of tokens when they are drawn."""
-ANSWER = r"\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|</answer>"
-"""A complete answer, as in DUET's code: a box with two levels of braces in it, or the end of an answer tag."""
 
 
 class Row(NamedTuple):

@@ -42,7 +42,7 @@ from budgeteer.adapters.trl.refusals import (
 )
 from budgeteer.adapters.trl.replay import batch_of
 from budgeteer.adapters.trl.report import report, total_of
-from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, hinted, rollouts_of, setting
+from budgeteer.adapters.trl.sampling import Row, Sampling, hinted, rollouts_of, setting
 from budgeteer.adapters.trl.scores import checked
 from budgeteer.adapters.trl.sharded import refuse_shards, whole
 from budgeteer.adapters.trl.states import identity_of, load_state, require_state, save_state
@@ -50,6 +50,7 @@ from budgeteer.adapters.trl.trim import WithoutPadding
 from budgeteer.adapters.trl.turns import Prepared, talked
 from budgeteer.adapters.trl.update import Advantages, filled, loss_tokens, trl_advantages, weighted, without_truncated
 from budgeteer.core.plan import F64, I64, Plan
+from budgeteer.engine.table import ANSWER
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import recipes, texts
 from budgeteer.rl.advantage import grpo_advantage

@@ -1,11 +1,11 @@
-"""verl's agent loop manager with a number of rollouts for each prompt, and what saves its state."""
+"""verl's agent loop manager with rewards that read rows, and with a number of rollouts for each prompt; their state."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from budgeteer.adapters.verl.estimators import WATCHERS
 from budgeteer.adapters.verl.numbers import Numbers
-from budgeteer.adapters.verl.settings import settings_of
+from budgeteer.adapters.verl.rewarding import stateful
+from budgeteer.adapters.verl.rows import READERS, Reader, note_keys, text_of
+from budgeteer.adapters.verl.settings import refuse_forgetting, settings_of
 from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.plan import CUT, ENDED
 from budgeteer.rl.history import Std
@@ -23,7 +25,8 @@ from budgeteer.rl.rows import advantages
 try:
     import transfer_queue as tq
     from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
-    from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+    from verl.trainer.ppo.v1 import AgentLoopManagerTQ, trainer_base
+    from verl.utils import omega_conf_to_dataclass
     from verl.utils import tensordict_utils as td
     from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 except ImportError as error:
@@ -38,11 +41,77 @@ NUMBER = "__rollout_n__"
 logger = logging.getLogger(__name__)
 
 
-class BudgetedAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc, unused-ignore]
+class RewardingAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc, unused-ignore]
+    """``AgentLoopManagerTQ`` for ``algorithm.budgeteer_reward``: rewards that read tokens, texts, entropies and columns
+    of the data set, and such that have a state.
+
+    Args:
+        args, kwargs: those of ``AgentLoopManagerTQ``.
+
+    Raises:
+        InvalidInput: another version of verl, or a state that checkpoints would not have.
+        CheckpointError: the run resumes from a checkpoint without a state of this class, or of another run.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        note_keys(trainer_base)
+        model = self.config["actor_rollout_ref"].get("model")
+        self.reader = Reader(_fetched, lambda: omega_conf_to_dataclass(model).tokenizer)
+        READERS[:], WATCHERS[:] = [self.reader], []  # a process trains one run
+        self._begin()
+        folder = resumed_from(self.config["trainer"]) if self._identity() else None
+        if folder is not None:
+            self.load(folder)
+
+    def _begin(self) -> None:
+        if stateful(self.config["algorithm"]):
+            refuse_forgetting(self.config["trainer"])
+
+    def _identity(self) -> dict[str, Any]:
+        """Of a run whose checkpoints need a state of this class; nothing = they need none."""
+        name = stateful(self.config["algorithm"])
+        return {"reward": name} if name else {}
+
+    def _state(self) -> dict[str, Any]:
+        return {"rewards": self.reader.state_dict()}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.reader.load_state_dict(state.get("rewards", {}))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the state into a checkpoint's folder, whole or not at all."""
+        path = Path(folder) / FILE
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"identity": self._identity(), "state": self._state()}), "utf-8")
+        os.replace(part, path)
+
+    def load(self, folder: str | Path) -> None:
+        """Go on from a checkpoint's folder.
+
+        Raises:
+            CheckpointError: it has no state, a damaged one, or one of another run.
+        """
+        path = Path(folder) / FILE
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            theirs, state = content["identity"], content["state"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"cannot read {path} ({error}); resume from a checkpoint that was written with "
+                "trainer.checkpoint_callback_class=budgeteer.adapters.verl.manager.SaveNumbers, or set "
+                "trainer.resume_mode=disable"
+            ) from error
+        if changed := differences(self._identity(), theirs):
+            raise CheckpointError(f"{path} is of another run ({changed}); choose another folder, or delete it")
+        self._restore(state)
+
+
+class BudgetedAgentLoopManager(RewardingAgentLoopManager):
     """``AgentLoopManagerTQ`` whose training prompts get as many rollouts as an allocator of budgeteer says.
 
     Validation prompts are left as they are. What came of the rollouts is read from the transfer queue when verl
-    computes advantages.
+    computes advantages. Rewards are those of :class:`RewardingAgentLoopManager`.
 
     Args:
         args, kwargs: those of ``AgentLoopManagerTQ``; the configuration has settings under ``budgeteer``.
@@ -52,14 +121,10 @@ class BudgetedAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc, unused
         CheckpointError: the run resumes from a checkpoint without a state of this class, or of another run.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _begin(self) -> None:
         self.numbers = Numbers(settings_of(self.config))
         self._waiting: dict[str, str] = {}
-        WATCHERS[:] = [self.collect]  # a process trains one run
-        folder = resumed_from(self.config["trainer"])
-        if folder is not None:
-            self.load(folder)
+        WATCHERS[:] = [self.collect]
 
     def generate_sequences(self, prompts: Any) -> None:
         """Write each training prompt's number of rollouts into the batch, and hand it to verl's workers."""
@@ -118,38 +183,19 @@ class BudgetedAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc, unused
             "tokens of a step": s.step_budget,
             "rollouts of a prompt": s.group,
             "cap": s.cap,
+            **super()._identity(),
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Write the state into a checkpoint's folder, whole or not at all."""
-        path = Path(folder) / FILE
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"identity": self._identity(), "state": self.numbers.state_dict()}), "utf-8")
-        os.replace(part, path)
+    def _state(self) -> dict[str, Any]:
+        return {**self.numbers.state_dict(), **super()._state()}
 
-    def load(self, folder: str | Path) -> None:
-        """Go on from a checkpoint's folder.
-
-        Raises:
-            CheckpointError: it has no state, a damaged one, or one of another run.
-        """
-        path = Path(folder) / FILE
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            theirs, state = content["identity"], content["state"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"cannot read {path} ({error}); resume from a checkpoint that was written with "
-                "trainer.checkpoint_callback_class=budgeteer.adapters.verl.manager.SaveNumbers, or set "
-                "trainer.resume_mode=disable"
-            ) from error
-        if changed := differences(self._identity(), theirs):
-            raise CheckpointError(f"{path} is of another run ({changed}); choose another folder, or delete it")
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        super()._restore(state)
         self.numbers.load_state_dict(state)
 
 
 class SaveNumbers(CheckpointCallback):  # type: ignore[misc, unused-ignore]
-    """Puts the state of :class:`BudgetedAgentLoopManager` into every checkpoint (``checkpoint_callback_class``)."""
+    """Puts the state of a manager of this package into every checkpoint (``checkpoint_callback_class``)."""
 
     def on_save(
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **kwargs: Any
@@ -164,14 +210,17 @@ def keys_of(prompts: Any) -> list[str]:
     seen: dict[str, int] = {}
     keys = []
     for messages in prompts:
-        key = digest(json.dumps(_plain(messages), sort_keys=True, default=str).encode())
+        key = digest(text_of(messages).encode())
         times = seen[key] = seen.get(key, 0) + 1
         keys.append(key if times == 1 else f"{key} {times}")
     return keys
 
 
-def _plain(messages: Any) -> Any:
-    return messages.tolist() if isinstance(messages, np.ndarray) else list(messages)
+def _fetched(keys: Sequence[str], fields: Sequence[str]) -> dict[str, list[Any]]:
+    """Those of the fields that the rows have in the transfer queue, a value a key."""
+    data = tq.kv_batch_get(keys=list(keys), partition_id="train", select_fields=list(dict.fromkeys(fields)))
+    found = {name: td.get(data, name) for name in data.keys()}  # noqa: SIM118 (a TensorDict iterates over its rows)
+    return {name: list(values) for name, values in found.items()}
 
 
 def _sums(column: Any) -> Any:

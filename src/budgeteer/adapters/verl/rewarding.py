@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from budgeteer.adapters.verl.rows import KEYS, MANAGER, READERS
 from budgeteer.core import registry
-from budgeteer.core.column import with_sources
+from budgeteer.core.column import column, with_sources
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, ENDED
 from budgeteer.rl.reward.protocol import ALWAYS, Columns, Reward
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NAME, CAP = "budgeteer_reward", "budgeteer_max_tokens"
 """Keys under ``algorithm``: the reward, and the cap of a response."""
@@ -33,13 +33,13 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
         config: verl's ``algorithm``.
 
     Raises:
-        InvalidInput: no cap, a KL penalty within the rewards, scores outside [0, 1], or a reward that reads more than
-            lengths and scores.
+        InvalidInput: no cap, a KL penalty within the rewards, scores outside [0, 1], or a reward that reads what nobody
+            gives here.
         UnknownName: no such reward.
     """
-    import torch
-
     name, cap = str(config[NAME]), config.get(CAP)
+    reader = READERS[-1] if READERS else None
+    method, sources = _reward(name, reader is not None)
     if cap is None:
         raise InvalidInput(f"{NAME}={name} needs the cap; add +algorithm.{CAP}='${{data.max_response_length}}'")
     if config.get("use_kl_in_reward", False):
@@ -56,9 +56,17 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
             f"{correct[rows].max():g}; let the reward function return 0 to 1"
         )
     _, group = np.unique([str(index[i]) for i in rows.tolist()], return_inverse=True)
-    method, caps = _reward(name), np.full(len(rows), int(cap))
-    columns = Columns(correct[rows], length[rows], group.reshape(-1), caps, np.where(length[rows] >= caps, CUT, ENDED))
-    value = method.score(method.init(), columns.completed(method.needs, {}))
+    caps, more = np.full(len(rows), int(cap)), {}
+    if sources and reader is not None:
+        if len(KEYS) != len(length):
+            raise InvalidInput(f"the reward {name} reads {', '.join(sources)} of rows whose keys verl did not tell")
+        more = reader.columns(name, sources, [KEYS[i] for i in rows.tolist()])
+    status = np.where(length[rows] >= caps, CUT, ENDED)
+    columns = Columns(correct[rows], length[rows], group.reshape(-1), caps, status).completed(method.needs, more)
+    state = method.init() if reader is None else reader.state(name, method)
+    value = method.score(state, columns)
+    if reader is not None:
+        reader.states[name] = method.observe(state, columns)
     made = torch.zeros_like(token_level_rewards)
     last = response_mask.shape[-1] - 1 - response_mask.flip(-1).bool().int().argmax(dim=-1)
     at = torch.from_numpy(rows).to(made.device)
@@ -66,21 +74,33 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
     return made
 
 
+def stateful(config: Mapping[str, Any]) -> str:
+    """The name of the reward in verl's ``algorithm`` if it has a state, else ``""``."""
+    name = str(config.get(NAME) or "")
+    return name if name and not _empty(_reward(name, True)[0].init()) else ""
+
+
 @cache
-def _reward(name: str) -> Reward:
-    """The reward of that name, if lengths and scores are all that it reads."""
+def _reward(name: str, managed: bool) -> tuple[Reward, tuple[str, ...]]:
+    """The reward of that name, and which columns it reads, or computes what it reads from, beside those always there.
+
+    Args:
+        name: of the reward.
+        managed: an agent loop manager of ours is there, which can read rows and keep a state.
+    """
     made: Reward = registry.part_of("reward", name)
-    unknown = [each.name for each in with_sources(made.needs, ()) if each.make is None and each.name not in ALWAYS]
-    if unknown:
-        raise InvalidInput(
-            f"the reward {name} reads {', '.join(unknown)}, which verl tells no estimator; choose one that reads "
-            "lengths and scores, such as kimi, o1-pruner, alp, shorter-better, cosine, overlong"
-        )
-    if not _empty(made.init()):
-        raise InvalidInput(
-            f"the reward {name} has a state, which verl's checkpoints would not hold; choose another one"
-        )
-    return made
+    if made.monitor is not None:
+        raise InvalidInput(f"the reward {name} has rollouts of its own, which verl does not sample; leave monitor out")
+    sources = tuple(each.name for each in with_sources(made.needs, ()) if each.name not in ALWAYS)
+    unknown = [source for source in sources if column(source, "rollouts").make is None]
+    for what, there in ((f"reads {', '.join(unknown)}", unknown), ("has a state", not _empty(made.init()))):
+        if there and not managed:
+            raise InvalidInput(
+                f"the reward {name} {what}, which verl tells and keeps for no estimator; set "
+                f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={MANAGER}, or choose one that reads lengths "
+                "and scores, such as kimi, o1-pruner, alp, shorter-better, cosine, overlong"
+            )
+    return made, sources
 
 
 def _empty(state: Any) -> bool:

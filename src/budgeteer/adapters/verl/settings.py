@@ -105,11 +105,23 @@ def refuse(config: Any) -> None:
             f"algorithm.adv_estimator={algorithm['adv_estimator']}; choose one of {', '.join(estimators)}: they are "
             "right for groups of any size, and tell what came of the rollouts"
         )
+    refuse_forgetting(trainer)
+
+
+def refuse_forgetting(trainer: Any) -> None:
+    """Refuse checkpoints without our state.
+
+    Args:
+        trainer: the part ``trainer`` of the configuration.
+
+    Raises:
+        InvalidInput: says what to set.
+    """
     if int(trainer.get("save_freq") or -1) > 0 and not trainer.get("checkpoint_callback_class"):
         raise InvalidInput(
             "set trainer.checkpoint_callback_class=budgeteer.adapters.verl.manager.SaveNumbers, or a class of your own "
             "that calls trainer.agent_loop_manager.save(checkpoint_dir): a run that resumes would have forgotten its "
-            "prompts and its budget"
+            "prompts and its budget, or the state of its reward"
         )
 
 

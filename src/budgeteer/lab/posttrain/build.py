@@ -15,9 +15,9 @@ from trl import GRPOConfig
 
 from budgeteer.adapters.trl import BudgetedGRPOTrainer
 from budgeteer.adapters.trl.hints import COLUMN
-from budgeteer.adapters.trl.sampling import ANSWER
 from budgeteer.adapters.trl.sharded import asks_for_shards
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
+from budgeteer.engine.table import ANSWER
 from budgeteer.lab.posttrain.problems import Asked, Grader, asked
 from budgeteer.lab.posttrain.settings import Lora, Settings
 from budgeteer.lab.run import columns_of
