@@ -302,7 +302,7 @@ class Speaker(Worker):
 
     async def _run_agent_loop(self, sampling_params, trajectory, *, agent_name, trace, **kwargs):
         session = kwargs["session_id"]
-        tokens = [*map(ord, "wait " * session + "</think>4")]
+        tokens = [*map(ord, "wait " * session + "</think>\\boxed{4}")]
         output = AgentLoopOutput(
             prompt_ids=[1, 2], response_ids=tokens, response_mask=[1] * len(tokens), num_turns=2,
             metrics=AgentLoopMetrics(), reward_score=float(session % 2), extra_fields={},
@@ -342,7 +342,7 @@ class Told(Trainer):
 
     def _fetch_one_gen_batch(self):
         batch = super()._fetch_one_gen_batch()
-        td.assign_non_tensor_stack(batch, "extra_info", [{"effort": 0.5} for _ in self.prompts])
+        td.assign_non_tensor_stack(batch, "extra_info", [{"effort": 0.9} for _ in self.prompts])
         return batch
 
     def _compute_advantage(self, batch, metrics):
@@ -360,28 +360,28 @@ def test_rewards_read_rows_of_verls_queue(cluster, tmp_path, name):
         tmp_path, "algorithm.adv_estimator=budgeteer_dr_grpo", f"+algorithm.budgeteer_reward={name}",
         "+algorithm.budgeteer_max_tokens=40", "actor_rollout_ref.rollout.response_length=40",
     )  # fmt: skip
-    run = Told(config, prompts=range(4))
-    sessions = np.tile(np.arange(4), 4)
-    texts = ["wait " * i + "</think>4" for i in sessions]
+    run = Told(config, prompts=range(8))
+    sessions = np.tile(np.arange(4), 8)
+    texts = ["wait " * i + "</think>\\boxed{4}" for i in sessions]
     length = np.array([len(text) for text in texts])
     width = int(length.max())
-    entropy = np.full((16, width), np.nan)
+    entropy = np.full((32, width), np.nan)
     for own, n in zip(entropy, length.tolist(), strict=True):
         own[:n] = np.linspace(0.1, 1, n)
     given = {
-        "closed": length - 1, "answered": [-1] * 16, "text": texts, "entropy": entropy, "effort": [0.5] * 16,
+        "closed": length - 9, "answered": length, "text": texts, "entropy": entropy, "effort": [0.9] * 32,
         "tokens": np.array([[*map(ord, text), *[0] * (width - len(text))] for text in texts]),
-        "sampled": (np.arange(width) < length[:, None]) * 1, "prompt_key": np.repeat(list("0123"), 4),
+        "sampled": (np.arange(width) < length[:, None]) * 1, "prompt_key": np.repeat(list("01234567"), 4),
     }  # fmt: skip
     method = registry.part_of("reward", name)
     state = method.init()
     for _ in range(2):
-        rows = Columns(sessions % 2, length, np.repeat(np.arange(4), 4), [40] * 16, [ENDED] * 16)
+        rows = Columns(sessions % 2, length, np.repeat(np.arange(8), 4), [40] * 32, [ENDED] * 32)
         rows = rows.completed(method.needs, given)
-        wanted, state = method.score(state, rows).reshape(4, 4), method.observe(state, rows)
+        wanted, state = method.score(state, rows).reshape(8, 4), method.observe(state, rows)
         value, _ = run.once()
         step = run.global_steps - 1
-        got = np.array([[value[f"{step}x{i}_{session}_0"] for session in range(4)] for i in range(4)])
+        got = np.array([[value[f"{step}x{i}_{session}_0"] for session in range(4)] for i in range(8)])
         np.testing.assert_allclose(got, wanted - wanted.mean(1, keepdims=True), atol=1e-5)
     assert np.ptp(wanted) > 0
     if name == "laser":
