@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from budgeteer.core import registry
-from budgeteer.core.column import with_sources
+from budgeteer.core.column import MOST, with_sources
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, ENDED
 from budgeteer.rl.reward.protocol import ALWAYS, Columns, Reward
@@ -33,8 +33,8 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
         config: verl's ``algorithm``.
 
     Raises:
-        InvalidInput: no cap, a KL penalty within the rewards, scores outside [0, 1], or a reward that reads more than
-            lengths and scores.
+        InvalidInput: no cap, or one that a row is longer than, a KL penalty within the rewards, scores outside [0, 1],
+            or a reward that reads more than lengths and scores.
         UnknownName: no such reward.
     """
     import torch
@@ -49,14 +49,20 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
         )
     length = response_mask.detach().sum(dim=-1).long().cpu().numpy()
     correct = token_level_rewards.detach().sum(dim=-1).double().cpu().numpy()
+    most = _cap(name, cap)
+    if length.size and length.max() > most:
+        raise InvalidInput(
+            f"{CAP}={most} with {NAME}={name}, and a row has {length.max()} tokens; give the cap of a response, "
+            "'${data.max_response_length}'"
+        )
     rows = np.flatnonzero(length > 0)
-    if np.any((correct[rows] < 0) | (correct[rows] > 1)):
+    if not np.all((correct[rows] >= 0) & (correct[rows] <= 1)):  # NaN is none of these, either
         raise InvalidInput(
             f"{NAME}={name} reads scores from 0 (wrong) to 1 (right), and verl gave {correct[rows].min():g} to "
             f"{correct[rows].max():g}; let the reward function return 0 to 1"
         )
     _, group = np.unique([str(index[i]) for i in rows.tolist()], return_inverse=True)
-    method, caps = _reward(name), np.full(len(rows), int(cap))
+    method, caps = _reward(name), np.full(len(rows), most)
     columns = Columns(correct[rows], length[rows], group.reshape(-1), caps, np.where(length[rows] >= caps, CUT, ENDED))
     value = method.score(method.init(), columns.completed(method.needs, {}))
     made = torch.zeros_like(token_level_rewards)
@@ -64,6 +70,19 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
     at = torch.from_numpy(rows).to(made.device)
     made[at, last[at]] = torch.from_numpy(value).to(made.device, made.dtype)
     return made
+
+
+def _cap(name: str, given: Any) -> int:
+    """The cap of a response, which Hydra gives as a number or as the text of one."""
+    try:
+        cap = int(given)
+    except (TypeError, ValueError, OverflowError):
+        cap = 0
+    if not 1 <= cap <= MOST:
+        raise InvalidInput(
+            f"{CAP}={given!r} with {NAME}={name}; give tokens, 1 or more: '${{data.max_response_length}}'"
+        )
+    return cap
 
 
 @cache
