@@ -1,7 +1,9 @@
 """The embedded thinking model trained to think briefly, on right traces of its own: what other trainings begin from.
 
 The model writes traces of its training problems at low effort, and learns those that are right, by TRL's SFTTrainer, as
-answers to the prompt of high effort (``budgeteer data brief:effort=low`` is the command for any model).
+answers to the prompt of high effort. ``budgeteer data brief:effort=low`` is the command for any model. Here the traces
+of all problems are drawn in batches with a seed each, so that the committed rows can be had again; the command draws
+every problem by a seed of its own.
 """
 
 from __future__ import annotations

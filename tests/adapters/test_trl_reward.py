@@ -272,6 +272,9 @@ def test_what_it_is_given_is_refused_in_one_sentence() -> None:
     with pytest.raises(InvalidInput, match=r"reads the column 'target' of rollouts .* nobody gave it"):
         reward("l1", max_tokens=9)(**said, answer=["1", "2"])
     assert reward("l1", max_tokens=9)(**said, answer=["1", "2"], target=[1, 4]) == pytest.approx([1, 1 - 1.2 / 3])
+    for short in ({"target": [1]}, {"target": [1, 4], "key": ["a"]}):
+        with pytest.raises(InvalidInput, match="has 1 values for 2 completions; give one for each"):
+            reward("l1", max_tokens=9)(**said, answer=["1", "2"], **short)
     with pytest.raises(InvalidInput, match="max_tokens='64'; give max_completion_length"):
         reward("kimi", max_tokens="64")
 

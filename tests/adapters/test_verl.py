@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -387,6 +388,8 @@ def test_rewards_have_the_numbers_of_trl(queue, name):
         (KIMI | {"use_kl_in_reward": True}, "use_kl_loss"),
         (KIMI | {"budgeteer_reward": "pear"}, "entropy"),
         (KIMI | {"budgeteer_reward": "traac"}, "answered"),
+        (KIMI | {"budgeteer_max_tokens": 0}, "max_tokens=0 .*give tokens, 1 or more"),
+        (KIMI | {"budgeteer_max_tokens": "many"}, "max_tokens='many' .*give tokens, 1 or more"),
     ],
 )
 def test_what_a_reward_cannot_have_from_verl_is_named(queue, config, said):
@@ -397,6 +400,13 @@ def test_what_a_reward_cannot_have_from_verl_is_named(queue, config, said):
 def test_scores_that_are_not_from_0_to_1_are_refused(queue):
     with pytest.raises(InvalidInput, match="-1 to 1"):
         estimate_with(KIMI, torch.tensor([[-1.0], [1]]), torch.ones(2, 1), A(["a", "a"], object))
+    with pytest.raises(InvalidInput, match="gave nan"):
+        estimate_with(KIMI, torch.tensor([[math.nan], [1]]), torch.ones(2, 1), A(["a", "a"], object))
+
+
+def test_a_cap_that_a_row_is_longer_than_is_refused(queue):
+    with pytest.raises(InvalidInput, match=r"max_tokens=4 .*a row has 5 tokens"):
+        estimate_with(KIMI, torch.ones(2, 5) / 5, torch.ones(2, 5), A(["a", "a"], object))
 
 
 # -- rewards that read rows --------------------------------------------------------------------------------------------

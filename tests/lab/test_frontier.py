@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import frontier, frontier_report, questions
 from budgeteer.lab.stats import crossed, crossed_weights, wilson
 from budgeteer.solve.runner import Pause
-from budgeteer.solve.styles import style_of
+from budgeteer.solve.styles import TaskInfo, style_of
 from helpers.page import CHROMIUM, Page
 from helpers.scripted import write
 from helpers.strategies import inside, once, vote
@@ -231,3 +232,18 @@ def test_a_browser_shows_it_and_its_filters_work(measured, tmp_path, width):
     want = f'<div id="out">found [] shown {len(texts)},{wrong},{both},{len(texts)}</div>'
     assert want in out.stdout, out.stdout[-600:] + out.stderr[-400:]
     assert shutil.which(CHROMIUM)
+
+
+def test_every_style_with_which_a_trained_mode_is_asked_is_one() -> None:
+    """Those of docs/rewards.md, numbers as words of effort among them."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rewards.md").read_text()
+    section = page.partition("### Asking for a mode")[2].partition("\n## ")[0]
+    named = [text.replace("\\|", "|") for text in re.findall(r"--style '([^']+)'", section)]
+    assert len(named) == 7
+    for text in named:
+        modes = frontier.modes_of(text)
+        assert len(modes) > 1
+        prompts = [style_of(mode, TaskInfo("sums")).prompt("2+2?") for mode in modes.values()]
+        assert len(set(map(str, prompts))) == len(modes), text
+    asked = style_of(frontier.modes_of('think:effort="25|50",said="{percent}%: "')["effort=25"], TaskInfo("sums"))
+    assert asked.prompt("2+2?").messages[-1].content.startswith("25%: 2+2?")

@@ -16,7 +16,7 @@ from budgeteer.core.budget import Budget, Budgets
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.meter import Prices
 from budgeteer.core.plan import F64
-from budgeteer.core.spec import Spec, parse
+from budgeteer.core.spec import Spec, parse, value_of
 from budgeteer.lab.metrics import accuracy_per_token, csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
@@ -83,6 +83,8 @@ def modes_of(style: str) -> dict[str, str]:
     {'': 'think:effort=low'}
     >>> modes_of('think:begun="[Easy]|[Hard]"')
     {'begun=[Easy]': 'think:begun=[Easy]', 'begun=[Hard]': 'think:begun=[Hard]'}
+    >>> modes_of('think:effort="25|50"')  # texts, though they look like numbers
+    {'effort=25': 'think:effort="25"', 'effort=50': 'think:effort="50"'}
     """
     spec = parse(style, "style")
     found = {key: text.split("|") for key in MODES if "|" in (text := spec.text(key) or "")}
@@ -95,9 +97,14 @@ def modes_of(style: str) -> dict[str, str]:
     if "" in values or len(set(values)) < len(values):
         raise InvalidInput(f"style {style!r}: write each {key} once, such as effort=low|medium|high")
     rest = spec.without(key)
-    if key == "on":  # no text
-        return {f"on={value}": str(Spec(rest.name, (*rest.options, ("on", value)))) for value in values}
-    return {f"{key}={value}": str(rest.given(**{key: value})) for value in values}
+
+    def with_option(value: str) -> Spec:
+        if key != "on" and isinstance(value_of(value), str):
+            return rest.given(**{key: value})
+        # efforts and beginnings are texts, also where they look like numbers; on is none
+        return Spec(rest.name, (*rest.options, (key, value if key == "on" else json.dumps(value))))
+
+    return {f"{key}={value}": str(with_option(value)) for value in values}
 
 
 def line_of(strategy: str, mode: str) -> str:

@@ -125,14 +125,19 @@ class RewardFunction:
         more: Mapping[str, Any],
     ) -> Columns:
         """What the reward reads of the rows ``known``."""
-        keys = [str(key) for key in more["key"]] if "key" in more else [json.dumps(prompt) for prompt in prompts]
-        keys = [keys[i] for i in known.tolist()]
         length = np.array([len(row) for row in ids], np.int64)
         tokens = np.zeros((len(ids), int(length.max(initial=1))), np.int64)
         for i, row in enumerate(ids):
             tokens[i, : len(row)] = row
         ended = np.array([bool(row) and row[-1] in self.ends for row in ids], np.bool_)
         sources = with_sources(self._reward.needs, ())
+        for name in (*(source.name for source in sources), "key"):
+            if name in more and len(more[name]) != len(correct):
+                raise InvalidInput(
+                    f"column {name!r} has {len(more[name])} values for {len(correct)} completions; give one for each"
+                )
+        keys = [str(key) for key in more["key"]] if "key" in more else [json.dumps(prompt) for prompt in prompts]
+        keys = [keys[i] for i in known.tolist()]
         given: dict[str, Any] = {
             source.name: [more[source.name][i] for i in known.tolist()] for source in sources if source.name in more
         }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from budgeteer.adapters.verl.rows import KEYS, MANAGER, READERS
 from budgeteer.core import registry
-from budgeteer.core.column import column, with_sources
+from budgeteer.core.column import MOST, column, with_sources
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, ENDED
 from budgeteer.rl.reward.protocol import ALWAYS, Columns, Reward
@@ -33,8 +33,8 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
         config: verl's ``algorithm``.
 
     Raises:
-        InvalidInput: no cap, a KL penalty within the rewards, scores outside [0, 1], or a reward that reads what nobody
-            gives here.
+        InvalidInput: no cap, or one that a row is longer than, a KL penalty within the rewards, scores outside [0, 1],
+            or a reward that reads what nobody gives here.
         UnknownName: no such reward.
     """
     name, cap = str(config[NAME]), config.get(CAP)
@@ -49,14 +49,20 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
         )
     length = response_mask.detach().sum(dim=-1).long().cpu().numpy()
     correct = token_level_rewards.detach().sum(dim=-1).double().cpu().numpy()
+    most = _cap(name, cap)
+    if length.size and length.max() > most:
+        raise InvalidInput(
+            f"{CAP}={most} with {NAME}={name}, and a row has {length.max()} tokens; give the cap of a response, "
+            "'${data.max_response_length}'"
+        )
     rows = np.flatnonzero(length > 0)
-    if np.any((correct[rows] < 0) | (correct[rows] > 1)):
+    if not np.all((correct[rows] >= 0) & (correct[rows] <= 1)):  # NaN is none of these, either
         raise InvalidInput(
             f"{NAME}={name} reads scores from 0 (wrong) to 1 (right), and verl gave {correct[rows].min():g} to "
             f"{correct[rows].max():g}; let the reward function return 0 to 1"
         )
     _, group = np.unique([str(index[i]) for i in rows.tolist()], return_inverse=True)
-    caps, more = np.full(len(rows), int(cap)), {}
+    caps, more = np.full(len(rows), most), {}
     if sources and reader is not None:
         if len(KEYS) != len(length):
             raise InvalidInput(f"the reward {name} reads {', '.join(sources)} of rows whose keys verl did not tell")
@@ -72,6 +78,19 @@ def rewarded(token_level_rewards: Tensor, response_mask: Tensor, index: Any, con
     at = torch.from_numpy(rows).to(made.device)
     made[at, last[at]] = torch.from_numpy(value).to(made.device, made.dtype)
     return made
+
+
+def _cap(name: str, given: Any) -> int:
+    """The cap of a response, which Hydra gives as a number or as the text of one."""
+    try:
+        cap = int(given)
+    except (TypeError, ValueError, OverflowError):
+        cap = 0
+    if not 1 <= cap <= MOST:
+        raise InvalidInput(
+            f"{CAP}={given!r} with {NAME}={name}; give tokens, 1 or more: '${{data.max_response_length}}'"
+        )
+    return cap
 
 
 def stateful(config: Mapping[str, Any]) -> str:
