@@ -8,10 +8,10 @@ searched with every setting: by words (TF-IDF of the joined text) or by the mean
 explore 1 or 4, 10 or 30 iterations, and frugality 0, 0.2 or 1. ``default`` is ``carrot``'s own numbers by the
 sentences' vectors. An agent reads the question's vector and is trained on the recall of the evidence: five folds of
 questions, each set by an agent that was trained on the other four, and five seeds, whose recalls are averaged a
-question. ``one`` is the single setting that was best on those four, ``shuffled`` an agent trained and asked with the
-vectors of other questions, ``best`` the setting that keeps most of a question, with hindsight. ``minus_one`` and
-``minus_shuffled`` are paired differences over questions with 95 % intervals; ``words`` is the share of questions
-searched by words.
+question; counted is the measured setting that is nearest to what the agent names. ``one`` is the single setting that
+was best on those four, ``shuffled`` an agent trained and asked with the vectors of other questions, ``best`` the
+setting that keeps most of a question, with hindsight. ``minus_one`` and ``minus_shuffled`` are paired differences over
+questions with 95 % intervals; ``words`` is the share of questions searched by words.
 """
 
 from __future__ import annotations
