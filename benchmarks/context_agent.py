@@ -147,13 +147,13 @@ def main() -> None:
     count, encode = counter(tokens_by(args.tokenizer)), cached(encode_of("benchmark", args.encoder))
     rerankers = {"words": cosine(words), "vectors": mean_of_lines(encode)}
     vectors = np.asarray(encode([row["question"] for row in questions]), np.float64)
-    rows = []
+    named = [f"{one.rerank}, {one.explore:g}, {one.iterations}, {one.frugality:g}" for one in SETTINGS]
+    rows: list[dict[str, Any]] = []
     for budget in args.budgets:
         recall = np.array([kept(one, rerankers[one.rerank], questions, budget, count) for one in SETTINGS]).T
         rows.append(row_of(budget, recall, vectors))
-    named = [f"{one.rerank}, {one.explore:g}, {one.iterations}, {one.frugality:g}" for one in SETTINGS]
-    found = {"questions": len(questions), "settings": named, "rows": rows}
-    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = {"questions": len(questions), "settings": named, "rows": rows}
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
