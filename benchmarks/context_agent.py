@@ -8,10 +8,10 @@ searched with every setting: by words (TF-IDF of the joined text) or by the mean
 explore 1 or 4, 10 or 30 iterations, and frugality 0, 0.2 or 1. ``default`` is ``carrot``'s own numbers by the
 sentences' vectors. An agent reads the question's vector and is trained on the recall of the evidence: five folds of
 questions, each set by an agent that was trained on the other four, and five seeds, whose recalls are averaged a
-question. ``one`` is the single setting that was best on those four, ``shuffled`` an agent trained and asked with the
-vectors of other questions, ``best`` the setting that keeps most of a question, with hindsight. ``minus_one`` and
-``minus_shuffled`` are paired differences over questions with 95 % intervals; ``words`` is the share of questions
-searched by words.
+question; counted is the measured setting that is nearest to what the agent names. ``one`` is the single setting that
+was best on those four, ``shuffled`` an agent trained and asked with the vectors of other questions, ``best`` the
+setting that keeps most of a question, with hindsight. ``minus_one`` and ``minus_shuffled`` are paired differences over
+questions with 95 % intervals; ``words`` is the share of questions searched by words.
 """
 
 from __future__ import annotations
@@ -147,13 +147,13 @@ def main() -> None:
     count, encode = counter(tokens_by(args.tokenizer)), cached(encode_of("benchmark", args.encoder))
     rerankers = {"words": cosine(words), "vectors": mean_of_lines(encode)}
     vectors = np.asarray(encode([row["question"] for row in questions]), np.float64)
-    rows = []
+    named = [f"{one.rerank}, {one.explore:g}, {one.iterations}, {one.frugality:g}" for one in SETTINGS]
+    rows: list[dict[str, Any]] = []
     for budget in args.budgets:
         recall = np.array([kept(one, rerankers[one.rerank], questions, budget, count) for one in SETTINGS]).T
         rows.append(row_of(budget, recall, vectors))
-    named = [f"{one.rerank}, {one.explore:g}, {one.iterations}, {one.frugality:g}" for one in SETTINGS]
-    found = {"questions": len(questions), "settings": named, "rows": rows}
-    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = {"questions": len(questions), "settings": named, "rows": rows}
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

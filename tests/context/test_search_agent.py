@@ -20,6 +20,7 @@ from budgeteer.context.search_agent import (
     save,
     trained,
 )
+from budgeteer.core import registry
 from budgeteer.core.errors import CheckpointError, InvalidInput
 
 SETTINGS = [
@@ -163,6 +164,9 @@ def test_saved_and_read(tmp_path) -> None:
     with pytest.raises(InvalidInput, match=r"this agent takes \[n, 5\]"):
         configure("a question of more or fewer words than five")
     assert configure_of("carrot", "none") is None
+    assert registry.part_of("reducer", f"carrot:rerank=words,configure={path}")
+    with pytest.raises(CheckpointError, match="holds no agent"):
+        registry.part_of("reducer", f"carrot:rerank=words,configure={tmp_path / 'none.json'}")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"layers": [], "least": [], "most": []}'])
