@@ -439,14 +439,15 @@ SAID = [
     "4",
     "no, no, no, no, no, no, no, no, no, no, no, no",
 ]
-"""Responses of each prompt, by session."""
+"""Responses of each prompt, by session; the last one is as long as it may be."""
+CAP = len(SAID[-1])
 
 
 def rewarding(queue, folder, reward, right=lambda session: session % 2 == 0, more=None, **changed):
     """The trainer with that reward; session i of a prompt says ``SAID[i]``."""
     config = verl_stand_in.config(folder)
     config.pop("budgeteer")
-    config["algorithm"] |= {"budgeteer_reward": reward, "budgeteer_max_tokens": 40} | changed
+    config["algorithm"] |= {"budgeteer_reward": reward, "budgeteer_max_tokens": CAP} | changed
     config["algorithm"]["adv_estimator"] = "budgeteer_dr_grpo"
     config["actor_rollout_ref"]["rollout"]["n"] = len(SAID)
     config["actor_rollout_ref"]["model"] = type("Model", (), {"tokenizer": Letters()})
@@ -494,7 +495,7 @@ def test_rewards_that_read_rows_have_the_numbers_of_our_rollouts(queue, tmp_path
     method = registry.part_of("reward", name)
     state = method.init()
     for _ in range(2):
-        rows = Columns(correct, length, np.repeat([0, 1], n), [40] * 2 * n, np.where(length >= 40, CUT, ENDED))
+        rows = Columns(correct, length, np.repeat([0, 1], n), [CAP] * 2 * n, np.where(length >= CAP, CUT, ENDED))
         rows = rows.completed(method.needs, columns)
         value, state = method.score(state, rows), method.observe(state, rows)
         wanted = value - np.repeat(value.reshape(2, n).mean(1), n)
@@ -529,7 +530,7 @@ def test_a_reward_without_a_state_needs_nothing_of_a_checkpoint(queue, tmp_path)
 def test_a_state_that_checkpoints_would_lose_is_refused(queue, tmp_path):
     config = verl_stand_in.config(tmp_path)
     config["trainer"]["checkpoint_callback_class"] = None
-    config["algorithm"] |= {"budgeteer_reward": "laser", "budgeteer_max_tokens": 40}
+    config["algorithm"] |= {"budgeteer_reward": "laser", "budgeteer_max_tokens": CAP}
     manager = importlib.import_module("budgeteer.adapters.verl.manager")
     with pytest.raises(InvalidInput, match="the state of its reward"):
         manager.RewardingAgentLoopManager(config=config, llm_client=None)
