@@ -127,18 +127,24 @@ def main_table(runs: Sequence[Row], stop: bool, answered: bool = True, base: str
     return [*lines, ""]
 
 
-def agreement(runs: Sequence[Row], other: Sequence[Row]) -> str:
-    """How alike the arms of two starts are ranked, as a sentence."""
+def alike(runs: Sequence[Row], other: Sequence[Row]) -> dict[str, float]:
+    """Rank correlations of the arms that both have: by tokens, by accuracy, by E3; and how many these are."""
     one, two = arms(runs, False), arms(other, False)
     names = [name for name in one if name in two]
-    ranks = []
-    for value in (lambda ask: ask["tokens"], lambda ask: ask["accuracy"], e3):
+    found: dict[str, float] = {"arms": len(names)}
+    for key, value in (("tokens", lambda ask: ask["tokens"]), ("accuracy", lambda ask: ask["accuracy"]), ("E3", e3)):
         means = [np.array([np.mean([value(ask) for ask in of[name].values()]) for name in names]) for of in (one, two)]
-        ranks.append(f"{spearman(*means):.2f}")
-    tokens, accuracy, both = ranks
+        found[key] = float(spearman(*means))
+    return found
+
+
+def agreement(runs: Sequence[Row], other: Sequence[Row]) -> str:
+    """How alike the arms of two starts are ranked, as a sentence."""
+    ranks = alike(runs, other)
     return (
-        f"The {len(names)} arms that were also run from an earlier start are ranked alike there by their tokens (rank "
-        f"correlation {tokens}) and by E3 ({both}), less so by their accuracy ({accuracy})."
+        f"The {ranks['arms']} arms that were also run from an earlier start are ranked alike there by their tokens "
+        f"(rank correlation {ranks['tokens']:.2f}) and by E3 ({ranks['E3']:.2f}), less so by their accuracy "
+        f"({ranks['accuracy']:.2f})."
     )
 
 
@@ -309,6 +315,12 @@ def thinker_summary(content: Row) -> str:
     took: dict[str, list[int]] = {}
     for run in content["runs"]:
         took.setdefault(run["reward"], []).append(run["used"])
+    if ranks := content.get("small reasoner"):
+        lines += [
+            f"Rank correlation with the table of the small reasoner, of the {ranks['arms']} arms that are in both: "
+            f"{ranks['tokens']:.2f} by tokens, {ranks['accuracy']:.2f} by accuracy, {ranks['E3']:.2f} by E3.",
+            "",
+        ]
     said = ", ".join(f"`{name}` {np.mean(used):,.0f}" for name, used in took.items() if any(used))
     lines += [f"Tokens that training sampled, by seed on average: {said}.", ""]
     shares = {"25 %": 0.25, "50 %": 0.5, "100 %": 1.0, "low": 0.25, "medium": 0.5, "high": 1.0}

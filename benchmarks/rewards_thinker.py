@@ -21,6 +21,7 @@ there is nothing to save by a stop there.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import tempfile
@@ -47,13 +48,15 @@ from budgeteer.models.chat import EFFORTS
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from pages import Place, published
-from rewards_report import NONE, SHUFFLED, START, THINKER_MARKS, WHOLE, plain_name, thinker_summary
+from rewards_report import NONE, SHUFFLED, START, THINKER_MARKS, WHOLE, alike, plain_name, thinker_summary
 from runs import Runs
 from thinker_brief import BRIEF, brief, drawn_with, problems
 from thinker_pool import Drawer
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards_thinker.json"
+SMALL = ROOT / "benchmarks" / "results" / "rewards.json"
+"""The same rewards on the small reasoner."""
 BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:effort=low"}
 """The untrained model, asked for less thinking by its chat template: the first thing to try before any training."""
 WHOLE_RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
@@ -320,6 +323,8 @@ def main() -> int:
             row["used"], row["steps"], row["seconds"], file=sys.stderr, flush=True,
         )  # fmt: skip
     content: dict[str, Any] = {"config": runs.config, "runs": runs.with_those_of(out, ARMS)}
+    if not args.quick:
+        content["small reasoner"] = alike(json.loads(SMALL.read_text())["parts"]["main"]["runs"], content["runs"])
     content["versions"] = results.versions() | results.installed(("trl", "accelerate"))
     published(
         content, thinker_summary(content), out, Place(TARGET, ROOT / "docs" / "rewards-measured.md", THINKER_MARKS)

@@ -119,6 +119,23 @@ def test_two_starts_are_compared_by_ranks(report):
     assert [*re.findall(r"-?\d\.\d\d", said)] == ["1.00", "0.50", "0.50"]
 
 
+def test_the_thinking_models_table_is_compared_with_the_small_reasoners(report):
+    runs = [
+        run(name, seed, ask(0.1 * n, 10 * n) | {"levels": {"a": [0.5, 9, 8]}})
+        for n, name in enumerate(("none", "kimi", "alp"), 1)
+        for seed in (1, 2)
+    ]
+    turned = [run(name, 1, ask(0.1 * n, 40 - 10 * n)) for n, name in enumerate(("none", "kimi", "alp"), 1)]
+    config = {"tokens": 9, "steps": 1, "heldout": 2, "lr": 1e-4}
+    content = {
+        "config": config,
+        "runs": [row | {"used": 5} for row in runs],
+        "small reasoner": report.alike(turned, runs),
+    }
+    said = report.thinker_summary(content)
+    assert "of the 3 arms that are in both: -1.00 by tokens, 1.00 by accuracy, 1.00 by E3." in said
+
+
 def test_asked_against_measured_by_hand(report):
     tokens = [
         run("l1", 1, ask(0.5, 18, "16", distance={"16": 4, "32": 20}), ask(0.5, 30, "32", distance={"16": 16, "32": 6}))
