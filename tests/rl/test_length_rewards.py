@@ -44,7 +44,7 @@ from budgeteer.rl.reward._traac import Recent
 from budgeteer.rl.reward.counted import split
 from budgeteer.rl.reward.sums import from_text
 from budgeteer.rl.schedule import decay, linear
-from budgeteer.rl.variant import both_kinds, drawn_budget, effort_modes, falling_budget
+from budgeteer.rl.variant import both_kinds, drawn_budget, effort, effort_modes, falling_budget
 
 A = np.array
 
@@ -431,7 +431,7 @@ def test_a_falling_budget_without_stairs() -> None:
         lambda: visionthink(least=2), lambda: adaptive_deep(share=0), lambda: traac(softness=0), lambda: repetition(-1),
         lambda: kimi(math.inf), lambda: adacot(untidy=math.nan), lambda: thinkdial(leak=math.nan),
         lambda: traac(tidy=math.nan), lambda: triangular(tidy=math.inf), lambda: visionthink(math.nan),
-        lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1),
+        lambda: drawn_budget(0.5, 0.25), lambda: effort_modes(alone=1), lambda: effort(101),
         lambda: linear(2), lambda: falling_budget(rate=0.5, straight=True), lambda: overlong(0), lambda: pear(math.inf),
         lambda: kimi(10**20), lambda: thinkdial(leak=10**20), lambda: pear(10**20),
         lambda: triangular(share=10**20), lambda: shorter_better(10**20),

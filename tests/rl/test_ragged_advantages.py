@@ -75,6 +75,10 @@ def test_pass_at_k_is_the_mean_over_all_subsets(k):
         np.testing.assert_allclose(pass_at_k(given, VIEW, k=1), grpo_advantage(given, VIEW), atol=1e-9)
 
 
+def test_a_k_that_no_group_has_costs_no_time():
+    assert pass_at_k(ROLLOUTS, VIEW, k=10**12).tolist() == [0.0] * len(ROLLOUTS)
+
+
 def test_pass_at_k_refuses_a_k_below_one():
     with pytest.raises(InvalidInput, match="k=0; give 1 or more"):
         pass_at_k(ROLLOUTS, VIEW, k=0)

@@ -45,6 +45,6 @@ def pass_at_k(rollouts: Rollouts, view: View, *, k: int = 4) -> F64:
 def _none_right(wrong: I64, size: I64, k: int) -> F64:
     """[g] C(wrong, k) / C(size, k): the chance that k rows drawn of ``size`` are all wrong."""
     chance = np.ones(len(size))
-    for j in range(k):
+    for j in range(min(k, int(size.max(initial=0)) + 1)):  # 0 from j = size on
         chance *= np.divide(wrong - j, size - j, out=np.zeros(len(size)), where=size > j).clip(0.0)
     return chance

@@ -17,15 +17,15 @@ def effort(levels: int = 4, text: str = "{percent}%: ", behind: bool = False) ->
     of effort 1 in, without which lengths fall at every step.
 
     Args:
-        levels: 1 or more.
+        levels: 1 to 100, since efforts are said in whole percent.
         text: with ``{percent}`` where the number stands, such as "Reasoning effort: {percent} percent. "; before the
             prompt, or ``behind`` it. The embedded reasoner knows no English: the default disturbs it least.
 
     Raises:
-        InvalidInput: no level, or a text without ``{percent}``.
+        InvalidInput: another number of levels, or a text without ``{percent}``.
     """
-    if levels < 1:
-        raise InvalidInput(f"effort(levels={levels}); give at least 1")
+    if not 1 <= levels <= 100:
+        raise InvalidInput(f"effort(levels={levels}); give 1 to 100, since efforts are said in whole percent")
     filled(text, percent=1)
 
     def vary(state: object, view: View, rng: np.random.Generator) -> Variants:
