@@ -29,14 +29,12 @@ Sizes of the heads for the last of these were found on 8 texts of 560 tokens, se
     budgeteer cache train tca-attention smollm2 --texts FILE --length 560 --limit 8 \\
         --out runs/gates/smollm2/gates/tca-attention.json
 
-The two other tables of rows in ``cache_rows`` are of fewer methods, with the question known: one of four numbers with
-different keys (``smollm2_640_multikey``), and one number on Gemma 3 270M (``gemma3_270m``), whose layers slide
-but for three. Where its weights come from: ``benchmarks/gemma3.py``.
+The table of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``), is of the texts
+that had all answers when the run was ended; its answers are in cache_rows, too:
 
-    python benchmarks/cache.py --keep --models smollm2_640_multikey=smollm2 --tasks multikey --question known --each 2 \
-        --folder benchmarks/results/cache_rows --methods METHODS
-    python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 2 \
-        --folder benchmarks/results/cache_rows --methods METHODS
+    python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 2 \\
+        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o keydiff \\
+        snapkv:split=ada-kv defensive expected-attention                        # and again with --stored
 
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
@@ -80,7 +78,7 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_640_multikey": 640}
+MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640}
 """Name -> tokens of a text."""
 STANDARD = ("smollm2", "thinker")
 """Names that need no MODEL."""
