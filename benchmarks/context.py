@@ -135,6 +135,13 @@ def each(weigh: Callable[[list[str]], list[Any]]) -> Callable[[list[str]], list[
     return read
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The questions of DATA."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
 def reducers(encode: Encode | None, folder: str | None, model: str | None) -> dict[str, Reducer]:
     """The methods that are compared, by name."""
     plain = Reading(cosine(words))
@@ -240,9 +247,7 @@ def main() -> None:
         return
     if args.data is None:
         parser.error("give DATA, or --table")
-    opened = gzip.open if args.data.suffix == ".gz" else open
-    with opened(args.data, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file][: 4 if args.quick else args.limit]
+    rows = read_rows(args.data)[: 4 if args.quick else args.limit]
     count = counter(tokens_by(args.tokenizer))
     encode = None if args.encoder is None else cached(encode_of("benchmark", args.encoder))
     methods = reducers(encode, args.encoder, args.model)

@@ -17,7 +17,6 @@ questions with 95 % intervals; ``words`` is the share of questions searched by w
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
 import json
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from budgeteer.context.protocol import Rerank, counter
 from budgeteer.context.search_agent import Setting, trained
 from budgeteer.core.plan import F64
 from budgeteer.lab.stats import mean_ci, paired
-from context import cached, mean_of_lines, measured, prompt, tokens_by
+from context import cached, mean_of_lines, measured, prompt, read_rows, tokens_by
 from pages import between
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,9 +140,7 @@ def main() -> None:
         return
     if args.data is None or args.encoder is None:
         parser.error("give DATA and --encoder, or --table")
-    opened = gzip.open if args.data.suffix == ".gz" else open
-    with opened(args.data, "rt", encoding="utf-8") as file:
-        questions = [json.loads(line) for line in file][: args.limit]
+    questions = read_rows(args.data)[: args.limit]
     count, encode = counter(tokens_by(args.tokenizer)), cached(encode_of("benchmark", args.encoder))
     rerankers = {"words": cosine(words), "vectors": mean_of_lines(encode)}
     vectors = np.asarray(encode([row["question"] for row in questions]), np.float64)

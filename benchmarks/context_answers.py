@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gzip
 import hashlib
 import json
 import math
@@ -44,7 +43,7 @@ from budgeteer.context.encode import encode_of
 from budgeteer.context.protocol import Count, Message, Reducer, counter
 from budgeteer.lab.stats import paired
 from budgeteer.solve.lines import Lines
-from context import cached, oracle, prompt, reducers, share
+from context import cached, oracle, prompt, read_rows, reducers, share
 from pages import between, interval
 from smollm2 import TWOWIKI
 
@@ -300,9 +299,7 @@ def main() -> None:
         args.limit, args.budgets, args.full = 3, [256], True
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     if args.data is not None:
-        opened = gzip.open if args.data.suffix == ".gz" else open
-        with opened(args.data, "rt", encoding="utf-8") as file:
-            ask([json.loads(line) for line in file][: args.limit], args)
+        ask(read_rows(args.data)[: args.limit], args)
     lines = Lines(args.rows, sync=False)
     lines.close()
     answers: dict[str, list[dict[str, Any]]] = {}

@@ -16,7 +16,6 @@ paired differences over questions with 95 % intervals; ``tiers`` are the shares 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from budgeteer.context.protocol import Rerank, counter
 from budgeteer.context.tier_router import TIERS, Training, state_of, trained
 from budgeteer.core.plan import F64, I64
 from budgeteer.lab.stats import mean_ci, paired
-from context import BUDGETS, cached, fused, measured, prompt, tokens_by
+from context import BUDGETS, cached, fused, measured, prompt, read_rows, tokens_by
 from pages import between
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,9 +128,7 @@ def main() -> None:
         return
     if args.data is None:
         parser.error("give DATA, or --table")
-    opened = gzip.open if args.data.suffix == ".gz" else open
-    with opened(args.data, "rt", encoding="utf-8") as file:
-        questions = [json.loads(line) for line in file][: args.limit]
+    questions = read_rows(args.data)[: args.limit]
     count, encode = counter(tokens_by(args.tokenizer)), cached(encode_of("benchmark", args.encoder))
     both = remembered(fused(encode))
     prompts = [prompt(row, 0, place) for place, row in enumerate(questions)]

@@ -19,6 +19,7 @@ from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput,
 from budgeteer.core.plan import ENDED
 from budgeteer.rl import recipes
 from helpers import verl_stand_in
+from helpers.letters import Letters
 
 torch = pytest.importorskip("torch")
 HARD, EASY, MIXED = "hard", "easy", "mixed"
@@ -412,24 +413,6 @@ def test_a_cap_that_a_row_is_longer_than_is_refused(queue):
 # -- rewards that read rows --------------------------------------------------------------------------------------------
 
 
-class Letters:
-    """A tokenizer: token n is the letter of number n, 0 ends a row."""
-
-    eos_token_id, chat_template = 0, "{% <think> %}{{ '<think>' }}</think>"
-
-    def __len__(self):
-        return 128
-
-    def __call__(self, text, add_special_tokens=False):
-        return {"input_ids": list(map(ord, text))}
-
-    def decode(self, ids, skip_special_tokens=False):
-        return "".join(map(chr, ids))
-
-    def batch_decode(self, rows, skip_special_tokens=False):
-        return [self.decode([i for i in row if i or not skip_special_tokens]) for row in rows]
-
-
 SAID = [
     "wait, wait </think>4",
     "so </think>four",
@@ -578,6 +561,17 @@ def test_tokens_that_the_policy_did_not_sample_are_not_read(queue, tmp_path):
     assert made["tokens"].tolist() == [[97, 100]]
     assert made["entropy"].tolist() == [[0.5, 0.25]]
     assert (made["text"].tolist(), made["offsets"].tolist()) == (["ad"], [[1, 2]])
+
+
+def test_only_what_is_read_is_fetched_and_computed_columns_are_not_taken_from_the_data_set(queue):
+    rows = importlib.import_module("budgeteer.adapters.verl.rows")
+    asked = []
+    reader = rows.Reader(
+        lambda keys, fields: asked.append(set(fields)) or {"target": [3.0], "repeated": [9.0]}, Letters
+    )
+    assert reader.columns("hbpo", ["target"], ["k"]) == {"target": [3.0]}
+    assert asked == [{"target", "extra_info"}]
+    assert reader.columns("repetition", ["repeated"], ["k"]) == {}
 
 
 def test_keys_are_noted_only_while_advantages_are_computed(queue):

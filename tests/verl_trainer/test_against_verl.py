@@ -44,6 +44,7 @@ from budgeteer.adapters.verl.settings import settings_of  # noqa: E402
 from budgeteer.core import registry  # noqa: E402
 from budgeteer.core.plan import ENDED  # noqa: E402
 from budgeteer.rl.reward.protocol import Columns  # noqa: E402
+from helpers.letters import Letters  # noqa: E402
 
 PAIRS = {"grpo": "grpo", "rloo": "rloo", "opo": "opo"}
 
@@ -315,24 +316,6 @@ class Rewarding(RewardingAgentLoopManager):
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(Speaker)
         self.reader._make = Letters
-
-
-class Letters:
-    """A tokenizer: token n is the letter of number n, 0 ends a row."""
-
-    eos_token_id, chat_template = 0, "{% <think> %}{{ '<think>' }}</think>"
-
-    def __len__(self):
-        return 128
-
-    def __call__(self, text, add_special_tokens=False):
-        return {"input_ids": list(map(ord, text))}
-
-    def decode(self, ids, skip_special_tokens=False):
-        return "".join(map(chr, ids))
-
-    def batch_decode(self, rows, skip_special_tokens=False):
-        return [self.decode(row) for row in rows]
 
 
 class Told(Trainer):

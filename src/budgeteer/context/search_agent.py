@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.context.adam import Adam
 from budgeteer.context.encode import encode_of, rerank_of
 from budgeteer.context.protocol import Encode, Rerank
 from budgeteer.core.errors import CheckpointError, InvalidInput
@@ -153,20 +154,17 @@ def trained(
 
     rng = np.random.default_rng([seed, 45])
     layers = _layers(rng, (vectors.shape[1], *HIDDEN, len(rerankers) + 3))
-    mean, square = ([(np.zeros_like(w), np.zeros_like(b)) for w, b in layers] for _ in range(2))
-    steps = 0
+    adam = [tuple(Adam(each.shape, training.rate, 1e-8) for each in layer) for layer in layers]
     for _ in range(training.epochs):
         order = rng.permutation(len(vectors))
         for begin in range(0, len(order), training.batch):
             first = order[begin : begin + training.batch]
             rows = np.concatenate([first, [_partner(rng, kinds, one) for one in first]])
             slopes = loss(layers, vectors[rows], kinds[rows], wanted[rows], training.margin)[1]
-            steps += 1
-            for place, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
-                mean[place] = _pair(mean[place], slope, lambda m, g: 0.9 * m + 0.1 * g)
-                square[place] = _pair(square[place], slope, lambda s, g: 0.999 * s + 0.001 * g**2)
-                step = _pair(mean[place], square[place], lambda m, s: _adam(m, s, steps, training.rate))  # noqa: B023
-                layers[place] = _pair(layer, step, np.subtract)
+            layers = [
+                (weights - of_weights.step(slope[0]), biases - of_biases.step(slope[1]))
+                for (weights, biases), (of_weights, of_biases), slope in zip(layers, adam, slopes, strict=True)
+            ]
     return SearchAgent(rerankers, least, most, layers)
 
 
@@ -292,12 +290,3 @@ def _partner(rng: np.random.Generator, kinds: I64, one: int) -> int:
     others = np.flatnonzero(alike if rng.random() > 0.5 else ~alike)
     others = others[others != one]
     return int(rng.choice(others)) if len(others) else int(one)
-
-
-def _pair(a: tuple[F64, F64], b: tuple[F64, F64], do: Callable[[F64, F64], Any]) -> tuple[F64, F64]:
-    return do(a[0], b[0]), do(a[1], b[1])
-
-
-def _adam(mean: F64, square: F64, steps: int, rate: float) -> F64:
-    found: F64 = rate * (mean / (1 - 0.9**steps)) / (np.sqrt(square / (1 - 0.999**steps)) + 1e-8)
-    return found

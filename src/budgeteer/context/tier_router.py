@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.context.adam import Adam
 from budgeteer.core.cheapness import cheapness
 from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.files import write_text
@@ -136,7 +137,7 @@ def trained(states: F64, play: Play, training: Training | None = None, seed: int
     rng, x = np.random.default_rng([seed, 16]), _with_one(states)
     weights = np.zeros((modules, len(TIERS), x.shape[2]))
     value = np.zeros(x.shape[2])
-    adam = (_Adam(weights.shape, training.rate), _Adam(value.shape, training.rate))
+    adam = (Adam(weights.shape, training.rate, 1e-5), Adam(value.shape, training.rate, 1e-5))
     qualities = np.zeros(0)
     costs = np.zeros(0)
     for _ in range(training.epochs):
@@ -184,23 +185,6 @@ def _slopes(now: F64, drawn: I64, better: F64, before: F64, training: Training) 
     entropy = -(now * logs).sum(axis=2, keepdims=True)
     slope: F64 = push[:, None, None] * (taken - now) - training.entropy / now.shape[1] * now * (logs + entropy)
     return slope
-
-
-class _Adam:
-    """Adam's steps, upwards."""
-
-    def __init__(self, shape: tuple[int, ...], rate: float) -> None:
-        self.rate, self.steps = rate, 0
-        self.mean, self.square = np.zeros(shape), np.zeros(shape)
-
-    def step(self, gradient: F64) -> F64:
-        """The step for a gradient."""
-        self.steps += 1
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.999 * self.square + 0.001 * gradient**2
-        mean, square = self.mean / (1 - 0.9**self.steps), self.square / (1 - 0.999**self.steps)
-        found: F64 = self.rate * mean / (np.sqrt(square) + 1e-5)
-        return found
 
 
 def save(policy: TierPolicy, path: Path) -> None:

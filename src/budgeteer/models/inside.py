@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from budgeteer.core.steer import Internals
+from budgeteer.engine.table import Marks, marks_of_text
 
 
 def ends_of(model: Any) -> frozenset[int]:
@@ -65,6 +66,20 @@ def internals_of_text(tokenizer: Any, ends: Collection[int], embed: Tensor, neve
         lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
         never,
     )
+
+
+def inside_of(tokenizer: Any, vocabulary: int, ends: Sequence[int], close: str, answer: str) -> tuple[Internals, Marks]:
+    """What is known of a model by its tokenizer alone, and what its tokens mean; every token is decoded for it.
+
+    Args:
+        tokenizer: the model's.
+        vocabulary: rows of the model's embedding.
+        ends: ids of the tokens that end a sequence.
+        close: text that closes the thinking, ``""`` = there is none.
+        answer: regular expression of a complete answer.
+    """
+    inside = internals_of_text(tokenizer, ends, torch.zeros(vocabulary, 0))
+    return inside, marks_of_text(inside, ends, close, (), answer)
 
 
 def pieces_of(tokenizer: Any, size: int, ends: Collection[int]) -> tuple[str, ...]:

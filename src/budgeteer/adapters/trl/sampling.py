@@ -18,7 +18,7 @@ from budgeteer.adapters.trl.slices import Slices, Told
 from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Need, Rows
 from budgeteer.engine.table import ENDS, Marks, marked, marks_of_text
-from budgeteer.models.inside import internals_of_text
+from budgeteer.models.inside import inside_of
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.step import Round
 
@@ -114,8 +114,7 @@ class Sampling:
         """What a steer knows of the model and what tokens mean; every token is decoded for it, once."""
         if self._made is None:
             tokenizer, vocabulary, close, answer = self._of
-            inside = internals_of_text(tokenizer, self.ends, torch.zeros(vocabulary, 0))
-            self._made = inside, marks_of_text(inside, self.ends, close, (), answer)
+            self._made = inside_of(tokenizer, vocabulary, self.ends, close, answer)
         return self._made
 
     def slices(self, prompts: list[list[int]], work: Round, group: I64, rows: I64, budget: int | None) -> Slices:

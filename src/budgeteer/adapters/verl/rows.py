@@ -12,16 +12,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import column
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64
 from budgeteer.core.steer import Internals
-from budgeteer.engine.table import ANSWER, Marks, marked, marks_of_text
+from budgeteer.engine.table import ANSWER, Marks, marked
 from budgeteer.models.chat import tags_of
-from budgeteer.models.inside import internals_of_text
+from budgeteer.models.inside import inside_of
 from budgeteer.rl import texts
 from budgeteer.rl.recipe import ENTROPY, OFFSETS, TEXT
 from budgeteer.rl.reward.protocol import ALWAYS, Reward
@@ -43,7 +42,8 @@ WHERE = {
     "target": f"{GIVEN}, and say it in the prompt",
 }
 _MARKS = ("closed", "answered")
-_FIELDS = ("responses", "response_mask", "raw_prompt", "extra_info")
+_ROWS = {"tokens", "sampled", ENTROPY, TEXT, OFFSETS, *_MARKS}
+"""Columns that come from the tokens of the rows."""
 
 
 class Noting:
@@ -122,14 +122,18 @@ class Reader:
         Raises:
             InvalidInput: a column that neither has.
         """
-        there = self._fetch(keys, [*_FIELDS, *sources])
-        made = self._of_tokens({*sources}, there)
+        read = _ROWS & {*sources}  # tokens are fetched only where something is read of them
+        fields = ["extra_info", *sources, *(["responses", "response_mask"] if read else [])]
+        there = self._fetch(keys, [*fields, *(["raw_prompt"] if "prompt_key" in sources else [])])
+        made = self._of_tokens({*sources}, there) if read else {}
         if "prompt_key" in sources:
             made["prompt_key"] = [text_of(messages) for messages in there["raw_prompt"]]
         extra = there.get("extra_info", [{}] * len(keys))
         for source in {*sources} - made.keys() - {*ALWAYS}:
-            values = there.get(source, [(more or {}).get(source) for more in extra])
             known = column(source, "rollouts")
+            if known.make is not None and not known.of_problem:
+                continue  # computed, whatever a data set has under this name
+            values = there.get(source, [(more or {}).get(source) for more in extra])
             if all(value is not None for value in values):
                 made[source] = [str(value) if known.text else float(value) for value in values]
             elif known.make is None:
@@ -167,10 +171,9 @@ class Reader:
         }
         if sources & {*_MARKS}:
             if self._inside is None:
-                ends = [int(read.eos_token_id)]
-                inside = internals_of_text(read, ends, torch.zeros(len(read), 0))
                 tags = tags_of(str(read.chat_template or ""))
-                self._inside = inside, marks_of_text(inside, ends, tags.close if tags else "", (), ANSWER)
+                close = tags.close if tags else ""
+                self._inside = inside_of(read, len(read), [int(read.eos_token_id)], close, ANSWER)
             inside, marks = self._inside
             made |= dict(zip(_MARKS, marked(tokens, length, marks, inside.pieces), strict=True))
         return made
