@@ -21,9 +21,15 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A server process with an append-only file in a folder of its own."""
+    """A server process with an append-only file in a folder of its own.
 
-    def __init__(self) -> None:
+    Args:
+        sync: its ``appendfsync``. With ``everysec`` it answers before it writes while the disk is busy, and a kill then
+            loses up to two seconds; ``always`` loses nothing that it answered.
+    """
+
+    def __init__(self, sync: str = "everysec") -> None:
+        self.sync = sync
         assert SERVER, "install redis-server (or valkey-server) to run these tests"
         self.folder = tempfile.TemporaryDirectory()
         self.port = free_port()
@@ -41,7 +47,7 @@ class RedisServer:
         log = (Path(self.folder.name) / "log").open("ab")
         self.process = subprocess.Popen(
             [SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes",
-             "--appendfsync", "everysec", "--dir", self.folder.name],
+             "--appendfsync", self.sync, "--dir", self.folder.name],
             stdout=log, stderr=log,
         )  # fmt: skip
         for _ in range(200):

@@ -34,9 +34,9 @@ def need(kind: str) -> None:
 
 
 def own(kind: str) -> RedisServer | PostgresServer:
-    """A server of its own, which the test has to stop; skips where there is none."""
+    """A server of its own, which loses nothing that it answered and which the test stops; skips where there is none."""
     need(kind)
-    return RedisServer() if kind == "redis" else PostgresServer()
+    return RedisServer(sync="always") if kind == "redis" else PostgresServer()
 
 
 def shared(kind: str) -> str:

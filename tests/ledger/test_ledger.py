@@ -447,8 +447,6 @@ def test_a_server_cut_off_refuses_and_goes_on_where_it_was(any_server: RedisServ
         ledger.open("org", [Limit("all", 1000)])
         held = ledger.reserve("org", {"all": 100})
         ledger.settle(ledger.reserve("org", {"all": 50}).id, {"all": 40})
-        if isinstance(any_server, RedisServer):
-            time.sleep(1.2)  # the append-only file is synced every second
         any_server.kill()
         for _ in range(2):
             with pytest.raises(errors.LedgerUnavailable, match="do not spend"):
@@ -471,7 +469,9 @@ def test_what_a_server_answered_survives_its_crashes(any_server: RedisServer | P
             try:
                 operation()
                 return
-            except errors.LedgerUnavailable:
+            except errors.LedgerUnavailable as error:
+                if "lost entries" in str(error):  # that does not pass
+                    raise
                 time.sleep(0.02)
 
     def call(number: int, ledger: Ledger) -> None:
@@ -491,7 +491,7 @@ def test_what_a_server_answered_survives_its_crashes(any_server: RedisServer | P
             callers = [pool.submit(call, number, each) for number, each in enumerate(own)]
             for _ in range(3):
                 seen = len(answered)
-                while len(answered) < seen + 40:
+                while len(answered) < seen + 40 and not any(caller.done() for caller in callers):
                     time.sleep(0.01)
                 any_server.kill()
                 any_server.start()

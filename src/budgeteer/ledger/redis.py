@@ -49,8 +49,9 @@ class RedisLedger(GroupLedger):
     need no common clock. If the server does not answer, or answers from a state older than one seen before (a restart
     without its append-only file, a failover that lost writes), every operation raises LedgerUnavailable: fail closed.
 
-    Durability is the server's: with ``appendonly yes`` and ``appendfsync everysec`` a crash of its machine loses up to
-    a second, balances and journal alike; ``appendfsync always`` loses nothing.
+    Durability is the server's: with ``appendonly yes`` and ``appendfsync everysec`` a crash of its machine, and of the
+    server alone while its disk is busy, loses up to two seconds, balances and journal alike; ``appendfsync always``
+    loses nothing.
 
     Args:
         url: such as redis://localhost:6379/0.
