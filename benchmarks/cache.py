@@ -78,7 +78,7 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640}
+MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640}
 """Name -> tokens of a text."""
 STANDARD = ("smollm2", "thinker")
 """Names that need no MODEL."""
@@ -193,12 +193,15 @@ def stored(name: str, length: int, args: argparse.Namespace) -> list[Answered]:
 
 def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
     """The results of a model for people, best first within a budget."""
-    lines = [f"{spec}: right, log p lost in nats a token, both with 95 % intervals; entries kept"]
+    lines = [
+        f"{spec}: right, points below the full cache, log p lost in nats a token, with 95 % intervals; entries kept"
+    ]
     for row in sorted(rows, key=lambda row: (not row["known"], row["budget"], row["lost"]["mean"])):
-        right, lost = row["right"], row["lost"]
+        right, fewer, lost = row["right"], row["fewer"], row["lost"]
         said = f"{'known' if row['known'] else 'unknown':8}{row['budget']:>7}  {row['method']:26}"
         lines.append(
             f"{said} {right['mean']:5.0%} [{right['low']:4.0%}, {right['high']:4.0%}]  "
+            f"{100 * fewer['mean']:5.1f} [{100 * fewer['low']:5.1f}, {100 * fewer['high']:5.1f}]  "
             f"{lost['mean']:6.2f} [{lost['low']:5.2f}, {lost['high']:5.2f}]  {row['kept']:.1%}"
         )
     return "\n".join(lines)

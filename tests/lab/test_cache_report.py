@@ -62,6 +62,7 @@ def test_a_point_for_each_budget_and_a_map_where_heads_differ() -> None:
     )
     cells = re.findall(r"<td[^>]*><span>([^<]*)</span>", page[page.index("&lt;i&gt;:split=layers</th>") :])
     assert cells[:7] == ["50%", "50%", "", "200", "600", "1.50", "0.50"]  # budget, kept, end, bytes, peak, times
+    assert cells[8] == "0.0% [-69.3%, 69.3%]"  # of two texts, both right as in the full cache: z sqrt(1/8)
     tips = re.findall(r"key-value head (\d): ([0-9.]+%) of the entries are held in layer (\d)</title>", page)
     assert tips == [("0", "50%", "0"), ("0", "36%", "1"), ("1", "14%", "1")]
     assert "at 25%, question known</h3>" in page

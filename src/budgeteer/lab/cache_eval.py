@@ -24,7 +24,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.cache_answers import Answered, Arm, answered_by, answers, now
 from budgeteer.lab.cache_report import FULL
 from budgeteer.lab.needles import Sample
-from budgeteer.lab.stats import mean_ci, paired, wilson
+from budgeteer.lab.stats import mean_ci, paired, paired_shares, wilson
 from budgeteer.models.load import load_model
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.thinker import thinker
@@ -217,14 +217,15 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     """A row for each method, budget and way to ask: shares of right answers, with intervals.
 
     ``tasks`` has the mean share of the parts of an answer that are right, by task. ``right`` is over all samples with
-    Wilson's 95 % interval, ``lost`` the mean difference of log-probabilities to the full cache on the same samples,
-    nats a token, with a paired t interval. ``heads``, ``places`` and ``end`` are means over the samples,
-    ``prompt`` and ``token`` medians, None where nothing was measured.
+    Wilson's 95 % interval, ``fewer`` the share of the full cache that is right less this one, paired by sample
+    (:func:`budgeteer.lab.stats.paired_shares`), ``lost`` the mean difference of log-probabilities to the full cache on
+    the same samples, nats a token, with a paired t interval. ``heads``, ``places`` and ``end`` are means over the
+    samples, ``prompt`` and ``token`` medians, None where nothing was measured.
     """
     rows = []
     tasks = list(dict.fromkeys(each.task for each in answered))
     arms = list(dict.fromkeys((each.known, each.method, each.budget) for each in answered))
-    full = {knows: [e.logprob for e in answered if e.known == knows and e.method == FULL] for knows, *_ in arms}
+    full = {knows: [e for e in answered if e.known == knows and e.method == FULL] for knows, *_ in arms}
     for knows, method, budget in arms:
         mine = [each for each in answered if (each.known, each.method, each.budget) == (knows, method, budget)]
         by_task = {task: [e.found for e in mine if e.task == task] for task in tasks}
@@ -235,8 +236,9 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
                 "known": knows,
                 "samples": len(mine),
                 "right": _interval(wilson(sum(each.right for each in mine), len(mine))),
+                "fewer": _interval(paired_shares([e.right for e in full[knows]], [e.right for e in mine])),
                 "tasks": {task: sum(found) / len(found) for task, found in by_task.items()},
-                "lost": _interval(paired(full[knows], [each.logprob for each in mine])),
+                "lost": _interval(paired([e.logprob for e in full[knows]], [each.logprob for each in mine])),
                 "kept": mean_ci([each.kept for each in mine]).mean,
                 "bytes": round(mean_ci([each.bytes for each in mine]).mean),
                 "peak": round(mean_ci([each.peak for each in mine]).mean),

@@ -92,14 +92,28 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     tasks = list(rows[0]["tasks"])
-    head = ["method", "budget", "kept", "at the end", "bytes", "peak", "prompt", "token", "right", "log p lost", *tasks]
+    head = [
+        "method",
+        "budget",
+        "kept",
+        "at the end",
+        "bytes",
+        "peak",
+        "prompt",
+        "token",
+        "right",
+        "fewer right",
+        "log p lost",
+    ]
+    head += tasks
     body = []
     for row in sorted(rows, key=lambda row: float(row["lost"]["mean"])):
-        right, lost = row["right"], row["lost"]
+        right, fewer, lost = row["right"], row["fewer"], row["lost"]
         cells = [clean(row["budget"]), percent(row["kept"]), "" if row["end"] is None else percent(row["end"])]
         cells += [f"{row[name]:,}" for name in ("bytes", "peak")]
         cells += ["" if row[name] is None else f"{row[name]:.2f}" for name in ("prompt", "token")]
         cells.append(f"{percent(right['mean'])} [{percent(right['low'])}, {percent(right['high'])}]")
+        cells.append(f"{fewer['mean']:.1%} [{fewer['low']:.1%}, {fewer['high']:.1%}]")
         cells.append(f"{lost['mean']:.2f} [{lost['low']:.2f}, {lost['high']:.2f}]")
         body.append((clean(row["method"]), [*cells, *(percent(row["tasks"][task]) for task in tasks)]))
     return html_table(head, body)

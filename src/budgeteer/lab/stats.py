@@ -105,6 +105,33 @@ def wilson(right: int, n: int, *, level: float = 0.95) -> Paired:
     return Paired(right / n, low, high, n)
 
 
+def paired_shares(a: Sequence[bool], b: Sequence[bool], *, level: float = 0.95) -> Paired:
+    """The share of ``a`` that is right less that of ``b``, of the same samples; the interval holds near 0, too.
+
+    Of n samples f are right in ``a`` alone and g in ``b`` alone. With ``p = (f + 1) / (n + 2)`` and
+    ``q = (g + 1) / (n + 2)`` the limits are ``p - q -+ z sqrt((p + q - (p - q)^2) / (n + 2))``, within -1 and 1
+    (Wald's, adjusted: Bonett and Price 2012); the mean is ``(f - g) / n``.
+
+    Args:
+        a, b: whether each sample is right, 1-d of one length of at least 1.
+        level: coverage in (0, 1).
+
+    >>> d = paired_shares([True] * 20, [True] * 20)
+    >>> round(d.low, 3), d.mean, round(d.high, 3)
+    (-0.126, 0.0, 0.126)
+    """
+    left, right = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if left.shape != right.shape or left.ndim != 1 or not len(left) or not 0 < level < 1:
+        raise InvalidInput(
+            f"paired samples of shapes {left.shape} and {right.shape} at level {level}; give as many of both, at least "
+            "one, and a level below 1"
+        )
+    n, f, g = len(left), int(np.sum(left & ~right)), int(np.sum(right & ~left))
+    p, q = (f + 1) / (n + 2), (g + 1) / (n + 2)
+    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return Paired((f - g) / n, max(p - q - half, -1.0), min(p - q + half, 1.0), n)
+
+
 def crossed_weights(questions: int, seeds: int, *, draws: int = 2000, seed: int = 0) -> tuple[F64, F64]:
     """Weights of bootstrap samples that draw questions and seeds, both with replacement and independently.
 
