@@ -290,6 +290,19 @@ def test_data_sets_become_columns() -> None:
     assert got == [1.5, 0.5]
 
 
+def test_what_is_counted_in_a_text_is_never_taken_from_the_data_set() -> None:
+    """A data set may have a column of such a name; what models cost that a rollout called, only its trainer knows."""
+    texts = ["Wait, wait. Wait</think>4", "</think>4"]
+    said = {"prompts": ["a"] * 2, "completions": texts, "completion_ids": [[1, 1, 1], [2]]}
+
+    def scored(name: str, **columns: list[int]) -> list[float | None]:
+        return reward(name, max_tokens=9, right=lambda **given: [1.0, 1.0])(**said, **columns)
+
+    assert scored("arlcp", reflections=[0, 7]) == scored("arlcp")
+    assert scored("router-r1:weight=0.5") == [0.75, 0.75]
+    assert scored("router-r1:weight=0.5", called_cost=[0, 4]) == [1.0, 0.5]
+
+
 def test_a_recipe_reads_columns_of_the_data_set_too(folder, tmp_path) -> None:
     """Modes of effort stand in the data set; without them the same recipe is refused."""
     settings = {"recipe": "grpo:reward=thinkdial+adacot", "reward_funcs": [even]}

@@ -73,6 +73,11 @@ class Column:
     needs: tuple[str, ...] = ()
     make: Callable[[Any], Any] | None = field(default=None, compare=False)
 
+    @property
+    def written(self) -> bool:
+        """Whether it is computed from what a row says, so that a data set's column of this name is something else."""
+        return self.make is not None and bool({"text", "tokens"} & {*self.needs})
+
     def allowed(self) -> str:
         """The range in words, such as ``a number from 0 to 1, or null where it is not known``."""
         if self.text:

@@ -130,17 +130,15 @@ class RewardFunction:
         for i, row in enumerate(ids):
             tokens[i, : len(row)] = row
         ended = np.array([bool(row) and row[-1] in self.ends for row in ids], np.bool_)
-        sources = with_sources(self._reward.needs, ())
-        for name in (*(source.name for source in sources), "key"):
+        sources = [source.name for source in with_sources(self._reward.needs, ()) if not source.written]
+        for name in (*sources, "key"):
             if name in more and len(more[name]) != len(correct):
                 raise InvalidInput(
                     f"column {name!r} has {len(more[name])} values for {len(correct)} completions; give one for each"
                 )
         keys = [str(key) for key in more["key"]] if "key" in more else [json.dumps(prompt) for prompt in prompts]
         keys = [keys[i] for i in known.tolist()]
-        given: dict[str, Any] = {
-            source.name: [more[source.name][i] for i in known.tolist()] for source in sources if source.name in more
-        }
+        given: dict[str, Any] = {name: [more[name][i] for i in known.tolist()] for name in sources if name in more}
         given |= {"tokens": tokens, "prompt_key": keys}
         given["sampled"] = (np.arange(tokens.shape[1]) < length[:, None]) * 1
         given[TEXT] = self._texts(ids, [completions[i] for i in known.tolist()])

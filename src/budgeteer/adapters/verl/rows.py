@@ -131,7 +131,7 @@ class Reader:
         extra = there.get("extra_info", [{}] * len(keys))
         for source in {*sources} - made.keys() - {*ALWAYS}:
             known = column(source, "rollouts")
-            if known.make is not None and not known.of_problem:
+            if known.written:
                 continue  # computed, whatever a data set has under this name
             values = there.get(source, [(more or {}).get(source) for more in extra])
             if all(value is not None for value in values):
