@@ -2,6 +2,7 @@
 
     python benchmarks/cache.py                      # answers, then writes benchmarks/results/cache.json
     python benchmarks/cache.py --quick              # smoke test: few texts, writes nothing without --out
+    python benchmarks/cache.py --table              # writes tables of docs/cache.md from cache.json, no more
 
 Texts are those of ``budgeteer cache eval`` (in the manner of RULER): one needle, four needles that differ in their
 key (and, with --tasks, a chain of variables); five seeds of them. A prompt is read once for all methods and budgets.
@@ -22,12 +23,16 @@ goes on with them or, with --stored, only writes the table:
         --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o ems \\
         snapkv:split=ada-kv prefix-kv keydiff arkv arkv:layers=false defensive defensive:split=layers kvzip compactor \\
         tri-attention expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"' \\
-        tca-attention tca-attention:split=profile:sizes=runs/gates/smollm2/gates/tca-attention.json
+        tca-attention tca-attention:split=profile:sizes=runs/gates/smollm2/gates/tca-attention.json \\
+        kvzap:gates=runs/gates/smollm2 trim-kv:gates=runs/gates/smollm2
 
-Sizes of the heads for the last of these were found on 8 texts of 560 tokens, sentences of 2WikiMultihopQA:
+Sizes of the heads for the third last of these were found on 8 texts of 560 tokens, sentences of 2WikiMultihopQA, gates
+trained on 25 texts of 256 tokens of them:
 
     budgeteer cache train tca-attention smollm2 --texts FILE --length 560 --limit 8 \\
         --out runs/gates/smollm2/gates/tca-attention.json
+    budgeteer cache train kvzap smollm2 --texts FILE --length 256 --limit 25 --steps 300 \\
+        --out runs/gates/smollm2/gates/kvzap.safetensors                  # and trim-kv, --steps 60
 
 The table of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``), is of the texts
 that had all answers when the run was ended; its answers are in cache_rows, too:
@@ -57,8 +62,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,8 +76,12 @@ from budgeteer.lab.cache_answers import Answered
 from budgeteer.lab.cache_report import FULL
 from budgeteer.lab.needles import TASKS, Sample, samples
 from budgeteer.lab.results import installed, machine, to_json, write_text
+from pages import between
 
 OUT = Path(__file__).parent / "results" / "cache.json"
+PAGE = Path(__file__).parents[1] / "docs" / "cache.md"
+TABLES = ("smollm2_640", "smollm2_quarter", "smollm2_multikey", "gemma3_270m")
+"""Those of the page that are written by a command."""
 METHODS = (
     "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
     "keydiff", "compactor", "tri-attention",
@@ -207,6 +217,46 @@ def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of a model as Markdown, the methods by what they lose at a quarter of the cache, or at the one budget."""
+    (full,), others = [row for row in rows if row["method"] == FULL], [row for row in rows if row["method"] != FULL]
+    found = {(row["method"], row["budget"]): row for row in others}
+    budgets = sorted({row["budget"] for row in others}, key=lambda budget: -float(budget.rstrip("%")))
+    by = "25%" if "25%" in budgets else budgets[0]
+    methods = sorted({row["method"] for row in others}, key=lambda name: found[name, by]["lost"]["mean"])
+    n = full["samples"]
+
+    def cells(row: Mapping[str, Any]) -> list[str]:
+        right, lost = (
+            f"{round(row['right']['mean'] * n)}",
+            "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**row["lost"]),
+        )
+        if len(budgets) > 1:
+            return [f"{right}, {lost}"]
+        fewer = "{:z.1f} [{:z.1f}, {:z.1f}]".format(*(100 * row["fewer"][name] for name in ("mean", "low", "high")))
+        return [right, fewer, lost]
+
+    heads = [budget.replace("%", " %") for budget in budgets]
+    if len(budgets) == 1:
+        heads = [f"right at {heads[0]}", "points below the full cache", "log p lost"]
+    lines = [f"| {n} texts, full cache {round(full['right']['mean'] * n)} | {' | '.join(heads)} |"]
+    lines.append("|---" * (1 + len(heads)) + "|")
+    for name in methods:
+        shown = [cell for budget in budgets for cell in cells(found[name, budget])]
+        lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', name)}` | {' | '.join(shown)} |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def write_tables(found: Mapping[str, Any]) -> None:
+    """Those of the page whose models are there."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name in TABLES:
+        if name in found:
+            begin, end = f"<!-- written by benchmarks/cache.py --table: {name} -->", f"<!-- end of {name} -->"
+            page = between(page, table(found[name]["rows"]), begin, end)
+    write_text(page, PAGE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer, print the tables, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -219,12 +269,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/cache"), help="of the answers (default %(default)s)")
     parser.add_argument("--stored", action="store_true", help="compute nothing; take texts that have all answers")
     parser.add_argument("--keep", action="store_true", help="keep the other models of the results file")
+    parser.add_argument("--table", action="store_true", help="write tables of the page from --out, no more")
     parser.add_argument("--quick", action="store_true", help="smoke test: two texts a task of the thinking model")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     parser.add_argument("--question", choices=ASKS, default="both", help="when the choice is made (default both)")
     args = parser.parse_args(argv)
+    if args.table:
+        write_tables(json.loads((args.out or OUT).read_text(encoding="utf-8"))["models"])
+        return 0
     args.known = ASKS[args.question]
-    args.methods = [selection(method).name for method in args.methods]
+    if not args.stored:  # stored answers need no gates, and have the names of methods as they were
+        args.methods = [selection(method).name for method in args.methods]
     if args.quick:
         args.models, args.seeds, args.each = ["thinker"], 2, 1
     found = {}
@@ -237,18 +292,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in rows:
             del row["heads"], row["places"]  # of which the answers have none
         found[name] = {"length": length, "rows": rows}
+        if not args.stored:  # of what was stored nobody knows where it was computed
+            found[name] |= {"machine": machine(), "versions": installed(("torch", "transformers", "numpy"))}
+            found[name]["settings"] = {"seeds": args.seeds, "each": args.each, "tasks": args.tasks}
         sys.stdout.write(printed(name, rows) + "\n")
     out = args.out or (None if args.quick else OUT)
-    kept = json.loads(out.read_text(encoding="utf-8")) if args.keep and out is not None and out.exists() else {}
-    results = {
-        "quick": args.quick,
-        "machine": machine(),
-        "versions": installed(("torch", "transformers", "numpy")),
-        "settings": {"seeds": args.seeds, "each": args.each, "tasks": args.tasks},
-        "models": found,
-    }
-    if kept:
-        results = {**kept, "models": {**kept["models"], **found}}
+    kept = json.loads(out.read_text(encoding="utf-8"))["models"] if args.keep and out and out.exists() else {}
+    results = {"quick": args.quick, "models": {**kept, **found}}
     if out is not None:
         write_text(json.dumps(to_json(results), indent=1) + "\n", out)
     return 0

@@ -149,8 +149,9 @@ def main() -> None:
     for budget in args.budgets:
         recall = np.array([kept(one, rerankers[one.rerank], questions, budget, count) for one in SETTINGS]).T
         rows.append(row_of(budget, recall, vectors))
+        rows[-1]["recall"] = recall.round(4).tolist()  # [questions, settings]
         found = {"questions": len(questions), "settings": named, "rows": rows}
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

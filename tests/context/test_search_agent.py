@@ -111,7 +111,7 @@ def test_it_learns_what_vectors_say_and_nothing_of_shuffled_ones() -> None:
     )
 
 
-def test_equal_scores_take_the_first_setting_and_numbers_stay_in_their_range() -> None:
+def test_equal_scores_take_the_best_setting_of_all_then_the_first_and_numbers_stay_in_their_range() -> None:
     vectors, _, _ = world(40, 0)
     agent = trained(vectors, np.ones((40, 4)), SETTINGS, Training(epochs=40))
     for setting in agent.settings(100 * vectors):
@@ -119,6 +119,11 @@ def test_equal_scores_take_the_first_setting_and_numbers_stay_in_their_range() -
         assert 2 <= setting.explore <= 4
         assert 10 <= setting.iterations <= 50
         assert 0 <= setting.frugality <= 1
+    # three of four questions say nothing; the others are better with the second setting
+    scores = np.ones((40, 2))
+    scores[::4, 0] = 0
+    few = trained(vectors, scores, [SETTINGS[0], SETTINGS[-1]], Training(epochs=40))
+    assert {setting.rerank for setting in few.settings(vectors)} == {SETTINGS[-1].rerank} != {SETTINGS[0].rerank}
     one = trained(vectors, np.ones((40, 1)), SETTINGS[:1], Training(epochs=2))
     assert set(one.settings(vectors)) == {SETTINGS[0]}
 

@@ -522,11 +522,11 @@ def test_the_benchmark_of_routes_runs_on_small_tables(tmp_path):
     assert gains["classifier", 0.5] > gains["shuffled", 0.5]
 
 
-def test_answers_of_the_cache_benchmark_are_found_again_after_kill_9(tmp_path):
+def test_answers_of_the_cache_benchmark_are_found_again_after_kill_9(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
-    spec = importlib.util.spec_from_file_location("cache_benchmark", BENCHMARKS / "cache.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cache as script
+
     path, text = tmp_path / "rows" / "model.jsonl", (640, "single", 0, 0)
 
     def answered(method, budget):
@@ -547,6 +547,36 @@ def test_answers_of_the_cache_benchmark_are_found_again_after_kill_9(tmp_path):
     again.add(text, answered("h2o", "50%"))  # is there
     again.add(text, answered("tova", "25%"))
     assert path.read_text().count("\n") == len(script.Rows(path).answers) == 4
+
+
+def test_the_cache_benchmark_writes_its_tables_into_the_page(tmp_path, monkeypatch):
+    """Two texts; ``a`` loses 0.5 and 0.1 nats at a quarter: 0.30 +- 12.7062 * 0.4 / 2 = 2.54. One of two fewer right:
+    p = 2/4, q = 1/4, 25 +- 100 * 1.96 sqrt((3/4 - 1/16) / 4) points."""
+    pytest.importorskip("transformers")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cache as script
+
+    def row(method, budget, right, logprob):
+        return script.Answered("single", method, budget, True, right, logprob, 0.25, 10, 20)
+
+    answers = [row("full", "100%", True, -1.0), row("full", "100%", True, -1.0)]
+    answers += [row("b:gates=runs/x/y", "25%", True, -2.0), row("b:gates=runs/x/y", "25%", True, -2.0)]
+    quarter = [*answers, row("a", "25%", True, -1.1), row("a", "25%", False, -1.5)]
+    both = [*quarter, *(row(name, "50%", True, -1.0) for name in ("a", "b:gates=runs/x/y") for _ in range(2))]
+    found = {name: {"rows": script.cache_eval.table(of)} for name, of in (("one", quarter), ("two", both))}
+    (tmp_path / "page.md").write_text(
+        "".join(f"<!-- written by benchmarks/cache.py --table: {name} -->old<!-- end of {name} -->" for name in found)
+    )
+    monkeypatch.setattr(script, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(script, "TABLES", ("one", "two", "not there"))
+    (tmp_path / "cache.json").write_text(json.dumps({"models": found}, default=float))
+    assert script.main(["--table", "--out", str(tmp_path / "cache.json")]) == 0
+    lines = (tmp_path / "page.md").read_text().split("\n")
+    assert lines[2] == "| 2 texts, full cache 2 | right at 25 % | points below the full cache | log p lost |"
+    assert lines[4] == "| `a` | 1 | 50.0 [-56.3, 100.0] | 0.30 [-2.24, 2.84] |"
+    assert lines[5] == "| `b:gates=FILE` | 2 | 0.0 [-69.3, 69.3] | 1.00 [1.00, 1.00] |"
+    assert lines[-4] == "| `a` | 2, 0.00 [0.00, 0.00] | 1, 0.30 [-2.24, 2.84] |"
+    assert lines[-3] == "| `b:gates=FILE` | 2, 0.00 [0.00, 0.00] | 2, 1.00 [1.00, 1.00] |"
 
 
 def test_the_decoder_of_the_thinkers_pool_samples_what_transformers_computes(monkeypatch):

@@ -120,11 +120,13 @@ def trained(
 ) -> SearchAgent:
     """Train an agent on questions that were answered with every setting.
 
-    A question's label is the setting of its highest score, of equal ones the first: list cheap ones first. Each
-    question is paired with one of the same best reranker or, with the same chance, of another one, and the loss of a
-    pair, :func:`loss`, goes down by Adam.
+    A question's label is the setting of its highest score; of equal ones that with the best mean over the questions,
+    then the first: list cheap ones first. Each question is paired with one of the same best reranker or, with the same
+    chance, of another one, and the loss of a pair, :func:`loss`, goes down by Adam.
+
     Differences from the official code: the numbers are scaled to their range, since iterations in the tens outweigh all
-    else there; the distance is that of the last hidden layer, and not of the logits; nothing is held back.
+    else there; the distance is that of the last hidden layer, and not of the logits; nothing is held back. Without the
+    rule for equal scores, questions that every setting answers alike teach whichever stands first.
 
     Args:
         vectors: [n, d] of the questions, by the encoder that is used later.
@@ -148,7 +150,8 @@ def trained(
     rerankers = tuple(dict.fromkeys(setting.rerank for setting in settings))
     numbers = np.array([setting.numbers for setting in settings])
     least, most = numbers.min(axis=0), numbers.max(axis=0)
-    label = scores.argmax(axis=1)
+    best = scores == scores.max(axis=1, keepdims=True)
+    label = np.where(best, scores.mean(axis=0), -np.inf).argmax(axis=1)
     kinds = np.array([rerankers.index(setting.rerank) for setting in settings])[label]
     wanted = ((numbers - least) / np.where(most > least, most - least, 1.0))[label]
 
