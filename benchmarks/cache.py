@@ -34,6 +34,12 @@ trained on 25 texts of 256 tokens of them:
     budgeteer cache train kvzap smollm2 --texts FILE --length 256 --limit 25 --steps 300 \\
         --out runs/gates/smollm2/gates/kvzap.safetensors                  # and trim-kv, --steps 60
 
+One of two hundred texts at a quarter of the cache, so that two points can be told:
+
+    python benchmarks/cache.py --keep --models smollm2_quarter=smollm2 --tasks single --question known --each 40 \\
+        --budgets 25% --folder benchmarks/results/cache_rows --methods recent random tova snapkv keydiff kvzip \\
+        kvzap:gates=runs/gates/smollm2 'recent:every=0,rest="quantise:bits=4,full=0"'
+
 The table of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``), is of the texts
 that had all answers when the run was ended; its answers are in cache_rows, too:
 
