@@ -2,6 +2,7 @@
 
     make bench-cache                                      # in kvpress's environment, since it pins transformers
     python benchmarks/cache_speed.py --quick --out FILE   # smoke test; without kvpress its rows are left out
+    python benchmarks/cache_speed.py --table              # writes the tables of docs/cache.md from the file, no more
 
 A model with random weights and the shape of SmolLM2-135M reads 8,192 random tokens, once a variant; then all variants
 decode in turns, so that what else the machine does hits all of them. With fewer ``--layers`` its vocabulary is smaller
@@ -26,7 +27,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from budgeteer.cache import BudgetedCache
 from budgeteer.cache.storage import held
 from budgeteer.core import registry
 from budgeteer.lab.results import installed, machine, to_json, write_text
+from pages import between
 
 try:
     import kvpress
@@ -46,6 +48,7 @@ except ImportError:
     kvpress = None
 
 OUT = Path(__file__).parent / "results" / "cache_speed.json"
+PAGE = Path(__file__).parents[1] / "docs" / "cache.md"
 SHAPE = {
     "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
     "num_key_value_heads": 3, "max_position_embeddings": 16384,
@@ -189,6 +192,29 @@ def printed(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the page as Markdown, the full cache left out, which is 1 everywhere."""
+    heads = ["variant", "a token", "lowest, highest part", "wall", "prompt", "bytes held"]
+    lines = []
+    for row in rows:
+        if row["variant"] == FULL:
+            continue
+        name, cpu, theirs = row["variant"], row["cpu"], row["variant"].startswith("kvpress")
+        cells = [name if theirs else f"`{name}`", f"{cpu['step']:.2f}", f"{cpu['low']:.2f}, {cpu['high']:.2f}"]
+        cells += [f"{row['wall']['step']:.2f}", f"{cpu['prefill']:.2f}", f"{100 * row['bytes']:.1f} %"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n\n" + "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines]) + "\n\n"
+
+
+def write_tables(results: Mapping[str, Any]) -> None:
+    """Both tables of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    for table in TABLES:
+        begin, end = f"<!-- written by benchmarks/cache_speed.py --table: {table} -->", f"<!-- end of {table} -->"
+        page = between(page, shown(results[table]), begin, end)
+    write_text(page, PAGE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -199,9 +225,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--few", type=int, default=3, help="layers of the model for all methods (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="readings of its prompt (default %(default)s)")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="others of the file are kept")
+    parser.add_argument("--table", action="store_true", help="write the tables of the page, no more")
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
+    if args.table:
+        write_tables(json.loads((args.out or OUT).read_text(encoding="utf-8")))
+        return 0
     if args.quick:
         args.tokens, args.layers, args.steps, args.few, args.rounds = 256, 2, 3, 2, 1
     warnings.filterwarnings("ignore", category=FutureWarning)
