@@ -40,6 +40,12 @@ One of two hundred texts at a quarter of the cache, so that two points can be to
         --budgets 25% --folder benchmarks/results/cache_rows --methods recent random tova snapkv keydiff kvzip \\
         kvzap:gates=runs/gates/smollm2 'recent:every=0,rest="quantise:bits=4,full=0"'
 
+One of the second task, where four numbers differ in their key:
+
+    python benchmarks/cache.py --keep --models smollm2_multikey=smollm2 --tasks multikey --question known --each 4 \\
+        --folder benchmarks/results/cache_rows --methods recent random knorm tova snapkv h2o keydiff compactor \\
+        defensive defensive:split=layers kvzip expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
+
 The table of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``), is of the texts
 that had all answers when the run was ended; its answers are in cache_rows, too:
 
@@ -94,7 +100,7 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640}
+MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640, "smollm2_multikey": 640}
 """Name -> tokens of a text."""
 STANDARD = ("smollm2", "thinker")
 """Names that need no MODEL."""
