@@ -63,12 +63,12 @@ class Features:
             columns.append(np.array([_hashed(text) for text in fields[PROMPT]]).reshape(n, BUCKETS + _COUNTED))
         for column, (mean, deviation) in self.numbers.items():
             try:
-                values = np.asarray(fields[column], np.float64)
+                given = np.asarray(fields[column], np.float64)
             except (TypeError, ValueError):
-                values = np.full(1, np.nan)
-            if not np.isfinite(values).all():
+                given = np.full(1, np.nan)
+            if not np.isfinite(given).all():
                 raise InvalidInput(f"{column} holds {list(fields[column])[:3]}; give a finite number a request")
-            columns.append(((values - mean) / (deviation or 1.0))[:, None])
+            columns.append(((given - mean) / (deviation or 1.0))[:, None])
         for column, values in self.categories.items():
             columns.append(
                 np.array([[str(given) == value for value in values] for given in fields[column]], np.float64)
