@@ -187,8 +187,9 @@ class AgentBudget:
         counted = {kind for kind, one in read.items() if isinstance(one, Counted)}
         if unbounded := sorted(kind for kind in counted if not used_by_agents(kind)):
             raise InvalidInput(
-                f"nothing says before a call of an agent how much of {unbounded[0]} it takes, so that a budget of it would "
-                "not hold; write a formula over tokens, such as input*0.02+output*0.4 for energy (budgeteer profile energy)"
+                f"nothing says before a call of an agent how much of {unbounded[0]} it takes, so that a budget of it "
+                "would not hold; write a formula over tokens, such as input*0.02+output*0.4 for energy (budgeteer profile "
+                "energy)"
             )
         counts = {kind: int(kind == "turns") for kind in counted}
         self.metering = Metering(_Here(self), tuple(read), bounds=bounds or _BOUNDS, counts=counts, **options)
