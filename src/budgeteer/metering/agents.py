@@ -188,8 +188,8 @@ class AgentBudget:
         if unbounded := sorted(kind for kind in counted if not used_by_agents(kind)):
             raise InvalidInput(
                 f"nothing says before a call of an agent how much of {unbounded[0]} it takes, so that a budget of it "
-                "would not hold; write a formula over tokens, such as input*0.02+output*0.4 for energy (budgeteer profile "
-                "energy)"
+                "would not hold; write a formula over tokens, such as input*0.02+output*0.4 for energy, as budgeteer "
+                "profile energy prints it"
             )
         counts = {kind: int(kind == "turns") for kind in counted}
         self.metering = Metering(_Here(self), tuple(read), bounds=bounds or _BOUNDS, counts=counts, **options)
