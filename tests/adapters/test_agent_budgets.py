@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from budgeteer.core.errors import BudgetExceeded
+from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.estimate import Bounds
 from helpers.brain import MODEL, Brain
@@ -192,3 +192,13 @@ def test_the_page_is_what_was_measured(monkeypatch):
         for arm in frameworks.arms_of(scenario, one)
     }
     assert [fault(row) for row in rows if row["arm"] != "own" and fault(row)] == []
+
+
+def test_budgets_that_would_not_hold_and_parts_of_more_than_all_are_refused() -> None:
+    for kind in ("joules", "cache"):  # nothing counts them before a call: they were held and charged with 0
+        with pytest.raises(InvalidInput, match=f"how much of {kind} it takes"):
+            AgentBudget.parse(f"50k, {kind}:5")
+    with pytest.raises(InvalidInput, match="the part of ask is 150% of what is left; give 100% at most"):
+        AgentBudget.parse("50k", parts={"ask": "150%"})
+    with pytest.raises(InvalidInput, match="the part of ask is 5000; write it as a text"):
+        AgentBudget.parse("50k", parts={"ask": 5000})  # type: ignore[dict-item]

@@ -17,7 +17,7 @@ import transformers  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from trl import GRPOTrainer  # noqa: E402
 
-from budgeteer.adapters.trl import reward, rewarding  # noqa: E402
+from budgeteer.adapters.trl import reward  # noqa: E402
 from budgeteer.core import registry  # noqa: E402
 from budgeteer.core.errors import InvalidInput, UnknownName  # noqa: E402
 from budgeteer.engine.llama import load  # noqa: E402
@@ -25,6 +25,7 @@ from budgeteer.rl import recipes  # noqa: E402
 from budgeteer.rl.control import Control  # noqa: E402
 from budgeteer.rl.logprobs import entropies  # noqa: E402
 from budgeteer.rl.recipe import ENTROPY  # noqa: E402
+from budgeteer.verify import names  # noqa: E402
 from budgeteer.verify.sandbox import Sandbox  # noqa: E402
 from helpers.trl_tiny import DATA, config, scripted, tiny, trained  # noqa: E402
 
@@ -223,10 +224,10 @@ def test_a_verifier_that_hangs_raises_or_dies_costs_its_answer_and_not_the_run(t
         "    if answer == '2':\n        os._exit(1)\n    if answer == '3':\n        raise ValueError('of mine')\n"
         "    return float(answer == reference)\n"
     )
-    monkeypatch.setattr(rewarding, "Sandbox", partial(Sandbox, seconds=1.0))
+    monkeypatch.setattr(names, "Sandbox", partial(Sandbox, seconds=1.0))
     function, told = reward("kimi:weight=0", max_tokens=99, verifier=f"python:{file}"), {}
     said = {"prompts": ["?"] * 5, "completions": ["1", "2", "3", "4", "5"], "completion_ids": [[1]] * 5}
-    with pytest.warns(UserWarning, match=r"took more than 1 s; 3 of 5 answers count 0"):
+    with pytest.warns(UserWarning, match=r"took more than 1 s on reference '1'; 3 of 5 answers count 0"):
         got = function(**said, answer=["1", "2", "3", "4", "4"], log_metric=told.__setitem__)
     assert got == [0.0, 0.0, 0.0, 1.0, 0.0]
     assert told["kimi:weight=0/verifier_failures"] == 3.0

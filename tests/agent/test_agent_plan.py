@@ -138,7 +138,7 @@ def test_relayed_is_read_as_correct_is(tmp_path) -> None:
     assert first.relayed == 0.0
     assert all(math.isnan(run.relayed) for run in others)
     file.write_text('{"correct": true, "tokens": 9, "relayed": 3}\n')
-    with pytest.raises(InvalidInput, match=r"the relayed is 3\.0; give 0 to 1"):
+    with pytest.raises(InvalidInput, match="relayed is 3; give true, false or 0 to 1"):
         read(str(file))
 
 
@@ -214,7 +214,7 @@ def test_rows_of_solve_and_rows_by_hand_are_read(tmp_path: Path) -> None:
         ({"agents": 2.5}, "whole numbers"),
         ({"tools": -3}, "tools from 0"),
         ({"tokens": {"total": 12}}, "give input and output"),
-        ({"score": "nan"}, "give 0 to 1"),
+        ({"score": "nan"}, "give true, false or 0 to 1"),
     ]:
         file.write_text(json.dumps({"id": "a", "correct": True, "tokens": 12} | wrong) + "\n")
         with pytest.raises(InvalidInput, match=said):
@@ -237,3 +237,38 @@ def test_the_command_prints_the_decision_and_writes_all_numbers(
     assert text.startswith(f"decision    {numbers['decision']}: ")
     assert "regression  none: 0 configurations" in text
     assert numbers["beta"]["low"] < numbers["beta"]["mean"] < numbers["beta"]["high"]
+
+
+@pytest.mark.parametrize(("questions", "decision"), [(1, "none"), (5, "none"), (6, "one")])
+def test_a_few_right_answers_are_no_proof(questions: int, decision: str) -> None:
+    """0.025^(1/5) = 0.478 and 0.025^(1/6) = 0.541: the interval of so many coins that all fell on one side."""
+    advice = advised([AgentRun(str(i), 1.0, 100.0) for i in range(questions)], 1000)
+    assert advice.decision == decision
+    assert advice.single == pytest.approx((1.0, 0.025 ** (1 / questions), 1.0))
+    wrong = advised([AgentRun(str(i), 0.0, 100.0) for i in range(5)], 1000).single
+    assert wrong == pytest.approx((0.0, 0.0, 1 - 0.478), abs=1e-3)
+
+
+def test_what_an_answer_is_worth_counts_without_a_power_law_too() -> None:
+    runs = [AgentRun(str(i), float(i % 10 > 1), 100.0) for i in range(40)]  # 80 % at one budget
+    assert advised(runs, 1000, worth=3334).decision == "one"  # 0.3 above guessing
+    found = advised(runs, 1000, worth=3333)
+    assert found.decision == "none"
+    assert found.why.startswith("right answers of 80.0% are not worth 1,000 tokens")
+    team = [AgentRun(str(i), float(i % 10 > 6), 100.0) for i in range(40)]  # 30 %: the rules say a team
+    assert [advised(team, 1000, guess=0.0, worth=w).decision for w in (999, 1000)] == ["none", "many"]
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ({"correct": "yes", "tokens": 5}, "correct is 'yes'; give a number"),
+        ({"correct": 1, "tokens": {"input": -5, "output": 10}}, "tokens are .*; give what the run used, 0 or more"),
+        ({"correct": 1, "tokens": {"input": "x"}}, "tokens.input is 'x'; give a number"),
+        ({"correct": 1, "tokens": 5, "tools": "many"}, "tools is 'many'; give a number"),
+    ],
+)
+def test_a_row_that_is_no_run_is_named_with_what_to_give(tmp_path: Path, row: dict[str, object], match: str) -> None:
+    (tmp_path / "runs.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InvalidInput, match=f"line 1: {match}"):
+        read(str(tmp_path / "runs.jsonl"))

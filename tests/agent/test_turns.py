@@ -23,8 +23,8 @@ from budgeteer.models.chat import Chat, Message, call_of, calls_in
 from budgeteer.models.model import CALLS, SEED
 from budgeteer.prices.price import Price, Rates
 from budgeteer.prices.table import of
-from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Style, Task
-from budgeteer.solve.runner import run
+from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Strategy, Style, Task
+from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.tool import Tool
 
 ASKED = Question("q", "2 + 2 =")
@@ -390,3 +390,63 @@ def test_an_agent_whose_searches_never_find_anything_ends_within_its_budget() ->
     answer = solved(asked, turns=20)
     assert (answer.answer, asked.model.spend.units["tool:look"]) == ("unknown", 3)
     assert asked.model.remaining["all"] >= 0
+
+
+async def ends(arguments: Mapping[str, Any]) -> str:
+    sys.exit(3)
+
+
+async def cancels(arguments: Mapping[str, Any]) -> str:
+    raise asyncio.CancelledError
+
+
+async def half(arguments: Mapping[str, Any]) -> str:
+    return json.loads('"\\ud800 4 \\ud83d\\ude00"')  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [(ends, "failed: RuntimeError: it wanted to end the program"), (cancels, "it cancelled itself"), (half, "� 4 😀")],
+)
+def test_a_tool_that_ends_the_program_cancels_itself_or_returns_half_a_character_fails_alone(
+    function: Any, said: str
+) -> None:
+    model = Scripted(writer(LOOK, "4\n"))
+    asked = [ASKED, Question("r", "3 + 1 =")]
+    settings = Settings(tools=lambda question: [tool(function)])
+    done = asyncio.run(run(asked, react(), model, RAW, "5k", settings))
+    assert [row["answer"] for row in done.rows] == ["4", "4"]
+    assert said in str(model.requests[-1].prompt)
+
+
+def test_a_tool_that_is_cancelled_is_cancelled() -> None:
+    async def go() -> None:
+        called = asyncio.create_task(tool(asyncio.sleep, patience=9).call({"at": "it"}))
+        slow = asyncio.create_task(Tool("slow", "", {}, lambda arguments: asyncio.sleep(9)).call({}))
+        await asyncio.sleep(0.01)
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        assert "failed: TypeError" in await called
+
+    asyncio.run(go())
+
+
+def test_a_strategy_that_is_cancelled_from_within_is_a_row_and_no_pause() -> None:
+    async def solve(task: Task) -> Answer:
+        raise asyncio.CancelledError
+
+    done = asyncio.run(run([ASKED], Strategy(solve), Scripted(writer("4\n")), RAW, "5k"))
+    assert not done.paused
+    assert done.rows[0]["stopped_by"] == "error: what the strategy waited for cancelled itself"
+
+
+def test_a_tool_without_a_coroutine_and_two_of_one_name_are_faults_of_whoever_made_them() -> None:
+    def plain(arguments: Mapping[str, Any]) -> str:
+        return "4"
+
+    model = Scripted(writer(LOOK, "4\n"))
+    done = asyncio.run(run([ASKED], react(), model, RAW, "5k", Settings(tools=lambda question: [tool(plain)])))
+    assert "the tool look returned str, and no coroutine; write async def" in done.rows[0]["stopped_by"]
+    with pytest.raises(InvalidInput, match="two tools are called 'look'"):
+        task(model, [tool(says_four), tool(says_four)], {"all": 99})

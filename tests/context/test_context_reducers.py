@@ -579,3 +579,28 @@ def test_attributions_of_other_texts_or_without_a_weight_are_errors():
     assert contents(frugal(lambda texts: [[], []])(messages, 100, COUNT)) == contents(messages)
     with pytest.raises(InvalidInput, match=r"the token 'a' has no weight \(NaN\)"):
         self_information(lambda text: [(0, 1, math.nan)])(messages, 100, COUNT)
+
+
+def test_what_fits_stays_as_it_is_blank_texts_and_empty_lists_too():
+    talk = [*user("   \n", "a cat"), {"role": "user", "content": []}, *user("What?")]
+    for reduce in (frugal(rarity), self_information(lambda text: []), recency(), mmr(words)):
+        assert reduce(talk, 99, COUNT) == talk
+
+
+def test_rarity_weighs_the_words_where_they_stand_whatever_their_letters_become():
+    (spans,) = rarity(["İİİİ cat"])
+    assert ["İİİİ cat"[begin:end] for begin, end, _ in spans] == ["İİİİ", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "match"),
+    [
+        (None, "the messages are of type NoneType; give a list"),
+        ((message for message in user("a", "b")), "of type generator"),
+        ([{"role": "user", "content": b"abc"}, *user("b")], "message 0 has a content with \"b'abc'\" of type bytes"),
+        ([*user("a"), {"role": "user", "content": [{"type": "text", "text": "a"}, 5]}], "message 1 .* '5' of type int"),
+    ],
+)
+def test_what_no_endpoint_takes_is_refused_and_named(messages, match):
+    with pytest.raises(InvalidInput, match=match):
+        recency()(messages, 50, COUNT)

@@ -150,6 +150,14 @@ def test_a_run_that_is_longer_than_all_that_are_known_is_named(tmp_path, capsys)
     (tmp_path / "going.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turns))
     assert cli.main(["lab", "forecast", str(whole), "--of", str(tmp_path / "going.jsonl")]) == 2
     assert "the run 'long' of " in capsys.readouterr().err
+    with (tmp_path / "going.jsonl").open("a") as file:  # the others have their forecasts
+        file.writelines(json.dumps({"run": "short", "cost_usd": 1.0}) + "\n" for _ in range(3))
+    assert cli.main(["lab", "forecast", str(whole), "--of", str(tmp_path / "going.jsonl"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [(row["run"], row["cost"] is None) for row in json.loads(out)] == [("long", True), ("short", False)]
+    assert "no forecast of the run 'long' of " in err
+    assert cli.main(["lab", "forecast", str(whole), "--of", str(tmp_path / "going.jsonl")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "long: 500 are spent in 500 turns"
 
 
 @pytest.mark.parametrize(

@@ -238,8 +238,22 @@ def test_a_verifier_of_a_file_grades_any_task(tmp_path):
     assert score(made.environment, made.train[0], "</think>x") == 0.25
     assert asked.grade(asked.questions[0], "x") == 0.25
     path.write_text("def verify(answer, reference):\n    return 5\n")
-    with pytest.raises(VerifierError, match="return 0 to 1"):
+    with pytest.raises(VerifierError, match="returned 5, not 0 to 1, on reference"):
         score(pool.build(task, 0, 5, 5).environment, made.train[0], "</think>x")
+
+
+def test_a_verifier_that_fails_costs_one_answer_and_not_those_before_it(tmp_path, capsys):
+    (tmp_path / "v.py").write_text("def verify(answer, reference):\n    return 1 / (int(reference) - 4)\n")
+    path = write(
+        tmp_path / "x.jsonl", [{"question": "1 plus 1?", "answer": "5"}, {"question": "2 plus 2?", "answer": "4"}]
+    )
+    out = tmp_path / "out.jsonl"
+    command = ["solve", str(path), "--strategy", "direct:max_tokens=4", "--budget", "2k", "--style", "direct"]
+    with pytest.warns(UserWarning, match="raised ZeroDivisionError"):
+        assert cli.main([*command, "--verifier", f"python:{tmp_path}/v.py", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["id"]: row["correct"] for row in rows} == {"x:1": True, "x:2": False}
+    assert "the verifier failed 1 times, which counts as wrong; the first: verifier 'python:" in capsys.readouterr().err
 
 
 # identity

@@ -216,6 +216,8 @@ def test_the_command_keeps_runs_and_prints_a_line_each(monkeypatch, tmp_path, ca
     assert [len(one.requests) for one in made][1] == 0
     assert cli.main([*words, "--tokens-a-day", "77"]) == 2
     assert "other options (tokens_a_day 20000)" in capsys.readouterr().err
+    assert cli.main([*words[:-1], str(tmp_path / "small"), "--tokens-a-day", "77"]) == 0
+    assert "orders was never asked: not one call fits into a day of 77 tokens" in capsys.readouterr().err
     (tmp_path / "runs.jsonl").write_text('{"id": 1}\n')
     assert cli.main(words) == 2
     assert "which is no run" in capsys.readouterr().err

@@ -472,3 +472,25 @@ def test_a_damaged_router_is_refused(tmp_path):
         path.write_text(json.dumps({**whole, **change}))
         with pytest.raises(InvalidInput, match="is a damaged router"):
             load(path)
+
+
+def test_requests_that_cannot_be_read_are_refused_and_named():
+    made = learnt({"prompt": ("a b", "c"), "size": (1.0, 3.0)})
+    assert made.of({"prompt": [], "size": []}).shape == (0, made.of({"prompt": ["a"], "size": [1]}).shape[1])
+    for fields, match in (
+        ({"prompt": "what is 2 + 2?", "size": [1]}, "prompt is the text 'what is 2"),  # would be a request a letter
+        ({"prompt": [None], "size": [1]}, "prompt holds None; give a text"),
+        ({"prompt": ["a"], "size": ["b"]}, r"size holds \['b'\]; give a finite number"),
+        ({"prompt": ["a"], "size": [math.nan]}, "size holds .*; give a finite number"),
+        ({"prompt": ["a"], "size": [1, 2]}, "columns of 1 to 2 requests"),
+    ):
+        with pytest.raises(InvalidInput, match=match):
+            made.of(fields)
+    with pytest.raises(InvalidInput, match="column 'size' has numbers too large"):
+        learnt({"size": (1e308, 1e308)})
+
+
+def test_a_prompt_with_half_a_character_is_a_prompt():
+    text = json.loads('"hard \\ud800"')  # as a request may have it
+    made = learnt({"prompt": (text, "c")})
+    assert np.isfinite(made.of({"prompt": [text]})).all()

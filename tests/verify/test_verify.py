@@ -7,6 +7,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 from budgeteer.lab import questions
 from budgeteer.solve.styles import TaskInfo, style_of
+from budgeteer.verify import names
+from budgeteer.verify.sandbox import Sandbox
 
 SIGNS = {"<NBSP>": "\u00a0", "<THIN>": "\u2009", "<EMPTY>": "", "<NL>": "\n", "<BOM>": "\ufeff", "<ZERO>": "\u200b"}
 NAMES = ["auto", "choice", "exact", "math", "number"]
@@ -215,15 +218,15 @@ def test_a_verifier_of_a_file(tmp_path):
     ("content", "error", "match"),
     [
         (None, InvalidInput, "cannot read"),
-        ("1 +", InvalidInput, "raised SyntaxError"),
+        ("1 +", InvalidInput, "cannot be loaded: SyntaxError"),
         ("x = 1\n", InvalidInput, r"no function verify\(answer, reference\)"),
-        ("def verify(a, r):\n    return 7\n", VerifierError, "returned 7 on reference 'b'; return 0 to 1"),
-        ("def verify(a, r):\n    pass\n", VerifierError, "returned None on reference 'b'; return 0 to 1"),
+        ("def verify(a, r):\n    return 7\n", VerifierError, "returned 7, not 0 to 1, on reference 'b'"),
+        ("def verify(a, r):\n    pass\n", VerifierError, "returned None, not 0 to 1, on reference 'b'"),
         ("def verify(a, r):\n    return float('nan')\n", VerifierError, "returned nan"),
         (
             "def verify(a, r):\n    raise ZeroDivisionError\n",
             VerifierError,
-            "raised on reference 'b': ZeroDivisionError",
+            r"raised ZeroDivisionError\(\) on reference 'b'",
         ),
     ],
 )
@@ -237,8 +240,22 @@ def test_a_bad_verifier_of_a_file_says_what_is_wrong(tmp_path, content, error, m
 
 def test_a_verifier_that_exits_ends_nothing(tmp_path):
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
-    with pytest.raises(InvalidInput, match=r"ends.py raised SystemExit\(3\) when it was loaded"):
+    with pytest.raises(InvalidInput, match=r"ends\.py' cannot be loaded: SystemExit: 3"):
         verify.named(f"python:{tmp_path}/ends.py")
     (tmp_path / "late.py").write_text("def verify(answer, reference):\n    raise SystemExit(5)\n")
-    with pytest.raises(VerifierError, match=r"raised on reference '2': SystemExit\(5\)"):
+    with pytest.raises(VerifierError, match=r"raised SystemExit\(5\) on reference '2'"):
         verify.named(f"python:{tmp_path}/late.py")("2", "2")
+
+
+def test_a_verifier_of_a_file_has_limits_whoever_asks_for_it_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(names, "Sandbox", partial(Sandbox, seconds=0.5))
+    (tmp_path / "loops.py").write_text(
+        "def verify(answer, reference):\n    while answer != reference: pass\n    return 1\n"
+    )
+    check = verify.named(f"python:{tmp_path}/loops.py")
+    with pytest.raises(VerifierError, match=r"took more than 0\.5 s on reference 'b'"):
+        check("a", "b")
+    assert check("b", "b") == 1
+    (tmp_path / "notes.txt").write_text("def verify(answer, reference):\n    return 1\n")
+    with pytest.raises(InvalidInput, match=r"its name ends in \.py"):
+        verify.named(f"python:{tmp_path}/notes.txt")

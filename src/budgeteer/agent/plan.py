@@ -114,18 +114,20 @@ def _run(row: Mapping[str, Any], number: int) -> AgentRun:
     given = row.get("score", row.get("correct"))
     if given is None:
         raise InvalidInput("no correct and no score; give each run one of them, true, false or 0 to 1")
-    right, told = _score("score", given), row.get("relayed")
+    right, told = _score("score" if "score" in row else "correct", given), row.get("relayed")
     tokens = row.get("tokens")
     if isinstance(tokens, Mapping):
         if not tokens.keys() & {"input", "output"}:
             raise InvalidInput(f"tokens are {dict(tokens)}; give input and output, or a number")
-        tokens = sum(float(tokens.get(name) or 0) for name in ("input", "output"))
-    spent = float("nan") if tokens is None else float(tokens)
-    if not spent >= 0 or spent == math.inf:
-        raise InvalidInput(f"tokens are {tokens!r}; give what the run used")
+        parts = [_number(f"tokens.{name}", tokens.get(name) or 0) for name in ("input", "output")]
+    else:
+        parts = [math.nan if tokens is None else _number("tokens", tokens)]
+    if not all(0 <= part < math.inf for part in parts):
+        raise InvalidInput(f"tokens are {tokens!r:.60}; give what the run used, 0 or more")
+    spent = sum(parts)
     agents, tools = row.get("agents", 1), row.get("tools") or 0
-    team = float(1 if agents in (None, "") else agents)
-    kinds = float(len(tools) if isinstance(tools, Mapping) else tools)
+    team = 1.0 if agents in (None, "") else _number("agents", agents)
+    kinds = float(len(tools)) if isinstance(tools, Mapping) else _number("tools", tools)
     if not (team >= 1 and team.is_integer() and kinds >= 0 and kinds.is_integer()):
         raise InvalidInput(f"agents is {agents!r} and tools {tools!r}; give whole numbers, agents from 1, tools from 0")
     at = row.get("budget")
@@ -138,10 +140,18 @@ def _run(row: Mapping[str, Any], number: int) -> AgentRun:
 def _score(name: str, given: Any) -> float:
     """True, false or 0 to 1 as a number."""
     found = {"true": 1.0, "false": 0.0}.get(str(given).lower())
-    found = float(given) if found is None else found
+    found = _number(name, given) if found is None else found
     if not 0 <= found <= 1:
-        raise InvalidInput(f"the {name} is {found}; give 0 to 1")
+        raise InvalidInput(f"{name} is {given!r}; give true, false or 0 to 1")
     return found
+
+
+def _number(name: str, given: Any) -> float:
+    """A value of a row as a number."""
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{name} is {given!r:.60}; give a number") from None
 
 
 def advised(
@@ -194,7 +204,7 @@ def advised(
             "1 or more, and shares from 0 to 1, of guessing below 1"
         )
     table = _Alone(alone, guess)
-    single, beta = table.interval(table.single, seed), table.interval(lambda times: table.power(times).beta, seed)
+    single, beta = table.success(seed), table.interval(lambda times: table.power(times).beta, seed)
     estimated = table.interval(table.shared, seed) if shared is None else Interval(shared, shared, shared)
     rho = 1.0 if math.isnan(estimated.mean) else estimated.mean
     kept = table.interval(table.fidelity, seed) if fidelity is None else Interval(fidelity, fidelity, fidelity)
@@ -215,8 +225,11 @@ def advised(
     try:
         ability = table.power(np.ones(len(table.count)))
     except InvalidInput as error:
-        decision = "one" if team.kind == "single" else "many"
-        return known(decision, f"by the published rules, {team.why}; {error}", ability=None, one=None, best=None)
+        decision, why = "one" if team.kind == "single" else "many", f"by the published rules, {team.why}; {error}"
+        most = single.mean if decision == "one" else 1.0  # what a team does is not known: at most all
+        if worth is not None and (most - guess) * worth < budget:
+            decision, why = "none", f"right answers of {most:.1%} are not worth {budget:,} tokens a question; {error}"
+        return known(decision, why, ability=None, one=None, best=None)
 
     def above(plan: Organisation) -> Organisation:
         return replace(plan, predicted=guess + (1 - guess) * (2 * plan.predicted - 1))
@@ -261,6 +274,14 @@ class _Alone:
     def single(self, times: F64) -> float:
         """Success of one agent, over all budgets."""
         return float((times @ self.right).sum() / (times @ self.count).sum())
+
+    def success(self, seed: int) -> Interval:
+        """Success of one agent, with its interval. Where all runs are right, or all wrong, no draw of the bootstrap
+        differs, and the exact binomial bound of as many questions is taken in its place: 0.025^(1 / n)."""
+        found, bound = self.interval(self.single, seed), 0.025 ** (1 / len(self.count))
+        if found.mean in (0.0, 1.0):
+            return Interval(1.0, bound, 1.0) if found.mean else Interval(0.0, 0.0, 1 - bound)
+        return found
 
     def power(self, times: F64) -> Ability:
         """The power law through the budgets; an accuracy that falls with tokens counts as one that stays."""

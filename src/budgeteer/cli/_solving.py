@@ -249,6 +249,13 @@ def summary(run: Run, pass_at: int = 1) -> str:
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
 
 
+def unverified(asked: QuestionSet) -> str:
+    """A line about the calls of the verifier that failed, ``""`` if none did."""
+    if not asked.failures:
+        return ""
+    return f"the verifier failed {len(asked.failures)} times, which counts as wrong; the first: {asked.failures[0]}\n"
+
+
 def failed(row: Row) -> bool:
     """Whether an error ended the answer of a question."""
     from budgeteer.solve import StoppedBy

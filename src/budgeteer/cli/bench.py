@@ -136,6 +136,11 @@ def _vending(args: argparse.Namespace) -> int:
         made = [] if calls is None else calls.earlier
         for who in dict.fromkeys(args.who):
             rows = asyncio.run(runs(who))
+            if who not in vending_run.POLICIES and not any(row["tokens"] for row in rows):
+                sys.stderr.write(
+                    f"{who} was never asked: not one call fits into a day of {args.tokens_a_day:,} tokens; give a "
+                    "larger --tokens-a-day\n"
+                )
             n, mean = len(rows), mean_ci([row["worth"] for row in rows])
             spread = "" if n == 1 else f" [{mean.low:,.0f}, {mean.high:,.0f}]"
 

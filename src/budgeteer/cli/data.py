@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"examples    {len(lines):,} of kind {builder.kind}, {of}, in {args.out}\n{_solving.summary(done)}\n"
     )
+    sys.stderr.write(_solving.unverified(asked))
     if done.paused:
         again = _solving.command(
             "data",

@@ -171,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{frontier_report.table(numbers)}\n\nnumbers: {numbers_path.resolve()}\nreport: {page.resolve()}\n"
     )
-    sys.stderr.write("".join(f"{text}\n" for text in [*missed, *failed]))
+    sys.stderr.write(_solving.unverified(asked) + "".join(f"{text}\n" for text in [*missed, *failed]))
     return 0
 
 

@@ -348,17 +348,28 @@ def _forecast(args: argparse.Namespace) -> int:
     known = forecast.read(args.runs, *columns)
     if args.of is not None:
         going = forecast.read(args.of, *columns)
-        found = list[dict[str, object]]()
+        found, failed = list[dict[str, object]](), list[str]()
         for i, (key, cost) in enumerate(zip(going.keys, going.cost, strict=True)):
+            about = {"run": key, "turns": len(cost), "spent": float(cost.sum())}
             try:
                 (made,) = forecast.forecast(known, going.take([i]), len(cost), level=args.level)
-            except InvalidInput as error:  # such as a run that is longer than all that are known
-                raise InvalidInput(f"the run {key!r} of {args.of}: {error}") from None
-            found.append({"run": key, "turns": len(cost), "spent": float(cost.sum()), **made._asdict()})
+            except InvalidInput as error:  # such as a run that is longer than nearly all that are known
+                failed.append(f"the run {key!r} of {args.of}: {error}")
+                found.append({**about, "cost": None, "low": None, "high": None})
+            else:
+                found.append({**about, **made._asdict()})
+        if len(failed) == len(found):
+            raise InvalidInput(failed[0])
+        sys.stderr.write("".join(f"no forecast of {printable(text)}\n" for text in failed))
         if args.json:
             sys.stdout.write(json.dumps(found) + "\n")
             return 0
         for row in found:
+            if row["cost"] is None:
+                sys.stdout.write(
+                    f"{printable(str(row['run']))}: {row['spent']:.4g} are spent in {row['turns']} turns\n"
+                )
+                continue
             sys.stdout.write(
                 f"{printable(str(row['run']))}: {row['cost']:.4g} [{row['low']:.4g}, {row['high']:.4g}], of which "
                 f"{row['spent']:.4g} are spent in {row['turns']} turns\n"

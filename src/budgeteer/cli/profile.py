@@ -241,4 +241,5 @@ def _accuracy(args: argparse.Namespace) -> int:
         share = f"{100 * point.right:.1f} % [{100 * point.low:.1f}, {100 * point.high:.1f}]"
         lines.append(f"{point.parallel:>7} {point.tokens:>6} {point.used:>12.1f}  {share}")
     sys.stdout.write("\n".join(lines) + f"\nwritten: {args.profile}\n")
+    sys.stderr.write(_solving.unverified(asked))
     return 0

@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"error: none of {len(missed)} questions was asked: {why}{each}; give a larger --budget\n")
         return 1
     (sys.stdout if args.out else sys.stderr).write(_solving.summary(outcome, args.pass_at) + "\n")
+    sys.stderr.write(_solving.unverified(asked))
     if missed:
         sys.stderr.write(f"{len(missed)} of {len(outcome.rows)} questions were not asked: {why}\n")
     if not outcome.paused:

@@ -54,8 +54,8 @@ def rcr(encode: Encode, role: str = "", stage: str = "", uses: str = "", rounds:
     sources = set(uses.split())
 
     def reduce(messages: Sequence[Message], budget: int, count: Count) -> list[Message]:
-        about = [_about(message) for message in messages if hasattr(message, "get")]
         talk = talk_of(messages)
+        about = [_about(message) for message in messages]
         relevance = similarities(encode, f"{role} {talk.question}", talk.texts)[0] if talk.pieces else np.zeros(0)
         numbered = [a["round"] for a in about if isinstance(a.get("round"), int | float)]
         newest = max(numbered, default=0)

@@ -40,9 +40,10 @@ def rarity(texts: list[str]) -> list[list[Span]]:
     >>> [[round(weight, 2) for _, _, weight in spans] for spans in rarity(["a cat", "a dog"])]
     [[0.69, 1.39], [0.69, 1.39]]
     """
-    found = [list(_WORD.finditer(text.lower())) for text in texts]
-    seen = Counter(word.group() for row in found for word in row)
-    return [[(w.start(), w.end(), math.log(seen.total() / seen[w.group()])) for w in row] for row in found]
+    # places are those of the text as it is: a letter such as İ has two when it is made small
+    found = [[(word.span(), word.group().lower()) for word in _WORD.finditer(text)] for text in texts]
+    seen = Counter(word for row in found for _, word in row)
+    return [[(*span, math.log(seen.total() / seen[word])) for span, word in row] for row in found]
 
 
 def globenc(name: str) -> Callable[[list[str]], list[list[Span]]]:

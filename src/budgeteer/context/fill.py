@@ -173,7 +173,7 @@ def longest_run(talk: Talk, kept: Callable[[int], Kept], most: int, budget: int,
 
 
 def prune(talk: Talk, weights: Sequence[Sequence[Word]], budget: int, count: Count) -> list[Message]:
-    """Keep the words of the highest weights, as many as fit; of equal ones the first.
+    """Keep the words of the highest weights, as many as fit; of equal ones the first. What fits as it is stays so.
 
     Args:
         talk: the conversation.
@@ -183,6 +183,9 @@ def prune(talk: Talk, weights: Sequence[Sequence[Word]], budget: int, count: Cou
     Raises:
         InvalidInput: what has to stay is above the budget.
     """
+    talk.bare(budget, count)
+    if count(talk.messages) <= budget:
+        return list(talk.messages)
     ranked = sorted((-word.weight, piece, place) for piece, row in enumerate(weights) for place, word in enumerate(row))
 
     def kept(n: int) -> dict[int, str]:

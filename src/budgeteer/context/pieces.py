@@ -110,7 +110,7 @@ def talk_of(messages: Sequence[Message], longest: int = LONGEST) -> Talk:
         longest: characters of a line up to which it is one piece.
 
     Raises:
-        InvalidInput: there is no message, one is no mapping with a role, or a result answers no call.
+        InvalidInput: there is no message, one is no mapping with a role and a content, or a result answers no call.
 
     >>> talk = talk_of([{"role": "user", "content": "One.\\nTwo."}, {"role": "user", "content": "Which?"}])
     >>> talk.texts, talk.question
@@ -118,9 +118,18 @@ def talk_of(messages: Sequence[Message], longest: int = LONGEST) -> Talk:
     >>> talk.keep([1])[0]
     {'role': 'user', 'content': 'Two.'}
     """
+    if not isinstance(messages, Sequence):
+        raise InvalidInput(f"the messages are of type {type(messages).__name__}; give a list of them")
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise InvalidInput(f"message {number} is {str(message)[:80]!r}; give a mapping with role and content")
+        content = message.get("content")
+        wrong = [part for part in content if not isinstance(part, str | Mapping)] if isinstance(content, list) else []
+        if wrong or not isinstance(content, str | list | None):
+            raise InvalidInput(
+                f"message {number} has a content with {str((wrong or [content])[0])[:80]!r} of type "
+                f"{type((wrong or [content])[0]).__name__}; give a text, a list of texts and parts, or None"
+            )
     if not messages:
         raise InvalidInput("there are no messages to reduce; give at least the question")
     group = _groups(messages)
@@ -194,7 +203,7 @@ def _with(message: Message, texts: Mapping[int, list[str]]) -> Message:
                 parts.append(part)
             elif kept := "".join(texts.get(place, ())):
                 parts.append(part if kept == text else kept if isinstance(part, str) else {**part, "text": kept})
-        changed["content"] = parts or OMITTED
+        changed["content"] = parts or (OMITTED if content else content)
     elif isinstance(content, str) and content:
         changed["content"] = "".join(texts.get(_WHOLE, ())) or ("" if _called(message) else OMITTED)
     return changed

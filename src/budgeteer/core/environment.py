@@ -61,6 +61,8 @@ def verified(environment: Environment, item: Item, answer: str | None) -> float:
     """
     try:
         reward = float(environment.verify(item, answer))
+    except VerifierError:
+        raise  # it says what was wrong
     except (Exception, SystemExit) as error:
         raise VerifierError(f"verifier of {environment.name!r} raised on item {item.key!r}: {error!r}") from error
     if not math.isfinite(reward):

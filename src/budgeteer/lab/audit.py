@@ -79,7 +79,9 @@ def read(source: str, model: str, billed: str, estimate: str, text: str | None) 
         except (TypeError, ValueError):
             counted = own = math.nan
         if not (0 <= counted < math.inf and 0 <= own < math.inf):
-            raise InvalidInput(f"{where}: {billed} and {estimate} are {row[billed]!r}, {row[estimate]!r}; give numbers")
+            raise InvalidInput(
+                f"{where}: {billed} and {estimate} are {row[billed]!r}, {row[estimate]!r}; give numbers from 0"
+            )
         found.append(Seen(str(row[model]), counted, own, None if text is None else str(row[text] or "")))
     if not found:
         raise InvalidInput(f"{rows.where(source)} has no calls; give a row for each call of a model")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from budgeteer.core.environment import Item, verified
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, VerifierError
 from budgeteer.lab.tasks.gym import FAMILIES
 from budgeteer.lab.tasks.named import Task, parse
 from budgeteer.lab.tasks.named import load as load_task
@@ -29,6 +30,7 @@ class QuestionSet:
         info: what a style has to know of the task.
         task: verifies answers.
         items: id -> problem.
+        failures: what the verifier failed with, an entry for each call of :meth:`grade` that counted 0 for it.
     """
 
     questions: tuple[Question, ...]
@@ -36,12 +38,22 @@ class QuestionSet:
     info: TaskInfo
     task: Task
     items: Mapping[str, Item]
+    failures: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def grade(self, question: Question, answer: str | None) -> float | None:
-        """Score in [0, 1], None without a reference."""
+        """Score in [0, 1], None without a reference. Where the verifier fails the answer counts 0, and the first of
+        these failures is a warning: what else was answered, and paid for, keeps its score."""
         if question.id not in self.references:
             return None
-        return 0.0 if answer is None else verified(self.task, self.items[question.id], answer)
+        if answer is None:
+            return 0.0
+        try:
+            return verified(self.task, self.items[question.id], answer)
+        except VerifierError as error:
+            if not self.failures:
+                warnings.warn(f"{error}; the answer counts as wrong, and so do others of this kind", stacklevel=2)
+            self.failures.append(str(error))
+            return 0.0
 
     @property
     def tools(self) -> Callable[[Question], Sequence[Tool]] | None:

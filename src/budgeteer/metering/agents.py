@@ -28,7 +28,7 @@ from typing import Any, Self, TypeVar
 from budgeteer.core.bisection import largest
 from budgeteer.core.budget import Budget, Budgets
 from budgeteer.core.errors import AllowanceError, BudgetExceeded, InvalidInput
-from budgeteer.core.meter import Counted, meter
+from budgeteer.core.meter import Counted, meter, used_by_agents
 from budgeteer.core.usage import Usage, count
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger
 from budgeteer.ledger.allowance import Call as Held
@@ -184,7 +184,14 @@ class AgentBudget:
             raise InvalidInput(f"patience is {patience}; give seconds above 0, or None to wait for ever")
         self._granted = allowance.remaining
         read = {kind: meter(kind, options.get("prices")) for kind in self._granted}
-        counts = {kind: int(kind == "turns") for kind, one in read.items() if isinstance(one, Counted)}
+        counted = {kind for kind, one in read.items() if isinstance(one, Counted)}
+        if unbounded := sorted(kind for kind in counted if not used_by_agents(kind)):
+            raise InvalidInput(
+                f"nothing says before a call of an agent how much of {unbounded[0]} it takes, so that a budget of it "
+                "would not hold; write a formula over tokens, such as input*0.02+output*0.4 for energy, as budgeteer "
+                "profile energy prints it"
+            )
+        counts = {kind: int(kind == "turns") for kind in counted}
         self.metering = Metering(_Here(self), tuple(read), bounds=bounds or _BOUNDS, counts=counts, **options)
         self.last, self.max_result, self.patience, self.show = last, max_result, patience, show
         self._parts = {name: self._part(allowance.path, name, text) for name, text in (parts or {}).items()}
@@ -454,8 +461,12 @@ class AgentBudget:
                 f"the part of {name} is booked in the ledger as {path}/{name}; rename the tool, or give another path="
             )
         check_path(f"{path}/{name}")
+        if not isinstance(text, str):
+            raise InvalidInput(f"the part of {name} is {text!r}; write it as a text, such as '8k' or '25%'")
         part = {budget.kind: budget for budget in Budgets.parse(text)}
         shares = [budget for budget in part.values() if budget.amount is None]
+        if large := [budget for budget in shares if (budget.fraction or 0) > 1]:
+            raise InvalidInput(f"the part of {name} is {large[0]} of what is left; give 100% at most")
         if len(shares) == 1:
             part = {kind: replace(shares[0], kind=kind) for kind in self._granted} | part
         for kind in part.keys() - self._granted.keys():

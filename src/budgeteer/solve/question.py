@@ -144,6 +144,11 @@ class Answering:
             if clock.expired():
                 return Answer(None, StoppedBy.ERROR, error=f"no answer within {timeout:g} s")
             return Answer(None, StoppedBy.ERROR, error=_text(error))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # a pause
+                raise
+            return Answer(None, StoppedBy.ERROR, error="what the strategy waited for cancelled itself")
         except Exception as error:
             return Answer(None, StoppedBy.ERROR, error=_text(error))
 

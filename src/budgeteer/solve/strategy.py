@@ -115,6 +115,11 @@ class Task:
     check: Callable[[str], float] | None = None
     tools: tuple[Tool, ...] = ()
 
+    def __post_init__(self) -> None:
+        names = [tool.name for tool in self.tools]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidInput(f"two tools are called {twice[0]!r}, and a call says no more; give each its own name")
+
 
 class StoppedBy(StrEnum):
     """Why a strategy went no further."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +20,10 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _JSON = {"string": str, "integer": int, "number": int | float, "boolean": bool, "array": list, "object": dict}
 
 
+class _NoCoroutine(Exception):
+    """A tool's function that cannot be awaited: no failure of a call, but of whoever wrote the tool."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function that a model may call.
@@ -32,7 +38,7 @@ class Tool:
             required.
         function: arguments -> result; any result is read as text.
         cost: price of a call in pico-dollars.
-        patience: seconds after which a call is given up.
+        patience: seconds after which a call is given up; one that blocks its thread, such as by time.sleep, cannot be.
         most: most bytes of a result; the rest is cut off.
         everything: all that the tool could tell, for strategies that read it at once instead; ``""`` = too much.
 
@@ -99,16 +105,40 @@ class Tool:
     async def call(self, arguments: Mapping[str, Any]) -> str:
         """The text of a result, or one that says that there is none: the function raised, or took too long.
 
-        Never raises, except when it is cancelled.
+        Halves of character pairs in it, which no endpoint takes, become signs of a missing character.
+
+        Raises:
+            InvalidInput: the function is no coroutine function.
         """
         try:
-            result = await awaited(lambda: self.function(arguments), self.patience)
-            return text_of(result)
+            result = await awaited(lambda: self._made(arguments), self.patience)
+            text = text_of(result)
         except GivenUp:
-            return f"[{self.name} gave no answer within {self.patience:g} s; go on without it]"
+            text = f"[{self.name} gave no answer within {self.patience:g} s; go on without it]"
+        except _NoCoroutine as error:
+            raise InvalidInput(str(error)) from None
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            return f"[{self.name} failed: {said}]"
+            text = f"[{self.name} failed: {said}]"
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    async def _made(self, arguments: Mapping[str, Any]) -> Any:
+        """The function's result. That it ends its program, or cancels itself, is a failure of its own as any other."""
+        try:
+            made = self.function(arguments)
+            if inspect.isawaitable(made):
+                return await made
+        except SystemExit as error:
+            raise RuntimeError(f"it wanted to end the program, {error!r}") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # by whoever waits for it
+                raise
+            raise RuntimeError("it cancelled itself") from error
+        raise _NoCoroutine(
+            f"the function of the tool {self.name} returned {type(made).__name__}, and no coroutine; write async def, "
+            "and await asyncio.to_thread(...) in it for what blocks"
+        )
 
 
 def seen(call: ToolCall, result: str) -> str:

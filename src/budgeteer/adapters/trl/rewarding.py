@@ -25,7 +25,6 @@ from budgeteer.rl.recipe import ENTROPY, TEXT
 from budgeteer.rl.reward.counted import split
 from budgeteer.rl.reward.protocol import Columns, Reward
 from budgeteer.solve.styles import stated
-from budgeteer.verify.sandbox import Sandbox
 
 _MARKS = ("closed", "answered")
 
@@ -209,8 +208,7 @@ def reward(
     refuse_texts(answer, close)
     if not isinstance(max_tokens, int) or max_tokens < 1:
         raise InvalidInput(f"max_tokens={max_tokens!r}; give max_completion_length of the trainer")
-    # the user's own code, on whatever a model writes: in a process that is ended when it takes too long
-    check = Sandbox(verifier) if right is None and verifier.startswith("python:") else verify.named(verifier)
+    check = verify.named("auto" if right is not None else verifier)
 
     def verified(completions: Sequence[Any], **columns: Any) -> list[float]:
         if reference not in columns:

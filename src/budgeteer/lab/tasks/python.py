@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -14,7 +17,6 @@ from typing import Any, cast
 from budgeteer.core.environment import Environment
 from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
 from budgeteer.core.spec import Spec
-from budgeteer.verify.names import module_of
 
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -72,7 +74,7 @@ def _module(spec: Spec, known: Iterable[str]) -> tuple[ModuleType, str, str]:
         where, colon, name = spec.name.removeprefix("python:").rpartition(":")
         if not colon or not where.endswith(".py"):
             raise InvalidInput(f"task {text!r}: write python:FILE.py:NAME, the name of an Environment in the file")
-        return module_of(Path(where), f"task {text!r}"), where, name
+        return _module_of(Path(where), f"task {text!r}"), where, name
     where, _, name = spec.name.partition(":")
     try:
         return importlib.import_module(where), where, name
@@ -82,6 +84,35 @@ def _module(spec: Spec, known: Iterable[str]) -> tuple[ModuleType, str, str]:
         raise UnknownName("task or module", text, known) from error
     except (Exception, SystemExit) as error:
         raise InvalidInput(f"task {text!r}: {where} raised {error!r} when it was imported") from error
+
+
+def _module_of(path: Path, subject: str) -> Any:
+    """The module of a Python file, which is run once as long as its content stays the same.
+
+    Raises:
+        InvalidInput: it cannot be read or raises when it runs; ``subject`` begins the message.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{subject}: cannot read {path}: {error}") from error
+    return _run(path.resolve(), hashlib.sha256(content).hexdigest(), subject)
+
+
+@lru_cache(maxsize=64)
+def _run(path: Path, digest: str, subject: str) -> Any:
+    name = f"budgeteer_user_{path.stem}_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidInput(f"{subject}: {path} is no Python file; its name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles of the file look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script that ends by sys.exit would end the command
+        del sys.modules[name]
+        raise InvalidInput(f"{subject}: {path} raised {error!r} when it was loaded") from error
+    return module
 
 
 def _called(spec: Spec, make: Callable[..., Any], options: Mapping[str, Any], own: Mapping[str, int]) -> Any:

@@ -68,7 +68,7 @@ def scored(function: Any, answer: str | None, reference: str) -> dict[str, Any]:
     except Exception:  # None, a text, or an object whose conversion raises
         score = math.nan
     if not 0 <= score <= 1:
-        return {"error": f"returned {shown}; return 0 to 1"}
+        return {"error": f"returned {shown}, not 0 to 1,"}
     return {"score": score}
 
 
