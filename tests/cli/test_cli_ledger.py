@@ -436,6 +436,8 @@ def test_tree_shows_who_was_given_spent_and_holds_what(tmp_path: Path, capsys: p
     assert [line.split()[0] for line in lines] == ["agent", "run-1", "scout"]
     assert lines[2].startswith("  scout ")
     assert picture.read_text().startswith("<svg")
+    assert cli.main(["ledger", "tree", "acme/run-1", "--ledger", path, "--out", str(picture.with_suffix(".pdf"))]) == 2
+    assert not picture.with_suffix(".pdf").exists()  # it would have held SVG
     assert cli.main(["ledger", "tree", "nobody", "--ledger", path]) == 2
     assert "nothing of the kind 'all' was reserved at 'nobody'" in capsys.readouterr().err
     assert cli.main(["ledger", "tree", "--ledger", path, "--kind", "money"]) == 0

@@ -407,6 +407,19 @@ def test_what_a_run_spent_before_counts_when_it_goes_on():
     first = AgentBudget.parse("1000, turns:9", ledger=ledger, path="acme/run", bounds=WORDS)
     first.answer(request(), lambda _: 0, str, tools=False, read=used(900, 20))
     again = AgentBudget.parse("1000, turns:9", ledger=ledger, path="acme/run", bounds=WORDS)
-    assert again.answer(request(), lambda _: 0, str, tools=False, read=used(1, 1)).startswith("[stopped")
+    assert 0 < again.answer(request(), lambda turn: turn.cap, str, tools=False, read=used(0, 0)) <= 80
     with pytest.raises(BudgetExceeded):
         again.allowance.reserve({"all": 81, "turns": 0}).__enter__()
+    assert str(again) == "all: 80 of 1,000, turns: 7 of 9"
+    assert again.spent == {"all": 920, "turns": 2}
+
+
+def test_a_run_that_goes_on_keeps_its_last_answer_of_what_is_left_in_the_ledger():
+    """It took the whole budget to be there, and had nothing left for a last answer when the ledger said otherwise."""
+    ledger = MemoryLedger()
+    first = AgentBudget.parse("1000", ledger=ledger, path="run", bounds=WORDS, last=50)
+    first.answer(request(), lambda _: 0, str, tools=False, read=used(700, 100))
+    again = AgentBudget.parse("1000", ledger=ledger, path="run", bounds=WORDS, last=50)
+    turn = next(again.turns(request(), tools=True))  # a step and a last answer behind it do not fit into 200
+    assert not turn.tools
+    assert again.answer(request(), lambda turn: turn.cap, str, tools=True, read=used(1, 1)) == turn.cap > 0

@@ -203,6 +203,8 @@ def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
 
     if args.watch is not None and (args.out is None or args.out.suffix != ".html"):
         raise InvalidInput("--watch writes a page; give it a name, such as --out tree.html")
+    if args.out is not None and args.out.suffix not in (".svg", ".html"):
+        raise InvalidInput(f"--out {args.out}: the tree is drawn as .svg or as a page, .html; name one of these")
     found = _nodes(ledger, args)
     while args.watch is not None:
         _draw(found, args)

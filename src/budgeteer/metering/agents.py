@@ -220,7 +220,11 @@ class AgentBudget:
         for scope in above:
             ledger.open(scope)
         ledger.open(own, [Limit(kind, units) for kind, units in amounts.items()])
-        return cls(Allowance(ledger, path, amounts, tags=_tags(amounts)), **options)
+        books = ledger.accounts([own]).accounts[own].books
+        left = {k: max(0, units - (books[k].spent if k in books else 0)) for k, units in amounts.items()}
+        budget = cls(Allowance(ledger, path, left, tags=_tags(left)), **options)
+        budget._granted = {kind: amounts[kind] for kind in budget._granted}
+        return budget
 
     @property
     def allowance(self) -> Allowance:
