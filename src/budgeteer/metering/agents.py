@@ -222,9 +222,9 @@ class AgentBudget:
         ledger.open(own, [Limit(kind, units) for kind, units in amounts.items()])
         books = ledger.accounts([own]).accounts[own].books
         left = {k: max(0, units - (books[k].spent if k in books else 0)) for k, units in amounts.items()}
-        budget = cls(Allowance(ledger, path, left, tags=_tags(left)), **options)
-        budget._granted = {kind: amounts[kind] for kind in budget._granted}
-        return budget
+        made = cls(Allowance(ledger, path, left, tags=_tags(left)), **options)
+        made._granted = {kind: amounts[kind] for kind in made._granted}
+        return made
 
     @property
     def allowance(self) -> Allowance:
