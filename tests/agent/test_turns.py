@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from budgeteer.agent import react
+from budgeteer.agent import one_prompt, react
 from budgeteer.agent.turns import Agent, Limits, Turn, cut
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, LedgerUnavailable
@@ -450,3 +451,22 @@ def test_a_tool_without_a_coroutine_and_two_of_one_name_are_faults_of_whoever_ma
     assert "the tool look returned str, and no coroutine; write async def" in done.rows[0]["stopped_by"]
     with pytest.raises(InvalidInput, match="two tools are called 'look'"):
         task(model, [tool(says_four), tool(says_four)], {"all": 99})
+
+
+@pytest.mark.parametrize("style", [RAW, replace(RAW, close="</think>", answer=lambda text: text.strip() or None)])
+@pytest.mark.parametrize("last", [LOOK, LOOK[:30]])
+def test_a_call_in_place_of_the_last_answer_is_no_answer(style: Style, last: str) -> None:
+    """With thinking it was one: the sign of its end, or a call that was cut."""
+    asked = task(Scripted(writer(LOOK, last)), [tool(says_four)], {"all": 9000}, replace(style, answer_tokens=90))
+    answer = solved(asked, turns=1)
+    assert answer.answer is None
+    assert last in answer.traces[0]
+
+
+@pytest.mark.parametrize("style", [RAW, replace(RAW, close="</think>", answer=lambda text: text.strip() or None)])
+def test_one_prompt_takes_no_call_for_an_answer_and_asks_once(style: Style) -> None:
+    model = Scripted(lambda prompt, rng: f"</think>{LOOK}" if style.close else LOOK)
+    asked = task(model, [tool(says_four, everything="it is 4")], {"all": 9000}, replace(style, answer_tokens=90))
+    answer = asyncio.run(one_prompt().solve(asked))
+    assert (answer.answer, len(model.requests)) == (None, 1)
+    assert LOOK in answer.traces[0]

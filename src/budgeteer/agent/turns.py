@@ -164,9 +164,10 @@ class Agent:
         )
         if not piece.tokens:
             return None
-        calls = tuple(calls_in(self._said(prompt, piece.text))) if self.tools else ()
-        if not calls:
-            return Turn(piece.text, answer=self.task.style.read(piece.text) if self._whole(piece) else None)
+        calls = tuple(calls_in(self._said(prompt, piece.text)))
+        if not (calls and self.tools):
+            whole = not calls and self._whole(piece)  # without tools a call is no answer, either
+            return Turn(piece.text, answer=self.task.style.read(piece.text) if whole else None)
         turn = Turn(piece.text, calls, tuple(map(seen, calls, await self._all_called(turns, piece.text, calls))))
         noted = replace(turn, note=note(turn)) if note is not None else turn
         return self.fitted(turns, noted)
@@ -193,7 +194,9 @@ class Agent:
         before = self.text(turns)
         if style.close and continuing(prompt) in model.capabilities:
             answer = await conclude(self.task, prompt, trace, by, temperature=self.limits.temperature)
-            return replace(answer, traces=(before + "".join(answer.traces),))
+            wrote = "".join(answer.traces)
+            said = None if calls_in(style.split(wrote)[1] or "") else answer.answer
+            return replace(answer, answer=said, traces=(before + wrote,))
         piece = await ask(
             self.task,
             prompt,
@@ -347,6 +350,8 @@ async def answered(agent: Agent, done: Walk) -> Answer:
     if done.answer is not None:
         return Answer(done.answer, done.stopped_by, (agent.text(done.turns),), error=done.error)
     *before, end = done.turns or (Turn(""),)
+    if calls_in(end.text) and not agent.tools:
+        return Answer(None, done.stopped_by, (agent.text(done.turns),), error=done.error)
     if not end.calls and end.text:  # it was cut in the middle of a text
         return await agent.conclude(tuple(before), done.stopped_by, end.text)
     return await agent.conclude(done.turns, done.stopped_by)
