@@ -604,3 +604,12 @@ def test_rarity_weighs_the_words_where_they_stand_whatever_their_letters_become(
 def test_what_no_endpoint_takes_is_refused_and_named(messages, match):
     with pytest.raises(InvalidInput, match=match):
         recency()(messages, 50, COUNT)
+
+
+@pytest.mark.parametrize("given", [None, -1, 1.5, math.nan])
+def test_a_counter_that_counts_no_tokens_is_refused(given):
+    """By a NaN every prompt was within its budget."""
+    for reduce in (recency(), mmr(words), summary(lambda *_: "a"), frugal(rarity), carrot(cosine(words))):
+        with pytest.raises(InvalidInput, match="the counter gave"):
+            reduce(user("a b", "c"), 5, lambda messages: given)
+    assert recency()(user("a b", "c"), 50, lambda messages: np.int64(5)) == user("a b", "c")

@@ -202,3 +202,10 @@ def test_bad_input_says_what_to_give() -> None:
     with pytest.raises(InvalidInput, match=r"\[n, 6\]"):
         agent.settings(vectors[:, :5])
     assert _forward(agent.layers, vectors)[-1].shape == (10, 2 + 3)
+
+
+def test_vectors_that_are_no_numbers_choose_no_setting():
+    rng = np.random.default_rng(0)
+    agent = trained(rng.normal(size=(8, 4)), rng.random((8, 2)), [Setting("a"), Setting("b")])
+    with pytest.raises(InvalidInput, match="not finite"):
+        agent.settings(np.full((1, 4), np.nan))

@@ -155,3 +155,10 @@ def test_bad_input(tmp_path) -> None:
             load(file)
     with pytest.raises(CheckpointError, match="gone"):
         router_of("budget-mem", str(tmp_path / "gone.json"))
+
+
+def test_vectors_of_two_encoders_and_no_numbers_choose_no_tier():
+    with pytest.raises(InvalidInput, match=r"of shape \(4,\) and memories of shape \(3, 5\)"):
+        state_of(np.ones(4), np.zeros((3, 5)))
+    with pytest.raises(InvalidInput, match="not finite"):
+        state_of(np.full(4, np.nan), np.zeros((3, 4)))

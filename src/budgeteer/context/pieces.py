@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from budgeteer.context.protocol import Count, Message, text_of
@@ -89,11 +90,13 @@ class Talk:
         """The tokens of what has to stay.
 
         Raises:
-            InvalidInput: they are above the budget, or the budget is no whole number from 1.
+            InvalidInput: they are above the budget, or the budget or what the counter gives is no whole number.
         """
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
             raise InvalidInput(f"a budget of {budget!r} tokens for messages; give a whole number from 1")
         tokens = count(self.keep(()))
+        if not isinstance(tokens, Integral) or tokens < 0:  # by a NaN every prompt would fit
+            raise InvalidInput(f"the counter gave {tokens!r:.60} for a prompt; return its tokens, a whole number")
         if tokens > budget:
             raise InvalidInput(
                 f"the system messages, the question and the calls after it take {tokens:,} tokens, and the budget is "

@@ -77,7 +77,7 @@ class SearchAgent:
         """The setting of each question, of vectors [n, d].
 
         Raises:
-            InvalidInput: vectors of another width than those of the training.
+            InvalidInput: vectors of another width than those of the training, or not finite.
         """
         vectors = np.asarray(vectors, np.float64)
         width = len(self.layers[0][0])
@@ -85,6 +85,8 @@ class SearchAgent:
             raise InvalidInput(
                 f"vectors of shape {vectors.shape}; this agent takes [n, {width}]: use the encoder of its training"
             )
+        if not np.isfinite(vectors).all():
+            raise InvalidInput("the encoder gave a vector that is not finite; a setting cannot be chosen by it")
         outputs = _forward(self.layers, vectors)[-1]
         kinds = outputs[:, : len(self.rerankers)].argmax(axis=1)
         numbers = self.least + np.clip(outputs[:, len(self.rerankers) :], 0, 1) * (self.most - self.least)

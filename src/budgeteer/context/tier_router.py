@@ -95,7 +95,17 @@ def state_of(question: F64, memories: F64) -> F64:
     Args:
         question: [d].
         memories: [n, d]; of none the mean is 0.
+
+    Raises:
+        InvalidInput: they are vectors of different widths, or not finite.
     """
+    if question.ndim != 1 or memories.ndim != 2 or memories.shape[1] != len(question):
+        raise InvalidInput(
+            f"a question of shape {question.shape} and memories of shape {memories.shape}; give [d] and [n, d] of one "
+            "encoder"
+        )
+    if not (np.isfinite(question).all() and np.isfinite(memories).all()):
+        raise InvalidInput("the encoder gave a vector that is not finite; a tier cannot be chosen by it")
     mean = memories.mean(axis=0) if len(memories) else np.zeros_like(question)
     return np.concatenate([vector / (np.linalg.norm(vector) or 1.0) for vector in (question, mean)])
 
