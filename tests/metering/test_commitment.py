@@ -41,6 +41,9 @@ def test_whatever_is_changed_does_not_hold():
         replace(proof, path=(proof.path[0][::-1], *proof.path[1:])),
         replace(proof, path=("zz", *proof.path[1:])),
         replace(proof, token_vector=(999, *proof.token_vector[1:])),
+        replace(proof, token_vector=tuple(part + (0.9 if part >= 0 else -0.9) for part in proof.token_vector)),
+        replace(proof, path=None),
+        replace(proof, block_vector=None),
     ]
     assert holds(good, proof)
     assert not any(holds(good, one) for one in changed)
@@ -151,3 +154,10 @@ def test_wrong_input_is_refused():
         caught(5, 6, 1)
     with pytest.raises(InvalidInput):
         fitted(np.ones((2, 3)), np.ones((2, 3)), [True, True])
+
+
+@pytest.mark.parametrize("refused", [None, {"index": 0}])
+def test_a_provider_that_opens_no_leaf_is_not_honest(refused):
+    verdict = audit(Tree(*trace(20), block=8).commitment, lambda index: refused, np.random.default_rng(0))
+    assert (verdict.honest, verdict.opened) == (False, 1)
+    assert "was not opened" in verdict.why

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,9 +138,11 @@ class Tree:
 def holds(commitment: Commitment, proof: Proof) -> bool:
     """The auditor's side: whether an opened leaf is in the tree, at its place, of as many leaves as are billed."""
     count = commitment.count
-    if not 0 <= proof.index < count or len(proof.path) != _depth(count):
-        return False
     try:
+        if not 0 <= proof.index < count or len(proof.path) != _depth(count):
+            return False
+        if not all(isinstance(part, Integral) for part in (*proof.block_vector, *proof.token_vector)):
+            return False  # 1.9 would be hashed as the 1 that was committed, and judged as 1.9
         vectors = [np.array(vector, dtype=np.int8).tobytes() for vector in (proof.block_vector, proof.token_vector)]
         beside = [bytes.fromhex(text) for text in proof.path]
     except (OverflowError, ValueError, TypeError):
@@ -188,7 +191,7 @@ def audit(
 
     Args:
         commitment: what was billed.
-        prove: asks the provider to open a leaf.
+        prove: asks the provider to open a leaf; what is no Proof, such as None, is a refusal.
         rng: of the auditor alone; a provider that can foresee it can cheat.
         blocks, tokens: of the trace and of a block, that are opened at most.
         head: chance that tokens belong to a block, see :func:`fitted`.
@@ -205,6 +208,8 @@ def audit(
         for index in first + rng.choice(of, size=min(tokens, of), replace=False):
             proof = prove(int(index))
             opened += 1
+            if not isinstance(proof, Proof):
+                return Verdict(False, opened, f"the leaf of token {index} was not opened", math.nan)
             if proof.index != index or not holds(commitment, proof):
                 return Verdict(False, opened, f"the leaf of token {index} does not hold", math.nan)
             if seen and proof.block_vector != seen[0].block_vector:
