@@ -449,6 +449,8 @@ def test_a_tool_without_a_coroutine_and_two_of_one_name_are_faults_of_whoever_ma
     model = Scripted(writer(LOOK, "4\n"))
     done = asyncio.run(run([ASKED], react(), model, RAW, "5k", Settings(tools=lambda question: [tool(plain)])))
     assert "the tool look returned str, and no coroutine; write async def" in done.rows[0]["stopped_by"]
+    with pytest.raises(InvalidInput, match=r"a tool of the task is .*'look'.*; give objects of"):
+        task(model, [{"name": "look"}], {"all": 99})  # type: ignore[list-item]
     with pytest.raises(InvalidInput, match="two tools are called 'look'"):
         task(model, [tool(says_four), tool(says_four)], {"all": 99})
 

@@ -156,7 +156,7 @@ class Answering:
         settings = self._work.settings
         check = settings.check
         verify = None if check is None else lambda answer: check(question, answer)
-        tools = () if settings.tools is None else tuple(settings.tools(question))
+        tools = () if settings.tools is None else tuple(settings.tools(question) or ())
         return Task(question, model, self._work.style, derive(settings.seed, question.id), verify, tools)
 
     def _correct(self, question: Question, answer: Answer) -> bool | None:

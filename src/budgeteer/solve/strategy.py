@@ -116,6 +116,8 @@ class Task:
     tools: tuple[Tool, ...] = ()
 
     def __post_init__(self) -> None:
+        if other := [tool for tool in self.tools if not isinstance(tool, Tool)]:
+            raise InvalidInput(f"a tool of the task is {other[0]!r:.60}; give objects of budgeteer.solve.tool.Tool")
         names = [tool.name for tool in self.tools]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidInput(f"two tools are called {twice[0]!r}, and a call says no more; give each its own name")
