@@ -114,3 +114,14 @@ def test_a_file_that_cannot_be_used_is_refused_at_once(tmp_path, content, messag
         path.write_text(content)
     with pytest.raises(InvalidInput, match=message):
         Sandbox(f"python:{path}")
+
+
+def test_a_fork_has_a_process_of_its_own_and_ends_no_other(box) -> None:
+    box("7", "7")
+    child = os.fork()
+    if not child:
+        own = [box("calls", ""), box("7", "7")]  # not the second call of the other's process
+        box.close()
+        os._exit(0 if own == [0.01, 1] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert box("calls", "") == 0.02

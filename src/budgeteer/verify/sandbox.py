@@ -49,9 +49,10 @@ def file_of(text: str) -> tuple[Path, str]:
 
 @dataclass(slots=True)
 class _Held:
-    """What has to be ended and removed: the process, if there is one, and its folder."""
+    """What has to be ended and removed: the process, if there is one, and its folder; ``owner`` is who may."""
 
     folder: str
+    owner: int
     process: subprocess.Popen[bytes] | None = None
 
 
@@ -80,8 +81,8 @@ class Sandbox:
         self._path = path.resolve()
         if not self._path.is_file():
             raise InvalidInput(f"verifier {text!r}: cannot read {path}: there is no such file")
-        self._held, self._lock = _Held(tempfile.mkdtemp(prefix="budgeteer-verifier-")), threading.Lock()
-        self.close = weakref.finalize(self, _close, self._held)
+        self._lock = threading.Lock()
+        self._own()
         try:
             self._started()
         except VerifierError as error:
@@ -105,7 +106,14 @@ class Sandbox:
                 raise VerifierError(f"verifier {self.text!r} ended its process before the call") from error
             return self._reply(process, self.seconds, f" on reference {reference[:80]!r}")
 
+    def _own(self) -> None:
+        """A folder of this process's own, and no process in it yet."""
+        self._held = _Held(tempfile.mkdtemp(prefix="budgeteer-verifier-"), os.getpid())
+        self.close = weakref.finalize(self, _close, self._held)
+
     def _started(self) -> subprocess.Popen[bytes]:
+        if self._held.owner != os.getpid():  # forked since: two may not talk to one process
+            self._own()
         held = self._held
         if held.process is not None and held.process.poll() is None:
             return held.process
@@ -159,6 +167,8 @@ def _end(held: _Held) -> None:
 
 
 def _close(held: _Held) -> None:
-    """End the process and remove its folder."""
+    """End the process and remove its folder; not in a fork, which has copies of both."""
+    if held.owner != os.getpid():
+        return
     _end(held)
     shutil.rmtree(held.folder, ignore_errors=True)
