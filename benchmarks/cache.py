@@ -46,12 +46,12 @@ One of the second task, where four numbers differ in their key:
         --folder benchmarks/results/cache_rows --methods recent random knorm tova snapkv h2o keydiff compactor \\
         defensive defensive:split=layers kvzip expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
-The table of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``), is of the texts
-that had all answers when the run was ended; its answers are in cache_rows, too:
+That of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``):
 
-    python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 2 \\
+    python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 4 \\
         --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o keydiff \\
-        snapkv:split=ada-kv defensive expected-attention                        # and again with --stored
+        compactor tri-attention expected-attention defensive prefix-kv ems snapkv:split=ada-kv arkv:layers=false \\
+        tca-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
