@@ -63,3 +63,29 @@ def decode(query, keys, values, ends, tail_keys, tail_values, scaling, out):  # 
                 share, to = read[g, i], out[b, k * group + g]
                 for j in range(wide):
                     to[j] += share * row[j]
+
+
+@njit(parallel=True, **OPTIONS)
+def close_up(flat, tail, ends, keep):  # type: ignore[no-untyped-def]
+    """Move the entries that each head keeps into its places of ``flat``, in their order; there are as many as places.
+
+    Args:
+        flat: [N, width] uint8, written: the bytes of entries, the heads of all rows one behind the other.
+        tail: [heads, since, width] uint8, those that came since.
+        ends: [heads] int64, where the entries of each head end in ``flat``.
+        keep: [heads, n] bool, of the entries of ``flat``, at the end where a head has fewer, and behind them ``tail``.
+    """
+    since, width = tail.shape[1], flat.shape[1]
+    longest = keep.shape[1] - since
+    for head in prange(len(ends)):
+        first = ends[head - 1] if head else 0
+        old, to = ends[head] - first, first
+        for i in range(old + since):
+            if keep[head, longest - old + i]:
+                if i >= old:
+                    for j in range(width):
+                        flat[to, j] = tail[head, i - old, j]
+                elif to < first + i:
+                    for j in range(width):
+                        flat[to, j] = flat[first + i, j]
+                to += 1

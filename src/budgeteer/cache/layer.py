@@ -13,7 +13,7 @@ from budgeteer.cache.known import Known
 from budgeteer.cache.narrow import Going, stays
 from budgeteer.cache.protocol import Asked, Cells, Codec, Leaving
 from budgeteer.cache.selecting import Selection
-from budgeteer.cache.storage import Columns, Ragged, Rectangle, Storage, held, kept, kept_and_packed
+from budgeteer.cache.storage import Columns, Ragged, Rectangle, Storage, cells_of, held, kept, kept_and_packed
 from budgeteer.core.errors import InvalidInput
 
 
@@ -192,7 +192,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """What a score sees after a call; the queries are those of the call."""
         storage = self.storage if self.cold is None else self.cold
         assert storage is not None
-        slots, asked, whole = storage.slots(self.seen), call.queries.shape[2], storage.whole()
+        slots, asked = storage.slots(self.seen), call.queries.shape[2]
         valid = slots >= 0
         if self.window is not None:
             valid &= slots > self.seen - self.window  # what the next token can read
@@ -201,9 +201,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             offset = self.seen - known.shape[-1]
             inside = (slots - offset).clamp(min=0)
             valid &= known.gather(1, inside.flatten(1)).reshape(slots.shape) | (slots < offset)
-        return Cells(
-            keys=whole["keys"],
-            values=whole["values"],
+        return cells_of(
+            storage,
             slots=slots,
             valid=valid,
             queries=call.queries,
@@ -232,7 +231,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 "takes no hidden_states; choose another method"
             )
         if self.selected.score.observe is not None:
-            self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
+            self.storage.replace("memory", self.selected.score.observe(cells, self.memory()))
 
     def clear(self) -> None:
         """Empty the memory of all entries."""
@@ -251,7 +250,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def memory(self) -> Tensor:
         """[B, K, n, remembers] float32: what the score remembers of each entry; empty where it remembers nothing."""
         assert self.storage is not None
-        column = self.storage.whole().get("memory")
+        column = self.storage.column("memory")
         return torch.empty(0) if column is None else column
 
     def watch(self, call: Call) -> Call:
@@ -280,7 +279,10 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         assert self.storage is not None
         if bool(keep.all()):
             return
-        whole, slots, fold = self.storage.whole(), self.storage.slots(self.seen), self.selected.rest.fold
+        fold = self.selected.rest.fold
+        if low is None and fold is None and isinstance(self.storage, Ragged) and self.storage.close_up(keep, self.seen):
+            return
+        whole, slots = self.storage.whole(), self.storage.slots(self.seen)
         if low is not None and codec is not None:
             self.storage = kept_and_packed(whole, slots, keep, low, codec, self.frequencies)
             self.intact = False
@@ -366,7 +368,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         inside = slots > self.seen - self.window
         if bool((inside == (slots >= 0)).all()):
             return False
-        self.storage = kept(self.storage.whole(), slots, inside)
+        if not (isinstance(self.storage, Ragged) and self.storage.close_up(inside, self.seen)):
+            self.storage = kept(self.storage.whole(), slots, inside)
         return True
 
     def bytes(self) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from budgeteer.cache.kit import behind, ranks
+from budgeteer.cache.kit import behind
 from budgeteer.cache.protocol import Cells, Rest, Score, Split
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
@@ -56,7 +56,7 @@ class Selection(NamedTuple):
             raise InvalidInput(
                 f"{self.name}: the score has shape {tuple(scores.shape)}, not {tuple(cells.valid.shape)}"
             )
-        if not bool(torch.isfinite(scores[cells.valid]).all()):
+        if not bool((scores.isfinite() | ~cells.valid).all()):
             raise InvalidInput(f"{self.name}: the score is not finite; is the model's attention?")
         ahead = cells.valid.long().cumsum(-1)
         age = ahead[:, :, -1:] - ahead
@@ -66,7 +66,12 @@ class Selection(NamedTuple):
 
     def keep(self, scores: Tensor, sizes: Tensor) -> Tensor:
         """[B, K, n] bool: the ``sizes`` [B, K] best entries of each head; ties are won by the earlier one."""
-        return (ranks(scores) < sizes[:, :, None]) & (scores > float("-inf"))
+        out = (scores.shape[-1] - sizes).clamp(min=0)
+        lowest = scores.topk(min(int(out.max()) + 1, scores.shape[-1]), largest=False).values
+        last = lowest.gather(-1, out.clamp(max=lowest.shape[-1] - 1)[:, :, None])  # that has a place
+        above, level = scores > last, scores == last
+        room = sizes[:, :, None] - above.sum(-1, keepdim=True)
+        return (above | (level & (level.cumsum(-1) <= room))) & (scores > float("-inf"))
 
     def bands(self, scores: Tensor, sizes: Tensor, full: int, low: int, head: int) -> tuple[Tensor, Tensor]:
         """Two numbers of entries, [B, K] each: the best stay as they are, the next ones in fewer bits.

@@ -7,12 +7,17 @@ an entry stands in its row of tokens, -1 that none is there.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from budgeteer.cache.protocol import Codec, Place
+from budgeteer.cache.protocol import Cells, Codec, Place
+
+try:
+    from budgeteer.cache import kernels
+except ImportError:  # without numba
+    kernels = None  # type: ignore[assignment]
 
 Columns = dict[str, Tensor]
 """Name -> [B, K, n, width]."""
@@ -33,6 +38,10 @@ class Storage:
 
     def whole(self) -> Columns:
         """All entries, [B, K, n, width] of each column; a head with fewer than n has zeros before its first."""
+        raise NotImplementedError
+
+    def column(self, name: str) -> Tensor | None:
+        """One column of :meth:`whole`, None where there is none of this name."""
         raise NotImplementedError
 
     def slots(self, seen: int) -> Tensor:
@@ -60,6 +69,30 @@ class Storage:
         return held(self.tensors())
 
 
+class _Unread(Cells):
+    """Cells whose keys and values are laid side by side when a score first looks at them, and never for some scores."""
+
+    __slots__ = ("storage",)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("keys", "values"):
+            raise AttributeError(name)
+        object.__setattr__(self, name, self.storage.column(name))
+        return getattr(self, name)
+
+
+def cells_of(storage: Storage, **fields: Any) -> Cells:
+    """What a score sees of a layer's entries; ``fields`` are all others of :class:`Cells`.
+
+    To be read before the storage changes.
+    """
+    cells = _Unread(keys=None, values=None, **fields)  # type: ignore[arg-type]
+    object.__setattr__(cells, "storage", storage)
+    for name in ("keys", "values"):
+        object.__delattr__(cells, name)
+    return cells
+
+
 def held(tensors: Iterable[Tensor]) -> int:
     """Bytes of the storages behind tensors, each counted once."""
     behind = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}
@@ -77,6 +110,11 @@ def _without(columns: Columns, count: int) -> Columns:
     return {name: column[:, :, : column.shape[2] - count].clone() for name, column in columns.items()}
 
 
+def _bytes(rows: Tensor) -> Any:
+    """The bytes of [..., width] as an array of numpy; what is written there is written in a contiguous tensor."""
+    return rows.contiguous().view(torch.uint8).numpy()
+
+
 class Rectangle(Storage):
     """All heads of all rows hold all entries that came: the layout of transformers' own cache."""
 
@@ -91,6 +129,9 @@ class Rectangle(Storage):
 
     def whole(self) -> Columns:
         return self.columns
+
+    def column(self, name: str) -> Tensor | None:
+        return self.columns.get(name)
 
     def slots(self, seen: int) -> Tensor:
         return _recent(seen, self.since, self.columns["keys"])
@@ -177,20 +218,54 @@ class Ragged(Storage):
         return flat
 
     def whole(self) -> Columns:
-        flat = self._unpacked()
-        return {name: torch.cat([self._rectangle(f, 0), self.tail[name]], dim=2) for name, f in flat.items()}
+        return {name: self._with_tail(name, column) for name, column in self._unpacked().items()}
+
+    def column(self, name: str) -> Tensor | None:
+        flat = self.flat if self.packed is None or name not in ("keys", "values") else self._unpacked()
+        return self._with_tail(name, flat[name]) if name in flat else None
+
+    def _with_tail(self, name: str, flat: Tensor) -> Tensor:
+        return torch.cat([self._rectangle(flat, 0), self.tail[name]], dim=2)
 
     def slots(self, seen: int) -> Tensor:
         head = self._rectangle(self.chosen.long(), -1)
         return torch.cat([head, _recent(seen, self.since, head)], dim=2)
 
     def replace(self, name: str, column: Tensor) -> None:
-        self.flat[name] = column[:, :, : self.longest][self._places()]
+        head = column[:, :, : self.longest]
+        self.flat[name] = head.flatten(0, 2) if self.even else head[self._places()]
         self.tail[name] = column[:, :, self.longest :].clone()
 
     def forget(self, count: int) -> None:
         self.tail = _without(self.tail, count)
         self.since -= count
+
+    def close_up(self, keep: Tensor, seen: int) -> bool:
+        """Hold the entries where ``keep`` [B, K, n] is True, and no others: where they lie, without new memory.
+
+        They move up into the places of those that were chosen, and all that are kept beyond these stay behind. That is
+        for heads which keep at least as many as were chosen before, as where one is dropped for each token that comes,
+        and of what came since the newest; on the CPU, with numba (extra ``fast``).
+
+        Returns:
+            Whether it could; if not, nothing is changed.
+        """
+        if kernels is None or self.packed is not None or keep.device.type != "cpu":
+            return False
+        more = keep.sum(-1) - self.lengths
+        stay = int(more.min())
+        gone = self.since - stay  # of the tail, or from before it
+        if stay < 0 or bool((more != stay).any()) or not bool(keep[:, :, keep.shape[2] - stay :].all()):
+            return False
+        if not all(column.is_contiguous() for column in self.flat.values()):
+            return False
+        ends = self.lengths.flatten().cumsum(0).numpy()
+        rows = keep[:, :, : keep.shape[2] - stay].flatten(0, 1).contiguous().numpy()
+        slots = _recent(seen, self.since, self.lengths)[..., None].int()
+        for flat, tail in [*((f, self.tail[name]) for name, f in self.flat.items()), (self.chosen[:, None], slots)]:
+            kernels.close_up(_bytes(flat), _bytes(tail[:, :, :gone].flatten(0, 1)), ends, rows)
+        self.tail, self.since = {name: column[:, :, gone:].clone() for name, column in self.tail.items()}, stay
+        return True
 
     def heads(self) -> dict[str, Tensor]:
         return self.tail
