@@ -27,7 +27,10 @@ goes on with them or, with --stored, only writes the table:
         kvzap:gates=runs/gates/smollm2 trim-kv:gates=runs/gates/smollm2
 
 Sizes of the heads for the third last of these were found on 8 texts of 560 tokens, sentences of 2WikiMultihopQA, gates
-trained on 25 texts of 256 tokens of them:
+trained on 25 texts of 256 tokens of them. FILE has the distinct sentences one behind the other:
+
+    python -c "import gzip, json, sys; rows = map(json.loads, gzip.open(sys.argv[1])); print(' '.join( \\
+        dict.fromkeys(s for row in rows for s in row['candidate_sentences'])))" questions.jsonl.gz > FILE
 
     budgeteer cache train tca-attention smollm2 --texts FILE --length 560 --limit 8 \\
         --out runs/gates/smollm2/gates/tca-attention.json
