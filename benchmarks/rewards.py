@@ -63,6 +63,7 @@ from rewards_report import (
     main_table,
     picture,
     plain_name,
+    right_at_once,
 )
 from rewards_taught import fit, taught
 
@@ -321,6 +322,8 @@ def summary(content: Row) -> str:
         for stop in sorted({run["stop"] for run in runs}):
             how = "rollouts that end at their answer" if stop else "rollouts that end by themselves"
             lines += [f"**{PARTS[part].title}**, {how}: {said}.", "", *main_table(runs, stop)]
+            if together := right_at_once(runs, stop):
+                lines += [together, ""]
             lines += [f"**By difficulty**, {how}.", "", *by_difficulty(runs, stop)]
             if not stop and EARLIER in content["parts"]:
                 lines += [agreement(runs, content["parts"][EARLIER]["runs"]), ""]

@@ -19,6 +19,8 @@ ONLY = ", supervised only"
 """Behind the name of a reward: the policy that its training would begin with."""
 WHOLE = ", whole recipe"
 """Behind the name of a recipe: all of it, not only its reward."""
+ASKED_LESS = (f"{START}, low effort", f"{START}, usual effort", START)
+"""The untrained model at its efforts: what takes fewer tokens without training."""
 THINKER_MARKS = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
 """Between which the page has the tables of benchmarks/rewards_thinker.py."""
 DIALS_MARKS = "<!-- written by benchmarks/dials_thinker.py -->\n", "<!-- end of dials_thinker -->"
@@ -55,12 +57,14 @@ def e3(ask: Row) -> float:
     return float((100 * ask["accuracy"]) ** 2 / ask["tokens"])
 
 
-def compared(mine: Mapping[int, Row], other: Mapping[int, Row], value: Callable[[Row], float]) -> Paired | None:
+def compared(
+    mine: Mapping[int, Row], other: Mapping[int, Row], value: Callable[[Row], float], level: float = 0.95
+) -> Paired | None:
     """Value of mine minus that of the other over the seeds that both have; None where they share none."""
     seeds = sorted(mine.keys() & other.keys())
     if not seeds:
         return None
-    return paired([value(mine[s]) for s in seeds], [value(other[s]) for s in seeds])
+    return paired([value(mine[s]) for s in seeds], [value(other[s]) for s in seeds], level=level)
 
 
 def interval(p: Paired | None, scale: float = 1.0, sign: bool = True) -> str:
@@ -72,6 +76,45 @@ def interval(p: Paired | None, scale: float = 1.0, sign: bool = True) -> str:
         return shown
     ends = (f"{scale * end:+.1f}" if sign else f"{scale * end:.1f}" for end in (p.low, p.high))
     return f"{shown} [{', '.join(ends)}]"
+
+
+def above_asking(name: str, found: Mapping[str, Mapping[int, Row]], level: float = 0.95) -> Paired | None:
+    """Accuracy of an arm above a mix of the untrained model's efforts that takes as many tokens, paired by seed.
+
+    The mix is the line through no answer at no tokens and the efforts of the same seed; beyond the longest it stays as
+    right as that. None for these efforts themselves, and where no seed has all of them.
+    """
+    efforts = [found.get(effort, {}) for effort in ASKED_LESS]
+    seeds = [seed for seed in found[name] if all(seed in effort for effort in efforts)]
+    if name in ASKED_LESS or not seeds:
+        return None
+    mixed = []
+    for seed in seeds:
+        line = sorted([(0.0, 0.0), *((effort[seed]["tokens"], effort[seed]["accuracy"]) for effort in efforts)])
+        mixed.append(float(np.interp(found[name][seed]["tokens"], *zip(*line, strict=True))))
+    return paired([found[name][seed]["accuracy"] for seed in seeds], mixed, level=level)
+
+
+def at_once(names: Sequence[str], of: Callable[[str, float], Paired | None], what: str) -> str:
+    """Which arms leave 0 in which direction if the intervals of all shall hold at once (Bonferroni), as a sentence.
+
+    Args:
+        names: arms; of these, those with the most seeds are counted, if they have two or more.
+        of: an arm and a level -> its difference.
+        what: what the difference is to.
+    """
+    seeds = {name: p.n for name in names if (p := of(name, 0.95)) is not None}
+    most = max(seeds.values(), default=0)
+    made = [name for name, n in seeds.items() if n == most]
+    if most < 2:
+        return ""
+    wide = {name: p for name in made if (p := of(name, 1 - 0.05 / len(made))) is not None}
+    above = ", ".join(f"`{name}`" for name, p in wide.items() if p.low > 0)
+    below = ", ".join(f"`{name}`" for name, p in wide.items() if p.high < 0)
+    return (
+        f"With intervals for all {len(made)} arms of {most} seeds at once (Bonferroni), above {what}: "
+        f"{above or 'nothing'}; below: {below or 'nothing'}."
+    )
 
 
 def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
@@ -90,7 +133,8 @@ def best(found: Mapping[str, Mapping[int, Row]]) -> set[str]:
 
 
 def main_table(runs: Sequence[Row], stop: bool, answered: bool = True, base: str = NONE) -> list[str]:
-    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier.
+    """Accuracy and tokens of every reward, most efficient first; ``*`` marks the frontier. Where the untrained model
+    was asked for less, accuracy above a mix of these efforts at the same tokens.
 
     Args:
         runs: all of them.
@@ -103,7 +147,9 @@ def main_table(runs: Sequence[Row], stop: bool, answered: bool = True, base: str
     minus = f"minus `{base}`"
     heads = ["accuracy", minus, "tokens", "share", "to the answer", "share", "E3", minus]
     shown = [i for i in range(len(heads)) if answered or i not in (4, 5)]
-    lines = [f"| reward | seeds | {' | '.join(heads[i] for i in shown)} |", "|---" * (2 + len(shown)) + "|"]
+    less = ["above asking for less"] if all(effort in found for effort in ASKED_LESS) else []
+    shown_heads = [*(heads[i] for i in shown), *less]
+    lines = [f"| reward | seeds | {' | '.join(shown_heads)} |", "|---" * (2 + len(shown_heads)) + "|"]
 
     def mean(values: Sequence[float], scale: float = 1.0) -> str:
         return interval(mean_ci(values), scale, sign=False)
@@ -122,9 +168,19 @@ def main_table(runs: Sequence[Row], stop: bool, answered: bool = True, base: str
         ] if name != base else [""] * 4  # fmt: skip
         own = [mean([ask["accuracy"] for ask in mine.values()], 100), mean(tokens), mean(until), mean([*map(e3, mine.values())])]  # fmt: skip  # noqa: E501
         every = [cell for pair in zip(own, against, strict=True) for cell in pair]
-        cells = [every[i] for i in shown]
+        cells = [*(every[i] for i in shown), *(interval(above_asking(name, found), 100) for _ in less)]
         lines.append(f"| {label(name, mine)}{' *' if name in front else ''} | {len(mine)} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def right_at_once(runs: Sequence[Row], stop: bool, base: str = NONE) -> str:
+    """Which arms are shown to be right more or less often than the base, all intervals taken together."""
+    found = arms(runs, stop)
+
+    def change(name: str, level: float) -> Paired | None:
+        return compared(found[name], found.get(base, {}), lambda ask: ask["accuracy"], level)
+
+    return at_once([name for name in found if name != base], change, f"`{base}` in accuracy")
 
 
 def alike(runs: Sequence[Row], other: Sequence[Row]) -> dict[str, float]:
@@ -312,6 +368,10 @@ def thinker_summary(content: Row) -> str:
         f"learning rate {c['lr']:g}"
     )
     lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
+    found = arms(content["runs"], False)
+    asking = at_once(list(found), lambda name, level: above_asking(name, found, level), "asking for less")
+    for said in filter(None, (right_at_once(content["runs"], False), asking)):
+        lines += [said, ""]
     took: dict[str, list[int]] = {}
     for run in content["runs"]:
         took.setdefault(run["reward"], []).append(run["used"])

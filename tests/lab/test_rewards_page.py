@@ -103,6 +103,48 @@ def test_the_main_table_by_hand(report):
     assert [cell.strip() for cell in rows[2]][2:6] == ["90.0", "+40.0", "10.0", "25 %"]
 
 
+def efforts(seed, *tokens_and_rights):
+    names = ("start, low effort", "start, usual effort", "start")
+    return [run(name, seed, ask(right, tokens)) for name, (tokens, right) in zip(names, tokens_and_rights, strict=True)]
+
+
+def test_a_reward_is_held_against_asking_for_less_at_the_same_tokens(report):
+    runs = [
+        *efforts(1, (50, 0.4), (100, 0.5), (200, 0.6)), *efforts(2, (50, 0.4), (100, 0.6), (200, 0.6)),
+        run("kimi", 1, ask(0.6, 150)), run("kimi", 2, ask(0.6, 75)), run("pear", 1, ask(0.7, 300)),
+        run("alp", 1, ask(0.1, 25)), run("none", 1, ask(0.5, 200)), run("cosine", 3, ask(0.5, 200)),
+    ]  # fmt: skip
+    found = report.arms(runs, False)
+    above = {name: report.above_asking(name, found) for name in found}
+    # half-way 0.55 and 0.5; beyond the longest 0.6; half-way to nothing 0.2; no seed with all efforts
+    assert above["kimi"].mean == pytest.approx((0.05 + 0.1) / 2)
+    assert above["pear"].mean == pytest.approx(0.1)
+    assert above["alp"].mean == pytest.approx(-0.1)
+    assert above["cosine"] is above["start"] is above["start, low effort"] is None
+    lines = report.main_table(runs, False, answered=False)
+    last = {line.split("`")[1]: line.split("|")[-2].strip() for line in lines[2:-1]}
+    assert lines[0].endswith("| above asking for less |")
+    assert last["kimi"].startswith("+7.5 [")
+    assert (last["alp"], last["start"], last["cosine"]) == ("-10.0", "", "")
+    # without one of the efforts there is nothing to hold it against
+    assert "asking" not in report.main_table([row for row in runs if "low" not in row["reward"]], False)[0]
+
+
+def test_intervals_for_all_arms_at_once_are_wider_the_more_arms_there_are(report):
+    # +10 and +12 points: half of the interval is t / 100, and t of one degree of freedom is 12.7 at 95 %
+    spread = [("near", 0.10, 0.12), ("far", 0.25, 0.27), ("low", -0.5, -0.48)]
+    runs = [run("none", seed, ask(0.5, 9)) for seed in (1, 2)]
+    runs += [run(name, seed, ask(0.5 + by[seed - 1], 9)) for name, *by in spread for seed in (1, 2)]
+    runs += [run("once", 1, ask(0.9, 9))]
+    one = [row for row in runs if row["reward"] in ("none", "far")]
+    assert report.right_at_once(one, False).endswith("above `none` in accuracy: `far`; below: nothing.")
+    # of three arms t is 38.2 at 1 - 0.05 / 3, and what one seed says does not count
+    said = report.right_at_once(runs, False)
+    assert said.startswith("With intervals for all 3 arms of 2 seeds at once (Bonferroni), ")
+    assert said.endswith("above `none` in accuracy: nothing; below: `low`.")
+    assert report.right_at_once([row for row in runs if row["seed"] == 1], False) == ""
+
+
 def test_kinds_of_problems_are_as_hard_as_the_start_finds_them(report):
     levels = {"a": [0.7, 9, 8], "b": [0.4, 9, 8], "c": [0.1, 30, 20]}
     runs = [run("start", 1, ask(0.4, 9) | {"levels": levels}), run("start", 2, ask(0.4, 9) | {"levels": levels})]
