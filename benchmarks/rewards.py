@@ -9,10 +9,10 @@ All runs of a seed train on the same problems from the same policy, sample the s
 equal share a step), and differ in the reward alone: GRPO, advantages scaled to their group, rewards with their
 published weights. Shorter rollouts buy more of them. ``--stop yes`` trains with rollouts that end at their answer.
 Held-out problems are sampled at temperature 1 without a stop; what they take to their end and to their answer are two
-columns of the same rollouts. Rewards for a length or an effort that the prompt says are trained and evaluated with what
-is said to them. The policy that all start from thinks too much on purpose (:func:`overthinking`). Problem sets (from
-9200) and seeds (from 300) are of this benchmark alone. Each run is one file under ``--folder``; several processes may
-work at one folder.
+columns of the same rollouts. In part greedy they are answered by the likeliest tokens. Rewards for a length or an
+effort that the prompt says are trained and evaluated with what is said to them. The policy that all start from thinks
+too much on purpose (:func:`overthinking`). Problem sets (from 9200) and seeds (from 300) are of this benchmark alone.
+Each run is one file under ``--folder``; several processes may work at one folder.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ EARLIER = "earlier start"
 IN_SHORT = (START, NONE, "right-only", "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
 """Arms of the short table at the head of the page."""
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
+COLD = 1e-4
+"""Temperature at which the likeliest token is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Part:
         tokens, steps: of training.
         title: of its tables.
         taught: whether the policies begin with supervised training on traces with their tags.
+        greedy: whether held-out problems are answered by the likeliest tokens, once.
     """
 
     names: tuple[str, ...]
@@ -152,6 +155,7 @@ class Part:
     steps: int
     title: str
     taught: bool = False
+    greedy: bool = False
 
 
 PARTS = {
@@ -166,6 +170,7 @@ PARTS = {
         "Asked and measured, after supervised training with the tags",
         taught=True,
     ),
+    "greedy": Part(IN_SHORT, 48_000, 12, "Decoded greedily", greedy=True),
 }
 
 
@@ -205,14 +210,16 @@ def recipe_of(name: str, stop: bool, knows: bool = False) -> Recipe:
     return replace(recipe, name=name, reward=reward, variant=variant, advantage=advantage)
 
 
-def measured(policy: LlamaPolicy, pool: pools.Pool, ask: Ask, samples: int, cap: int, seed: int) -> Row:
+def measured(
+    policy: LlamaPolicy, pool: pools.Pool, ask: Ask, samples: int, cap: int, seed: int, temperature: float = 1.0
+) -> Row:
     """What the held-out problems take when they are asked so."""
     items: Sequence[Item] = pool.heldout
     head = policy.encode([ask.begun])[0][1:] if ask.begun else []
     prompts = [[*ids, *head] for ids in policy.encode([ask.before + item.prompt for item in items])]
     rollouts, _ = sample(
         policy.model, [item.key for item in items], prompts, np.full(len(items), samples),
-        max_tokens=cap, markers=policy.markers, seed=seed,
+        max_tokens=cap, markers=policy.markers, seed=seed, temperature=temperature,
     )  # fmt: skip
     rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
     good = right(rewards(policy, pool.environment, [items[g] for g in rollouts.group], rows))
@@ -257,7 +264,8 @@ def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     progress = trainer.run()
     trained = time.perf_counter()
     asks = ASKED[plain][1] if plain in ASKED else (Ask(),)
-    found = [measured(policy, pool, ask, args.samples, args.cap, 20_000 + seed) for ask in asks]
+    samples, temperature = (1, COLD) if args.greedy else (args.samples, 1.0)
+    found = [measured(policy, pool, ask, samples, args.cap, 20_000 + seed, temperature) for ask in asks]
     return {
         "reward": name, "stop": stop, "seed": seed, "asks": found, "used": progress.used, "steps": progress.step,
         "rollouts": sum(row["rollouts"] for row in progress.steps_log),
@@ -306,6 +314,11 @@ def summary(content: Row) -> str:
             continue
         runs, c = found["runs"], found["config"]
         said = f"{c['tokens']:,} tokens of training in {c['steps']} steps, {c['problems']} held-out problems"
+        if part == "greedy":
+            lines += [f"**{PARTS[part].title}**: {said}.", "", *main_table(runs, False)]
+            if together := right_at_once(runs, False):
+                lines += [together, ""]
+            continue
         if part != "main":
             wanted = {name: [(ask.name, ask.wanted) for ask in asks] for name, (_, asks) in ASKED.items()}
             dials = [run for run in runs if run["reward"] not in CHOICE]
@@ -368,7 +381,7 @@ def main() -> int:
     for name in args.parts:
         part, folder = PARTS[name], args.folder / name
         args.tokens, args.steps = (4_000, 2) if args.quick else (part.tokens, part.steps)
-        args.taught = part.taught
+        args.taught, args.greedy = part.taught, part.greedy
         stops = {"no": (False,), "yes": (True,), "both": (False, True)}[args.stop if name == "main" else "no"]
         wanted = [arm for arm in part.names if args.rewards is None or arm in args.rewards]
         for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.summary else args.seeds)):

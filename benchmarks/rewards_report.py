@@ -19,6 +19,8 @@ ONLY = ", supervised only"
 """Behind the name of a reward: the policy that its training would begin with."""
 WHOLE = ", whole recipe"
 """Behind the name of a recipe: all of it, not only its reward."""
+GREEDY = ", greedy"
+"""Behind the name of an arm: its held-out problems are decoded greedily, not drawn at temperature 1."""
 ASKED_LESS = (f"{START}, low effort", f"{START}, usual effort", START)
 """The untrained model at its efforts: what takes fewer tokens without training."""
 THINKER_MARKS = "<!-- written by benchmarks/rewards_thinker.py -->\n", "<!-- end of rewards_thinker -->"
@@ -367,13 +369,17 @@ def thinker_summary(content: Row) -> str:
         f"{c['tokens']:,} tokens of training in at most {c['steps']} generations, {c['heldout']} held-out problems, "
         f"learning rate {c['lr']:g}"
     )
-    lines = [f"**The thinking model at high effort**: {how}.", "", *main_table(content["runs"], False, answered=False)]
-    found = arms(content["runs"], False)
-    asking = at_once(list(found), lambda name, level: above_asking(name, found, level), "asking for less")
-    for said in filter(None, (right_at_once(content["runs"], False), asking)):
-        lines += [said, ""]
+    drawn = [run for run in content["runs"] if not run["reward"].endswith(GREEDY)]
+    likeliest = [
+        {**run, "reward": run["reward"].removesuffix(GREEDY)}
+        for run in content["runs"]
+        if run["reward"].endswith(GREEDY)
+    ]
+    lines = [f"**The thinking model at high effort**: {how}.", "", *compared_arms(drawn)]
+    if likeliest:
+        lines += ["**Decoded greedily**, the same held-out problems.", "", *compared_arms(likeliest)]
     took: dict[str, list[int]] = {}
-    for run in content["runs"]:
+    for run in drawn:
         took.setdefault(run["reward"], []).append(run["used"])
     if ranks := content.get("small reasoner"):
         lines += [
@@ -388,7 +394,15 @@ def thinker_summary(content: Row) -> str:
     asked = {run["reward"]: [(ask["ask"], shares[ask["ask"]]) for ask in run["asks"]] for run in dials}
     if dials:
         lines += ["**Asked and measured**: shares of the thinking at the last ask.", "", *effort_table(dials, asked)]
-    return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(content["runs"], False)])
+    return "\n".join([*lines, "**By difficulty.**", "", *by_difficulty(drawn, False)])
+
+
+def compared_arms(runs: Sequence[Row]) -> list[str]:
+    """The table of some arms of the thinking model, and which of them are shown to differ, all taken together."""
+    found = arms(runs, False)
+    asking = at_once(list(found), lambda name, level: above_asking(name, found, level), "asking for less")
+    said = [each for one in (right_at_once(runs, False), asking) if one for each in (one, "")]
+    return [*main_table(runs, False, answered=False), *said]
 
 
 def dials_summary(content: Row) -> str:

@@ -11,11 +11,11 @@ under the same budget of tokens and with as many generations. TRL's generation b
 shorter ones buy more only where the budget binds: ``used`` of each run says what it took. All weights are trained.
 Rollouts are drawn by ``thinker_pool.Drawer`` with the trainer's weights, several times as fast as ``generate``, and
 steers are asked about each of their tokens afterwards, as where vLLM generates; loss, advantages and budget are the
-adapter's and TRL's. Held-out problems are of the trained families and of none of the
-training's questions, one sample each at temperature 1. ``l1`` says a number of tokens behind a question; rewards whose
-variant says something before it are asked as ``WITH`` has it; with ``, own words`` efforts are drawn for each problem
-and said in the words of the chat template. A rollout of this model ends behind its answer, so that
-there is nothing to save by a stop there.
+adapter's and TRL's. Held-out problems are of the trained families and of none of the training's questions, one sample
+each at temperature 1; an arm whose name ends with ``, greedy`` writes the likeliest tokens there. ``l1`` says a number
+of tokens behind a question; rewards whose variant says something before it are asked as ``WITH`` has it; with ``, own
+words`` efforts are drawn for each problem and said in the words of the chat template. A rollout of this model ends
+behind its answer, so that there is nothing to save by a stop there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from budgeteer.models.chat import EFFORTS
 from budgeteer.models.thinker import THINKER
 from budgeteer.rl.step import Round
 from pages import Place, published
-from rewards_report import NONE, SHUFFLED, START, THINKER_MARKS, WHOLE, alike, plain_name, thinker_summary
+from rewards_report import GREEDY, NONE, SHUFFLED, START, THINKER_MARKS, WHOLE, alike, plain_name, thinker_summary
 from runs import Runs
 from thinker_brief import BRIEF, brief, drawn_with, problems
 from thinker_pool import Drawer
@@ -59,6 +59,7 @@ SMALL = ROOT / "benchmarks" / "results" / "rewards.json"
 """The same rewards on the small reasoner."""
 BRIEFER = {f"{START}, usual effort": "think", f"{START}, low effort": "think:effort=low"}
 """The untrained model, asked for less thinking by its chat template: the first thing to try before any training."""
+HIGH = "think:effort=high"
 WHOLE_RECIPES = ("traac", "ares", "adaptive-deep", "rmt", "elastic", "budget-forcing", "dr-grpo", "dapo")
 OWN = ", own words"
 """Behind the name of a reward: efforts are said in the words of the chat template, with which the model was trained."""
@@ -66,11 +67,14 @@ AFTER, AFTER_BRIEF = ", after brief", (START, NONE, "right-only", "kimi")
 """Behind the name of a reward: training begins from the model that learnt its own brief traces (``thinker_brief.py``),
 whose tokens, input too, are taken from those of the training."""
 ARMS = (
-    START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong", "shorter-better",
-    "arlcp", "traac", "cosine", "right-only", "repetition", "pear", "adathink-med", "ares", "hbpo", "triangular",
-    "adaptive-deep", "e1", "thinkdial", "l1", "adacot", "visionthink", "adactrl",
+    START, *BRIEFER, NONE, "kimi", "o1-pruner", "alp", "l1:at_most=true", "laser", "overlong",
+    "shorter-better", "arlcp", "traac", "cosine", "right-only", "repetition", "pear", "adathink-med", "ares", "hbpo",
+    "triangular", "adaptive-deep", "e1", "thinkdial", "l1", "adacot", "visionthink", "adactrl",
     *(name + AFTER for name in AFTER_BRIEF), *(name + WHOLE for name in WHOLE_RECIPES), START + OWN,
     *(name + OWN + more for name in ("thinkdial", "e1") for more in ("", SHUFFLED)),
+    *(name + GREEDY for name in (
+        START, *BRIEFER, *(name + AFTER for name in AFTER_BRIEF), NONE, "right-only", "kimi", "o1-pruner", "overlong",
+    )),
 )  # fmt: skip
 FIRST_SEED, GROUP, UPDATES = 500, 8, 4
 SAYS = "\nThink for at most {tokens} tokens."
@@ -135,20 +139,20 @@ class Fast(BudgetedGRPOTrainer):
 
 def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train an arm and measure it."""
-    begin = time.perf_counter()
+    begin, arm = time.perf_counter(), name.removesuffix(GREEDY)
     tokenizer, folder, drawn = AutoTokenizer.from_pretrained(THINKER), THINKER, 0
-    if name.endswith(AFTER):
+    if arm.endswith(AFTER):
         made_for = argparse.Namespace(**{**BRIEF, **vars(args)})
         folder, drawn = brief(seed, args.folder / "made" / str(seed), made_for)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    style = "think" if OWN in name else BRIEFER.get(name, "think:effort=high")
+    style = "think" if OWN in arm else BRIEFER.get(arm, HIGH)
     made, drawer = problems(seed, tokenizer, args, style), Drawer(THINKER, torch.float32)
     grader = Grader(made, lambda ids: str(tokenizer.decode(ids)), frozenset({drawer.end}), print)
     used, steps, rollouts = drawn, 0, 0
-    if name not in (START, START + OWN, START + AFTER, *BRIEFER):
-        columns = columns_of(name, made, np.random.default_rng(seed))
+    if arm not in (START, START + OWN, START + AFTER, *BRIEFER):
+        columns = columns_of(arm, made, np.random.default_rng(seed))
         trainer = trained(
-            recipe_of(name), seed, model, tokenizer, made, grader, drawer, args.tokens - drawn, args, columns
+            recipe_of(arm), seed, model, tokenizer, made, grader, drawer, args.tokens - drawn, args, columns
         )
         progress = trainer.spending.progress
         used, steps = drawn + progress.used, progress.step
@@ -157,8 +161,9 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     middle = time.perf_counter()
     drawer.take(model.eval())
     found = [
-        measured(drawer, tokenizer, made, grader, args.max_tokens, seed, ask) | {"ask": ask.name}
-        for ask in asks_of(name)
+        measured(drawer, tokenizer, made, grader, args.max_tokens, seed, ask, 0.0 if name != arm else 1.0)
+        | {"ask": ask.name}
+        for ask in asks_of(arm)
     ]
     made.close()
     return {
@@ -255,8 +260,9 @@ def said(made: Asked, item: Item, ask: Ask) -> list[dict[str, str]]:
 
 
 def measured(
-    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, cap: int, seed: int, ask: Ask = PLAIN
-) -> dict[str, Any]:
+    drawer: Drawer, tokenizer: Any, made: Asked, grader: Grader, cap: int, seed: int, ask: Ask = PLAIN,
+    temperature: float = 1.0,
+) -> dict[str, Any]:  # fmt: skip
     """Accuracy and tokens of the held-out problems, by kind and level, too."""
     texts = [
         tokenizer.apply_chat_template(
@@ -267,7 +273,7 @@ def measured(
     prompts = [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
     rows: list[list[int]] = []
     for first in range(0, len(prompts), 64):
-        rows += drawn_with(drawer, prompts[first : first + 64], cap, 20_000 + seed + first)
+        rows += drawn_with(drawer, prompts[first : first + 64], cap, 20_000 + seed + first, temperature)
     good = np.array([grader.score(item, ids) > 0.5 for item, ids in zip(made.heldout, rows, strict=True)])
     tokens = np.array([len(row) for row in rows])
     close = tokenizer.encode(made.style.close, add_special_tokens=False)[0]

@@ -34,9 +34,11 @@ BRIEF: dict[str, Any] = {"problems": 96, "brief": 3, "epochs": 2, "sft_lr": 5e-4
 """Problems of those not held out, traces of each at low effort, and how the model is trained on the right ones."""
 
 
-def drawn_with(drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed: int) -> list[list[int]]:
+def drawn_with(
+    drawer: Drawer, prompts: Sequence[Sequence[int]], cap: int, seed: int, temperature: float = 1.0
+) -> list[list[int]]:
     """Token ids of a completion of each prompt."""
-    return [tokens for tokens, _ in drawer.tokens(prompts, 1.0, seed, cap)]
+    return [tokens for tokens, _ in drawer.tokens(prompts, temperature, seed, cap)]
 
 
 def problems(seed: int, tokenizer: Any, args: argparse.Namespace, style: str) -> Asked:
