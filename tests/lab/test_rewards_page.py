@@ -368,3 +368,19 @@ def test_the_table_of_traac_by_hand(report):
         "| compressed | 1 | 40.0 | -10.0 | 90 | 50 | 20 | 20.0 | 2 |",
     ]
     assert lines[-1] == "| easy | 2 | 50 % | +0.50 | -0.50 | 20 % | 25 % |"
+
+
+def test_arms_that_are_decoded_greedily_have_a_table_of_their_own(report):
+    settings = {"tokens": 1_000, "steps": 2, "heldout": 4, "lr": 0.1}
+    runs = [
+        run("none", 1, ask(0.5, 20)), run("kimi", 1, ask(0.4, 10)),
+        run("none, greedy", 1, ask(0.7, 30)), run("kimi, greedy", 1, ask(0.75, 15)),
+    ]  # fmt: skip
+    runs = [{**row, "used": 9} for row in runs]
+    lines = report.thinker_summary({"config": settings, "runs": runs}).splitlines()
+    rows = [line for line in lines if line.startswith(("| `none`", "| `kimi`")) and line.count("|") > 8]
+    assert [row.split("|")[3:6] for row in rows] == [
+        [" 50.0 ", "  ", " 20.0 "], [" 40.0 ", " -10.0 ", " 10.0 "],
+        [" 70.0 ", "  ", " 30.0 "], [" 75.0 ", " +5.0 ", " 15.0 "],
+    ]  # fmt: skip
+    assert lines.index("**Decoded greedily**, the same held-out problems.") > lines.index(rows[1])

@@ -67,3 +67,17 @@ def test_other_arms_have_all_tokens(script, given, tmp_path):
     row = run(script, "none", tmp_path)
     assert given == {"recipe": "grpo", "budget": 1_000}
     assert row["used"] == 70
+
+
+def test_an_arm_that_is_decoded_greedily_is_trained_as_the_other(script, given, tmp_path, monkeypatch):
+    temperatures = []
+    monkeypatch.setattr(
+        script,
+        "drawn_with",
+        lambda drawer, prompts, *rest: temperatures.append(rest[-1]) or [[drawer.end]] * len(prompts),
+    )
+    for name in ("kimi", "kimi, greedy"):
+        row = run(script, name, tmp_path)
+        assert given == {"recipe": "grpo:reward=kimi", "budget": 1_000}
+        assert row["reward"] == name
+    assert temperatures == [1.0, 0.0]
