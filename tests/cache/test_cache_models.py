@@ -386,6 +386,14 @@ def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
     assert not isinstance(generate(made, inputs=inputs).past_key_values, BudgetedCache)
 
 
+def test_of_two_budgets_the_inner_one_counts() -> None:
+    made, inputs = model(), prompts(padded=0)
+    with budgeted(made, "50%", "knorm"), torch.no_grad():
+        with budgeted(made, "25%", "knorm"):
+            assert made(**inputs).past_key_values.account().share == 0.25
+        assert made(**inputs).past_key_values.account().share == 0.5
+
+
 def test_an_empty_cache_of_another_kind_is_no_way_around_the_budget() -> None:
     made = model()
     with budgeted(made, "50%", "knorm"):
@@ -437,7 +445,14 @@ def test_beams_and_assistants_are_refused() -> None:
     [
         ("cache:8", "snapkv", "leaves 8 tokens a head, and snapkv always keeps 32"),
         ("4", "streaming-llm:every=0", None),
-        ("3", "streaming-llm", "always keeps 4"),
+        (
+            "3",
+            "streaming-llm",
+            "always keeps 4; give a larger budget, or a method that protects nothing, such as keydiff",
+        ),
+        ("cache:0", "keydiff", "always keeps 1; give a larger budget$"),
+        ("50%", "streaming-llm:sinks=-1", "keeps -1 first and 0 newest entries, .*none of these can be negative"),
+        ("50%", "keydiff:every=-1", "none of these can be negative"),
         ("0%", "knorm", "is not positive; give more than 0"),
         ("101%", "knorm", "up to 100%"),
         ("bytes:25%", "knorm", "up to 100%"),
@@ -531,6 +546,47 @@ def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:
         cache.reset()
         assert (cache.account().bytes, cache.get_seq_length()) == (0, 0)
         assert torch.equal(made(**inputs, past_key_values=cache).logits, one)
+
+
+def test_a_refused_call_of_another_model_leaves_nothing_behind() -> None:
+    """The attention that never came is not that of the next call, which knows no budget."""
+    made, inputs = model(), prompts(padded=0)
+    other = BudgetedCache(made, "50%", "snapkv:window=4")
+    with pytest.raises(InvalidInput, match="did not go through"), torch.no_grad():
+        model()(**inputs, past_key_values=other)
+    seen = []
+    other.prepare = lambda *args: seen.append(args)
+    with torch.no_grad():
+        made(**inputs, use_cache=False)
+    assert not seen
+
+
+@pytest.mark.parametrize("method", ["snapkv:window=4", "keydiff:split=layers", "adamas", "kvzip", "prompt-distill"])
+@pytest.mark.parametrize("where", [1, 2])
+def test_a_call_that_broke_off_is_not_gone_on_with(method: str, where: int) -> None:
+    """Layers that hold different texts would give an answer, and a wrong one."""
+    made, inputs = model(), prompts(padded=0)
+    cache = BudgetedCache(made, "50%", method)
+    with torch.no_grad():
+        wanted = made(**inputs, past_key_values=BudgetedCache(made, "50%", method)).logits
+        handle = made.model.layers[where].register_forward_pre_hook(lambda *args: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            made(**inputs, past_key_values=cache)
+        handle.remove()
+        with pytest.raises(InvalidInput, match=r"an earlier call of the model broke off.*reset\(\) it"):
+            made(input_ids=inputs["input_ids"][:, :1], past_key_values=cache)
+        cache.reset()
+        assert torch.equal(made(**inputs, past_key_values=cache).logits, wanted)
+
+
+def test_a_refused_prompt_is_not_gone_on_with() -> None:
+    made, inputs = model(), prompts(padded=0)
+    cache = BudgetedCache(made, "25%", "snapkv:window=20")
+    with torch.no_grad():
+        with pytest.raises(InvalidInput, match="always keeps 20"):
+            made(**inputs, past_key_values=cache)
+        with pytest.raises(InvalidInput, match="broke off"):
+            made(input_ids=inputs["input_ids"][:, :1], past_key_values=cache)
 
 
 def test_an_empty_prompt_is_refused_and_spoils_nothing() -> None:

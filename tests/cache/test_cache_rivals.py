@@ -110,6 +110,17 @@ def test_compactor_counts_the_chunks_of_each_call_and_keeps_what_earlier_ones_re
     torch.testing.assert_close(second, torch.full_like(second, 2.0))
 
 
+def test_compactor_where_a_call_brings_a_row_nothing_to_look_at() -> None:
+    """A row of padding only, a prompt that is no longer than the sinks, and the first pieces of one in small chunks."""
+    cells = made(3, padded=TOKENS)
+    memory = compactor(sinks=2, chunk=7).observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
+    alone = compactor(sinks=2, chunk=7).observe(made(3), torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
+    assert not memory[0].any()
+    assert torch.equal(memory[1:], alone[1:])
+    assert not compactor(sinks=TOKENS).observe(made(3), torch.zeros(ROWS, KV_HEADS, TOKENS, 1)).any()
+    assert bool(torch.isfinite(compactor().score(cells, memory)).all())
+
+
 @pytest.mark.parametrize("padded", [0, 5])
 def test_tri_attention_is_the_series_of_the_mean_query_and_the_key(padded: int) -> None:
     window, reach = 20, 12
@@ -252,6 +263,7 @@ def test_gui_kv_without_screens_keeps_what_snapkv_keeps_and_drops_a_screen_that_
         lambda: compactor(chunk=0), lambda: compactor(blend=-1.0), lambda: tri_attention(window=0),
         lambda: tri_attention(reach=0), lambda: gui_kv(kernel=4), lambda: gui_kv(temperature=0.0),
         lambda: gui_kv(images=[[4, 9], [8, 12]]), lambda: gui_kv(images=[[4]]), lambda: gui_kv(images=[[4, 4]]),
+        lambda: gui_kv(images=[5]),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(make) -> None:

@@ -120,6 +120,7 @@ class BudgetedCache(Cache):
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Add the keys and values of a layer, and return those that its queries may read."""
         if self._open is not None:
+            updated.by = None  # else the next call of any model here would take it for its own
             raise InvalidInput(
                 f"the attention of layer {self._open} did not go through transformers' attention functions; the cache "
                 "was made for another model, or this one cannot have a budget"
@@ -143,6 +144,11 @@ class BudgetedCache(Cache):
 
     def _begin(self, layer: BudgetedLayer, tokens: Tensor, asked: int) -> None:
         """In the first layer of a call of ``asked`` tokens: how many entries rows may keep, and whether to choose."""
+        if self._waiting or any(each.seen + asked != layer.seen for each in self.layers[1:]):
+            raise InvalidInput(
+                "an earlier call of the model broke off between two layers of this cache (an error, or it was "
+                "interrupted), so that they hold different texts; reset() it, and read the text again"
+            )
         if self._unread:
             raise InvalidInput(
                 f"{self.selected.name} reads a prompt twice, after a call of the model that the cache was made for; "
@@ -277,9 +283,10 @@ class BudgetedCache(Cache):
 
     def _enough(self, size: int, budget: Budget | None = None) -> None:
         if size < (least := self.selected.protected(size)):
+            other = ", or a method that protects nothing, such as keydiff" if least > 1 else ""
             raise InvalidInput(
                 f"budget {budget or self.budget} leaves {size} tokens a head, and {self.selected.name} always keeps "
-                f"{least}; give a larger budget, or a method that protects less, such as snapkv:window=8"
+                f"{least}; give a larger budget{other}"
             )
 
     def _footprint(self, layer: BudgetedLayer) -> Footprint:

@@ -25,7 +25,8 @@ def budgeted(model: Any, budget: Budget | str, method: str | Selection = "snapkv
 
     A call without a cache, or with an empty one, gets a :class:`BudgetedCache`, which the model returns. A cache that
     already holds something is used as it is. An empty one of another kind, such as the one that
-    ``cache_implementation="static"`` makes, is refused. Arguments and errors are those of :class:`BudgetedCache`.
+    ``cache_implementation="static"`` makes, is refused. Of two, one inside the other, the inner one counts. Arguments
+    and errors are those of :class:`BudgetedCache`.
     """
     BudgetedCache(model, budget, method, seed=seed)  # refuses what cannot be before anything is computed
     wanted = argument_of(model)
@@ -43,7 +44,7 @@ def budgeted(model: Any, budget: Budget | str, method: str | Selection = "snapkv
             kwargs = {**others, wanted: BudgetedCache(model, budget, method, seed=seed)}
         return args, kwargs
 
-    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
     try:
         yield
     finally:

@@ -116,6 +116,11 @@ def selection(method: str | Selection) -> Selection:
     spec = parse(method, "score")
     options, slots = options_and_slots(spec, "score")
     score: Score = registry.make("score", spec.name, **options)
+    if min(score.first, score.recent, score.every) < 0:
+        raise InvalidInput(
+            f"{method}: it always keeps {score.first} first and {score.recent} newest entries, and chooses every "
+            f"{score.every} tokens; none of these can be negative"
+        )
     split, rest = (slots.get(part) or registry.part_of(part, getattr(score, part)) for part in ("split", "rest"))
     given = {slot: str(parse(str(spec.values[slot]), slot).plain()) for slot in slots}
     return Selection(str(spec.plain().given(**given)), score, split, rest)

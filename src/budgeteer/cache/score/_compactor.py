@@ -54,7 +54,8 @@ def compactor(sinks: int = 8, recent: int = 4, chunk: int = 128, blend: float = 
         new = behind(cells, sinks)[:, 0, -asked:] & cells.query_valid
         memory = memory.clone()
         for row in range(new.shape[0]):
-            for places in torch.split(new[row].nonzero()[:, 0], chunk):
+            found = new[row].nonzero()[:, 0]
+            for places in torch.split(found, chunk) if len(found) else ():  # of nothing torch makes one empty chunk
                 keys = cells.keys[row, :, -asked:][:, places].float()
                 queries = of_groups(cells.queries[row : row + 1, :, places].float(), keys.shape[0])[0]
                 logits = queries @ keys.transpose(-1, -2)[:, None]

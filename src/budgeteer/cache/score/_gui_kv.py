@@ -53,7 +53,7 @@ def gui_kv(
             f"gui-kv: window={window}, kernel={kernel}, alpha={alpha}, temperature={temperature}, rank={rank}; give "
             "window and rank >= 1, an odd kernel, alpha >= 0 and a temperature > 0"
         )
-    spans = [tuple(image) for image in images]
+    spans = [tuple(image) if isinstance(image, Sequence) else () for image in images]
     ends = [0, *(slot for span in spans for slot in span)]
     if (
         any(len(span) != 2 for span in spans)
