@@ -45,6 +45,29 @@ def test_a_group_of_four_numbers_by_hand() -> None:
     assert from_channel(packs, steps, lengths, 2, 2).tolist() == numbers.tolist()
 
 
+def test_a_clipped_range_by_hand_and_what_it_is_for() -> None:
+    packs, steps = by_entry(torch.tensor([[0.0, 2.0, 9.0, 15.0]]), 2, 4, clip=0.8)  # from 1.5 to 13.5, step 4
+    assert steps.tolist() == [[[1.5, 4.0]]]
+    assert from_entry(packs, steps, 2, 4).tolist() == [[1.5, 1.5, 9.5, 13.5]]
+    equal = torch.full((1, 4), 7.0)
+    assert torch.equal(from_entry(*by_entry(equal, 2, 4, clip=0.8), 2, 4), equal)
+    normal = torch.randn(2000, 64, generator=torch.Generator().manual_seed(1))
+    place = Place(torch.zeros(2000, dtype=torch.long), torch.tensor([2000]), (64, 64), torch.ones(32))
+
+    def error(bits: int, clip: float) -> float:
+        return float((from_entry(*by_entry(normal, bits, 32, clip), bits, 32) - normal).norm() / normal.norm())
+
+    def of_rest(bits: int) -> float:
+        codec = rotate_kv(bits=bits).codec
+        found = codec.decode(codec.encode(normal, normal, place), place)[1]
+        return float((found - normal).norm() / normal.norm())
+
+    assert error(2, 0.8) < 0.9 * error(2, 1.0)
+    assert error(4, 0.8) > error(4, 1.0)
+    assert of_rest(2) == pytest.approx(error(2, 0.8), rel=0.02)
+    assert of_rest(4) == pytest.approx(error(4, 1.0), rel=0.02)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_every_number_is_within_half_a_step(bits: int) -> None:
     rng = torch.Generator().manual_seed(bits)

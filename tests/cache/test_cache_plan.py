@@ -100,7 +100,16 @@ RIGHT, LOST = {"mean": 0.5}, {"mean": 0.1, "low": 0.0, "high": 0.2}
 
 @pytest.mark.parametrize(
     "change",
-    [{"lost": {**LOST, "mean": "x"}}, {"lost": 1}, {"right": 0.5}, {"budget": "lots"}, {"known": "yes"}, {"method": 3}],
+    [
+        {"lost": {**LOST, "mean": "x"}},
+        {"lost": {**LOST, "high": float("nan")}},
+        {"right": {"mean": True}},
+        {"lost": 1},
+        {"right": 0.5},
+        {"budget": "lots"},
+        {"known": "yes"},
+        {"method": 3},
+    ],
 )
 def test_a_file_that_is_no_evaluation_is_refused(tmp_path, capsys, change) -> None:
     row = {"method": "h2o", "budget": "1%", "known": True, "right": RIGHT, "lost": LOST}
@@ -117,7 +126,8 @@ def test_a_file_that_is_no_evaluation_is_refused(tmp_path, capsys, change) -> No
         assert "rows.json holds no evaluation; make one" in capsys.readouterr().err
 
 
-def test_a_configuration_that_is_no_model_is_refused(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 0}')
+@pytest.mark.parametrize("width", [0, -4])  # refused by arithmetic, and by transformers' own checks
+def test_a_configuration_that_is_no_model_is_refused(tmp_path, width: int) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "llama", "hidden_size": {width}}}')
     with pytest.raises(InvalidInput, match="transformers makes no language model of it"):
         described(tmp_path)

@@ -165,6 +165,22 @@ def test_files_come_back_and_what_does_not_fit_is_refused(tmp_path) -> None:
         train_gates("kvzap", model, texts(4), Training())
 
 
+def test_a_file_that_is_stopped_while_it_is_written_leaves_the_old_one(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "new" / "gates.safetensors"
+    gates = untrained("kvzap", (3, 32, 2), 4, 0.0, "", 1)
+    save_gates(gates, path)
+
+    def stopped(tensors, file, metadata) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safetensors.torch.save_file", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_gates(gates, path)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert kvzap(gates=str(path)).remembers == 1
+
+
 def test_the_command_trains_what_a_cache_can_use(tmp_path, capsys, monkeypatch) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     letters = tokenizers.Tokenizer(tokenizers.models.BPE({chr(i): i - 32 for i in range(32, 96)}, []))
@@ -181,6 +197,8 @@ def test_the_command_trains_what_a_cache_can_use(tmp_path, capsys, monkeypatch) 
     cache = BudgetedCache(loaded, "50%", f"kvzap:gates={tmp_path / 'model'}")
     loaded(input_ids=texts(1, 30), past_key_values=cache)
     assert cache.account().share == 0.5
+    assert cli.main(["cache", "train", "trim-kv", *asked[3:], "--length", "30", "--budget", "1%"]) == 2
+    assert "--budget is 1%, which leaves 0 of 30 tokens; give 1 or more" in capsys.readouterr().err
     assert cli.main([*asked, "--length", "200"]) == 2
     assert "give 5 or more, by a longer file" in capsys.readouterr().err
     with monkeypatch.context() as without:

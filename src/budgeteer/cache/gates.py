@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgeteer.cache.protocol import Cells
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
+from budgeteer.core.files import replaced
 from budgeteer.core.steer import fingerprint_of
 
 try:
@@ -96,9 +97,9 @@ def save_gates(gates: Gates, path: Path) -> None:
     """Write weights, kind and fingerprint to a safetensors file."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in gates.weights.items()}
-    save_file(tensors, path, metadata={"kind": gates.kind, "fingerprint": gates.fingerprint})
+    with replaced(path) as part:  # what is stopped while it writes leaves no half of a file
+        save_file(tensors, part, metadata={"kind": gates.kind, "fingerprint": gates.fingerprint})
 
 
 def gates_of(kind: str, given: str | Gates) -> Gates:

@@ -61,10 +61,15 @@ def coded(numbers: Tensor, steps: Tensor, bits: int) -> Tensor:
     return ((numbers - least) / step.clamp(min=1e-7)).round().clamp(0, 2**bits - 1)
 
 
-def by_entry(numbers: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
-    """Quantise each row of [N, w] in groups of ``group`` neighbouring numbers: bytes, and [N, w / group, 2] float16."""
+def by_entry(numbers: Tensor, bits: int, group: int, clip: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Quantise each row of [N, w] in groups of ``group`` neighbouring numbers: bytes, and [N, w / group, 2] float16.
+
+    Steps cover ``clip`` of the range of each group, about its middle; what lies beyond becomes the nearest end.
+    """
     parts = numbers.reshape(numbers.shape[0], numbers.shape[1] // group, group)
-    steps = steps_of(parts.amin(-1), parts.amax(-1), bits)
+    least, most = parts.amin(-1), parts.amax(-1)
+    beyond = (most - least) * (1 - clip) / 2
+    steps = steps_of(least + beyond, most - beyond, bits)
     return packed(coded(parts, steps[:, :, None], bits).flatten(1), bits), steps
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from budgeteer.cache.gates import GATES
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
+from budgeteer.core.files import replaced
 
 try:
     import torch
@@ -75,9 +76,9 @@ def save_projections(given: Projections, path: Path) -> None:
     """Write matrices, means and cuts to a safetensors file."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(given, name).detach().contiguous() for name in ("basis", "mean", "cuts")}
-    save_file(tensors, path, metadata={"kind": NAME, "steps": str(given.steps), "fingerprint": given.fingerprint})
+    with replaced(path) as part:  # what is stopped while it writes leaves no half of a file
+        save_file(tensors, part, metadata={"kind": NAME, "steps": str(given.steps), "fingerprint": given.fingerprint})
 
 
 def projections_of(given: str | Projections) -> Projections:

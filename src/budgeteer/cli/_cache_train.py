@@ -67,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--budget is {args.budget}; give tokens or a share of the texts, such as 25%")
     if args.out is None and not (args.model.startswith("hf:") and folder.is_dir()):
         raise InvalidInput(f"{args.model} is no folder that the file could lie in; give --out FILE")
+    keep = budget.of(args.length)
+    if args.kind == "trim-kv" and keep < 1:
+        raise InvalidInput(f"--budget is {args.budget}, which leaves {keep} of {args.length} tokens; give 1 or more")
     path = args.out or folder / GATES / f"{args.kind}.{'json' if args.kind in TABLES else 'safetensors'}"
     _outputs.require("--out", path, _outputs.FILE)
     replays = selection(args.method).score.replays
@@ -87,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
         save_projections(fitted.projections, path)
         numbers, use = fitted.measured, f"recent:every=0,rest={NAME}:projections={path}"
     else:
-        keep = max(budget.of(args.length), 1)
         given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)
         done = train_gates(args.kind, model, texts, given, said)
         save_gates(done.gates, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -208,7 +209,7 @@ def _measured(file: Path | None) -> list[dict[str, Any]]:
         assert rows
         for row in rows:
             numbers = [row["right"]["mean"], *(row["lost"][name] for name in ("mean", "low", "high"))]
-            assert all(isinstance(number, int | float) for number in numbers)
+            assert all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             assert isinstance(row["method"], str)
             assert isinstance(row["known"], bool)
             Budget.parse(row["budget"])

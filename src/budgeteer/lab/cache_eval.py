@@ -111,7 +111,7 @@ def _configuration(spec: str) -> Any:
     folder = thinker() if spec == "thinker" else Path(spec.removeprefix("hf:"))
     try:
         return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except Exception:  # transformers raises whatever its parts raise
         return None
 
 

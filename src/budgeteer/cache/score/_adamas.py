@@ -26,7 +26,8 @@ def adamas(recent: int = 1, every: int = 0) -> Score:
     Helps since codes take an eighth of a key in half precision, and the rotation leaves no channel that outweighs the
     others. The distance does not see how long a key is. Codes are made anew at each choice here; the paper's kernel
     holds them. All entries stay in cold memory (``rest=offload``, the default here). The paper reads the first two
-    layers whole.
+    layers whole. The official code has one s for all heads of a layer and five thresholds (-2s to 2s, more than 2
+    bits), or fixed ones of -10, 0 and 10.
 
     Args:
         recent: newest entries that are always read, >= 1.

@@ -22,7 +22,8 @@ def token_select(first: int = 16, recent: int = 32, every: int = 0) -> Score:
     Formula: c = the entries between the ``first`` and the ``recent`` ones. Each query head h has the votes
     v[h, i] = softmax over i in c of scaling q_h.k_i; s_i = the sum over all heads of the layer, the same for all.
     Helps since one head with large logits has no more votes than another. The votes are those of the newest query;
-    all entries stay in cold memory (``rest=offload``, the default here). The official code leaves out the scaling.
+    all entries stay in cold memory (``rest=offload``, the default here). The official code leaves out the scaling,
+    and its kernel reads key-value head h mod K for query head h.
 
     Args:
         first: entries at the beginning that are always read, >= 0.
