@@ -647,6 +647,9 @@ def test_a_call_that_does_not_fit_behind_what_a_cache_holds_is_refused() -> None
         given(**prompts(2), past_key_values=cache)
         with pytest.raises(InvalidInput, match="holds a batch of 2, and this call has one of 3"):
             given(input_ids=torch.full((3, 1), 5), past_key_values=cache)
+        given.double()
+        with pytest.raises(InvalidInput, match=r"entries of torch\.float32, and this call has torch\.float64"):
+            given(input_ids=torch.full((2, 1), 5), past_key_values=cache)
         cache.reset()
         given(input_ids=torch.full((3, 8), 5), past_key_values=cache)
     assert cache.account().share == 0.5

@@ -100,13 +100,14 @@ def rotated(vector: list[float], steps: int) -> list[float]:
 def test_ema_folds_one_entry_after_the_other_into_its_sink() -> None:
     given, alpha = leaving(2), 0.8
     keys, values = ema(alpha=alpha, sinks=2).fold(given)
+    first = int(given.valid[0].any(0).nonzero()[0])  # of the row, behind its padding
     for h in range(2):
         kept = [i for i in range(TOKENS) if given.keep[0, h, i]]
         k, v = given.keys[0, h].tolist(), given.values[0, h].tolist()
         for i in range(TOKENS):
             if i in kept or not given.valid[0, h, i]:
                 continue
-            sink = kept[(i + 5) % 2]  # its slot is i + 5
+            sink = kept[(i - first) % 2]
             turned = rotated(given.keys[0, h, i].tolist(), sink - i)
             k[sink] = [alpha * a + (1 - alpha) * b for a, b in zip(k[sink], turned, strict=True)]
             v[sink] = [

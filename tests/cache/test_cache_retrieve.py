@@ -119,7 +119,8 @@ def test_quest_bounds_what_a_page_can_hold(padded: int) -> None:
             for i in range(TOKENS):
                 if not cells.valid[b, k, i]:
                     continue
-                page = [j for j in range(i // 4 * 4, min(i // 4 * 4 + 4, TOKENS)) if cells.valid[b, k, j]]
+                begins = i - (i - (padded if b == 0 else 0)) % 4
+                page = [j for j in range(begins, min(begins + 4, TOKENS)) if cells.valid[b, k, j]]
                 bounds = [
                     sum(
                         max(q[c] * min(keys[j][c] for j in page), q[c] * max(keys[j][c] for j in page))
@@ -368,7 +369,7 @@ def test_a_row_beside_others_and_behind_padding_is_the_row_alone() -> None:
     given, tokens = model(), ids()
     mask = torch.ones_like(tokens)
     tokens[0, :7], mask[0, :7] = 0, 0
-    methods = "adamas", "token-select:first=2,recent=3", "quest:page=1", "knorm:rest=quantise", "arkv:window=4"
+    methods = "adamas", "token-select:first=2,recent=3", "quest:page=5", "knorm:rest=quantise", "arkv:window=4"
     options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True}
     options |= {"max_new_tokens": 8, "min_new_tokens": 8}
     for method in methods:

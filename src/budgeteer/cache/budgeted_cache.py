@@ -342,10 +342,17 @@ def _fitting(layer: BudgetedLayer, keys: Tensor) -> None:
     """Refuse the entries of a call that cannot stand behind those of a layer.
 
     Raises:
-        InvalidInput: they are of another number of rows.
+        InvalidInput: they are of another number of rows, or of another type.
     """
-    held_rows = keys.shape[0] if layer.storage is None else layer.storage.heads()["keys"].shape[0]
-    if keys.shape[0] != held_rows:
+    if layer.storage is None:
+        return
+    there = layer.storage.heads()["keys"]
+    if keys.dtype != there.dtype:
+        raise InvalidInput(
+            f"the cache holds entries of {there.dtype}, and this call has {keys.dtype}; go on with the model as it "
+            "was, or reset() the cache and read the text again"
+        )
+    if keys.shape[0] != (held_rows := there.shape[0]):
         raise InvalidInput(
             f"the cache holds a batch of {held_rows}, and this call has one of {keys.shape[0]}; go on with the same "
             "rows, or give another batch a cache of its own (or reset() this one)"

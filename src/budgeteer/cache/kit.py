@@ -123,6 +123,12 @@ def behind(cells: Cells, sinks: int) -> Tensor:
     return cells.valid & (cells.valid.long().cumsum(-1) > (0 if slid else sinks))
 
 
+def places(slots: Tensor, valid: Tensor) -> Tensor:
+    """[B, K, n]: slots counted from the row's first entry, so that padding before it moves nothing; 0 before that."""
+    first = slots.masked_fill(~valid, torch.iinfo(slots.dtype).max).amin((1, 2), keepdim=True)
+    return (slots - first).clamp(min=0)
+
+
 def smoothed(scores: Tensor, kernel: int) -> Tensor:
     """The mean over ``kernel`` neighbouring entries, zeros beyond the ends; [..., n]."""
     flat = scores.reshape(-1, 1, scores.shape[-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from budgeteer.cache.kit import turned
+from budgeteer.cache.kit import places, turned
 from budgeteer.cache.protocol import Leaving, Rest
 from budgeteer.core.errors import InvalidInput
 
@@ -16,9 +16,9 @@ from budgeteer.core.errors import InvalidInput
 def ema(alpha: float = 0.999, sinks: int = 4) -> Rest:
     """Fold each dropped entry into one of the first ones that are kept: sink = alpha sink + (1 - alpha) dropped.
 
-    Formula: an entry with slot t goes into the sink t mod ``sinks`` of its head, in the order of slots, values as they
-    are, keys after they were turned from their own position to that of the sink (the paper caches keys before their
-    rotation). alpha = 1 is ``drop``: StreamingLLM, where the score is ``streaming-llm``.
+    Formula: an entry that is the t-th of its row goes into the sink t mod ``sinks`` of its head, in the order of slots,
+    values as they are, keys after they were turned from their own position to that of the sink (the paper caches keys
+    before their rotation). alpha = 1 is ``drop``: StreamingLLM, where the score is ``streaming-llm``.
     Helps a model that was trained with it on a stream of equal frames, where the entries of one place correspond. In
     text they do not, and a mean of unrelated keys means nothing: a baseline there.
 
@@ -33,9 +33,10 @@ def ema(alpha: float = 0.999, sinks: int = 4) -> Rest:
         assert leaving.frequencies is not None  # Rest.rotation
         keys, values = leaving.keys.clone(), leaving.values.clone()
         gone = leaving.valid & ~leaving.keep
+        sink_of = places(leaving.slots, leaving.valid) % sinks
         place = leaving.keep.long().cumsum(-1) * leaving.keep
         for sink in range(sinks):
-            mine = gone & (leaving.slots % sinks == sink)
+            mine = gone & (sink_of == sink)
             at = (place == sink + 1).float().argmax(-1)[..., None]  # [B, K, 1]
             mine = mine & (place == sink + 1).any(-1, keepdim=True)
             count = mine.sum(-1, keepdim=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from budgeteer.cache.kit import of_groups
+from budgeteer.cache.kit import of_groups, places
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def quest(page: int = 16, recent: int = 1, every: int = 0) -> Score:
     """Read the pages that could hold what the query reads most.
 
-    Formula: a page is ``page`` neighbouring slots. With min_j and max_j of its keys, channel by channel,
-    u = sum over j of max(q_j min_j, q_j max_j) is the most that q.k can be inside; s_i = the largest u of its page over
+    Formula: a page is ``page`` neighbouring slots, from the row's first entry on. With min_j and max_j of its keys,
+    channel by channel, u = sum over j of max(q_j min_j, q_j max_j) is the most that q.k can be inside; s_i = the largest u of its page over
     the query heads of a group. Entries of one page are worth the same, and the last page that has a place may have it
     in part.
     Helps since two vectors a page say enough to pass most pages by. All entries stay in cold memory (``rest=offload``,
@@ -39,7 +39,7 @@ def quest(page: int = 16, recent: int = 1, every: int = 0) -> Score:
 
     def score(cells: Cells, memory: Tensor) -> Tensor:
         keys, query = cells.keys.float(), of_groups(cells.queries[:, :, -1].float(), cells.keys.shape[1])
-        of = cells.slots.clamp(min=0) // page
+        of = places(cells.slots, cells.valid) // page
         pages = int(cells.query_slots[-1]) // page + 1
         where = of[..., None].expand_as(keys)
         bounds = []
