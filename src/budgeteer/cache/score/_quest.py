@@ -22,9 +22,9 @@ def quest(page: int = 16, recent: int = 1, every: int = 0) -> Score:
     """Read the pages that could hold what the query reads most.
 
     Formula: a page is ``page`` neighbouring slots, from the row's first entry on. With min_j and max_j of its keys,
-    channel by channel, u = sum over j of max(q_j min_j, q_j max_j) is the most that q.k can be inside; s_i = the largest u of its page over
-    the query heads of a group. Entries of one page are worth the same, and the last page that has a place may have it
-    in part.
+    channel by channel, u = sum over j of max(q_j min_j, q_j max_j) is the most that q.k can be inside; s_i = the
+    largest u of its page over the query heads of a group. Entries of one page are worth the same, and the last page
+    that has a place may have it in part.
     Helps since two vectors a page say enough to pass most pages by. All entries stay in cold memory (``rest=offload``,
     the default here). Bounds are made anew at each choice here; kernels hold them.
 
