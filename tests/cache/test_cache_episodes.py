@@ -156,9 +156,14 @@ def test_what_cannot_be_is_refused() -> None:
     for options, says in (
         ({"windows": []}, "give windows"), ({"vectors": [[1.0]]}, "a vector for each"), ({"topics": 3}, "more topics"),
         ({"chunk": 0}, "numbers >= 1"), ({"windows": [[], [3]]}, "give windows"),
+        ({"vectors": [[1.0, float("nan")], [0.0, 1.0]]}, "vectors of the windows are not finite"),
     ):  # fmt: skip
         given = {"windows": windows, "vectors": [[1.0, 0.0], [0.0, 1.0]], "topics": 2, **options}
         with pytest.raises(InvalidInput, match=says):
             episodes(made, budget="cache:10", **given)
+    found = episodes(made, [[3, 4], [5, 6]], [[1.0, 0.0], [0.0, 1.0]], "cache:10", topics=2)
+    for vector in ([1.0, 0.0, 0.0], 1.0, [float("nan"), 0.0]):
+        with pytest.raises(InvalidInput, match="give a finite vector of 2 numbers"):
+            found.of(vector)
     with pytest.raises(InvalidInput, match="give tokens"):
         epi_cache(["a"])

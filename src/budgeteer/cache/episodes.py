@@ -39,8 +39,17 @@ class Episodes(NamedTuple):
     caches: tuple[BudgetedCache, ...]
 
     def of(self, vector: Any) -> int:
-        """The topic whose centre is most like the vector [d] of a question, by cosine."""
+        """The topic whose centre is most like the vector [d] of a question, by cosine.
+
+        Raises:
+            InvalidInput: it is not finite, or has another length than the vectors of the windows.
+        """
         asked, centres = np.asarray(vector, np.float64), self.centres
+        if asked.shape != centres.shape[1:] or not np.isfinite(asked).all():
+            raise InvalidInput(
+                f"give a finite vector of {centres.shape[1]} numbers, of the encoder that the windows have; it has the "
+                f"shape {asked.shape}"
+            )
         return int(np.argmax(centres @ asked / np.maximum(np.linalg.norm(centres, axis=1), 1e-12)))
 
     def cache(self, vector: Any) -> BudgetedCache:
@@ -81,11 +90,13 @@ def episodes(
         seed: of k-means.
 
     Raises:
-        InvalidInput: no windows, an empty one, vectors of another number, or numbers out of range.
+        InvalidInput: no windows, an empty one, vectors of another number or not finite, or numbers out of range.
     """
     found = np.asarray(vectors, np.float64)
     if not windows or not all(windows) or found.ndim != 2 or len(found) != len(windows):
         raise InvalidInput(f"give windows of tokens and a vector for each; {len(windows)} windows, {found.shape}")
+    if not np.isfinite(found).all():
+        raise InvalidInput("the vectors of the windows are not finite; give those of an encoder that is whole")
     if min(topics, medoids, chunk) < 1 or topics > len(windows):
         raise InvalidInput(
             f"topics={topics}, medoids={medoids}, chunk={chunk} of {len(windows)} windows; give numbers >= 1, and no "

@@ -282,16 +282,14 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         fold = self.selected.rest.fold
         if low is None and fold is None and isinstance(self.storage, Ragged) and self.storage.close_up(keep, self.seen):
             return
-        whole, slots = self.storage.whole(), self.storage.slots(self.seen)
+        whole, slots, self.intact = self.storage.whole(), self.storage.slots(self.seen), False
         if low is not None and codec is not None:
             self.storage = kept_and_packed(whole, slots, keep, low, codec, self.frequencies)
-            self.intact = False
             return
         if fold is not None:
             keys, values = fold(Leaving(whole["keys"], whole["values"], slots, valid, keep, self.frequencies))
             whole = {**whole, "keys": keys, "values": values}
         self.storage = kept(whole, slots, keep)
-        self.intact = False
 
     def place(self, going: Going, tokens: Tensor | None) -> None:
         """After a call of which only some tokens came: give these their slots, and hold what is kept.
