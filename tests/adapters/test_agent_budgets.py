@@ -86,7 +86,7 @@ def test_an_agent_whose_answer_is_an_object_cannot_end_with_a_text(provider):
     import agents
     from openai import AsyncOpenAI
     from pydantic import BaseModel
-    from pydantic_ai import Agent
+    from pydantic_ai import Agent, PromptedOutput
     from pydantic_ai.models.test import TestModel
 
     from budgeteer.adapters.openai_agents_run import spending
@@ -96,13 +96,38 @@ def test_an_agent_whose_answer_is_an_object_cannot_end_with_a_text(provider):
         name: str
 
     budget = AgentBudget.parse("100")
-    with pytest.raises(BudgetExceeded, match="does not cover another answer"):
-        Agent(TestModel(), output_type=Person, capabilities=[Spending(budget)]).run_sync("Hi")
+    assistant = Agent(TestModel(), output_type=Person, capabilities=[Spending(budget)])
+    writer = Agent(TestModel(), output_type=PromptedOutput(Person), capabilities=[Spending(budget)])
+
+    async def pydantic_stream():
+        async with assistant.run_stream("Hi") as result:
+            await result.get_output()
+
     model = agents.OpenAIChatCompletionsModel(MODEL, AsyncOpenAI(base_url=provider.url, api_key="x"))
-    agent = spending(agents.Agent("a", model=model, output_type=Person), budget)
-    with pytest.raises(BudgetExceeded, match="does not cover another answer"):
-        asyncio.run(agents.Runner.run(agent, "Hi", run_config=agents.RunConfig(tracing_disabled=True)))
+    agent, quiet = agents.Agent("a", model=model, output_type=Person), agents.RunConfig(tracing_disabled=True)
+    agent = spending(agent, budget)
+
+    async def agents_stream():
+        async for _ in agents.Runner.run_streamed(agent, "Hi", run_config=quiet).stream_events():
+            pass
+
+    runs = [
+        lambda: assistant.run("Hi"),
+        lambda: writer.run("Hi"),
+        pydantic_stream,
+        lambda: agents.Runner.run(agent, "Hi", run_config=quiet),
+        agents_stream,
+    ]
+    for run in runs:
+        with pytest.raises(BudgetExceeded, match=r"100 tokens left of 100, .* does not cover another answer") as raised:
+            asyncio.run(run())
+        error = raised.value
+        assert (error.kind, error.used, error.limit) == ("all", 0, 100)
+        assert error.requested > 100
+        assert f"all: 100 left, {error.requested:,} needed" in str(error)
     assert provider.requests == []
+    either = Agent(TestModel(), output_type=[str, Person], capabilities=[Spending(budget)])
+    assert asyncio.run(either.run("Hi")).output.startswith("[stopped: ")
 
 
 def test_agents_that_are_handed_over_to_come_along(provider):

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from budgeteer.adapters.openai_agents import BudgetedModel, shown
 from budgeteer.adapters.wrapped import metered_coroutine, spends_from
-from budgeteer.core.errors import BudgetExceeded, MissingExtra
+from budgeteer.core.errors import MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.turn import Turn
 
@@ -121,7 +121,7 @@ class AgentModel(Model):
 
         return await self.budget.aanswer(
             send=send,
-            stop=lambda text: ModelResponse(output=[_message(text, output_schema)], usage=Usage(), response_id=None),
+            stop=None if _object(output_schema) else _stopped,
             **self._about(system_instructions, input, model_settings, tools, output_schema, handoffs, stored),
         )
 
@@ -137,9 +137,10 @@ class AgentModel(Model):
         **stored: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         about = self._about(system_instructions, input, model_settings, tools, output_schema, handoffs, stored)
+        refusal: BaseException | None = None
         for turn in self.budget.turns(**about):
             if turn.planned is None:
-                yield _completed(_message(turn.stopped, output_schema))
+                yield turn.after(refusal).ended(None if _object(output_schema) else _completed)
                 return
             begun = False
             asked = _asked(input, model_settings, tools, handoffs, turn)
@@ -152,9 +153,10 @@ class AgentModel(Model):
                         event.response.output = _final(event.response.output, turn)
                     yield event
                 return
-            except REFUSALS:
+            except REFUSALS as error:
                 if begun:
                     raise
+                refusal = error
 
     def _about(
         self,
@@ -190,24 +192,27 @@ def _asked(
 def _final(output: list[Any], turn: Turn) -> list[Any]:
     """The items of a last answer without calls of tools that it was not given."""
     kept = [item for item in output if not isinstance(item, ResponseFunctionToolCall)]
-    return output if len(kept) == len(output) else [*kept, _message(turn.stopped, None)]
+    return output if len(kept) == len(output) else [*kept, _message(turn.stopped)]
 
 
-def _message(text: str, schema: Any) -> ResponseOutputMessage:
-    """The text that an agent ends with in place of an answer.
+def _object(schema: Any) -> bool:
+    """Whether the answer has to be an object, so that no text can end the agent."""
+    return schema is not None and not schema.is_plain_text()
 
-    Raises:
-        BudgetExceeded: the answer has to be an object.
-    """
-    if schema is not None and not schema.is_plain_text():
-        raise BudgetExceeded(kind="all", scope="agent", used=0, requested=1, limit=0, hint=text)
+
+def _stopped(text: str) -> ModelResponse:
+    return ModelResponse(output=[_message(text)], usage=Usage(), response_id=None)
+
+
+def _message(text: str) -> ResponseOutputMessage:
+    """The text that an agent ends with in place of an answer."""
     part = ResponseOutputText(text=text, type="output_text", annotations=[])
     return ResponseOutputMessage(id="budget", content=[part], role="assistant", status="completed", type="message")
 
 
-def _completed(message: ResponseOutputMessage) -> TResponseStreamEvent:
+def _completed(text: str) -> TResponseStreamEvent:
     response = Response(
-        id="budget", created_at=0, model="none", object="response", output=[message], parallel_tool_calls=False,
+        id="budget", created_at=0, model="none", object="response", output=[_message(text)], parallel_tool_calls=False,
         tool_choice="none", tools=[],
     )  # fmt: skip
     return cast(TResponseStreamEvent, ResponseCompletedEvent(
