@@ -46,6 +46,16 @@ def test_a_call_has_tools_as_long_as_a_last_answer_fits_after_it():
     assert less.why == f"all: {needed - 1:,} left, {needed:,} needed"
 
 
+def test_an_agent_that_a_picture_stops_says_so():
+    far = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    seen = {"messages": [{"role": "user", "content": [far]}], "max_tokens": 100}
+    budget = AgentBudget.parse("20k", bounds=WORDS)
+    none = next(budget.turns(seen, tools=False))
+    assert "needed; a picture counts as 48,169 tokens, since the size or the model's rule is not known" in none.stopped
+    small = AgentBudget.parse("20k", bounds=Bounds(tokens=WORDS.tokens, max_output=100, image=2_000))
+    assert next(small.turns(seen, tools=False)).planned is not None
+
+
 def test_a_last_answer_is_as_long_as_what_is_left():
     bare = {"messages": request()["messages"], "note": LAST, "max_tokens": 1}
     read = worst_case(bare, WORDS).input

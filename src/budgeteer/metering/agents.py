@@ -36,11 +36,12 @@ from budgeteer.ledger.limit import check_path
 from budgeteer.ledger.protocol import new_id
 from budgeteer.metering.call import Metering
 from budgeteer.metering.calling import ametered, metered
-from budgeteer.metering.estimate import CAPS, Bounds, worst_case
+from budgeteer.metering.estimate import CAPS, Bounds, unmeasured, worst_case
 from budgeteer.metering.patience import GivenUp, awaited, waited
 from budgeteer.metering.results import Fitting, Room, fitted, size_of
 from budgeteer.metering.settlement import Answer, Planned
 from budgeteer.metering.turn import Turn, lacking, said, told, units_of
+from budgeteer.metering.unseen import unseen
 
 T = TypeVar("T")
 REFUSALS = (BudgetExceeded, AllowanceError)
@@ -360,7 +361,8 @@ class AgentBudget:
         asked = next((request[name] for name in CAPS if request.get(name)), bounds.max_output) or 1
         most = min(asked, asked if most is None else most)
         bare = {name: value for name, value in request.items() if name not in (*CAPS, "tools")}
-        least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds)
+        parts = unseen(bare)
+        least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds, parts)
 
         def plan(cap: int) -> Planned:
             worst = replace(least, output=(least.output or 0) + cap - 1)
@@ -368,7 +370,8 @@ class AgentBudget:
 
         short = lacking(free, plan(min(_SHORTEST, most)).amounts)
         if short is not None:
-            turn = Turn(None, False, 0, why=str(short))
+            helps = unmeasured(parts, bounds, str(request.get("model") or ""))
+            turn = Turn(None, False, 0, why=f"{short}; {helps}" if helps else str(short))
             return replace(turn, refusal=allowance.refusal(short.kind, short.needed, turn.stopped))
         cap = largest(lambda n: not lacking(free, plan(n).amounts), most)
         return Turn(plan(cap), False, cap, LAST if tools else "", why)

@@ -370,6 +370,23 @@ def bound_of(text: int, described: int, parts: Unseen, bounds: Bounds, model: st
     return max(most, shown if bounds.margin == 1 else math.ceil(shown * bounds.margin)) + bounds.overhead
 
 
+def unmeasured(parts: Unseen, bounds: Bounds, model: str, owner: str = "Bounds") -> str:
+    """What to do about pictures that count as the most that one may have; "" = there are none.
+
+    Args:
+        parts, bounds, model: as in ``bound_of``.
+        owner: whose ``image`` says how many tokens that are.
+    """
+    number = sum(picture.tokens(model if bounds.measured else "", -1) < 0 for picture in parts.pictures)
+    if not number:
+        return ""
+    several, each = (f"{number} pictures count", " each") if number > 1 else ("a picture counts", "")
+    return (
+        f"{several} as {bounds.image:,} tokens{each}, since the size or the model's rule is not known: send it as data "
+        f"to a model of OpenAI's or Claude, or set image of {owner}, the most tokens of a picture"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """What an estimator has learnt of the calls of one key.
