@@ -146,6 +146,53 @@ def test_agents_that_are_handed_over_to_come_along(provider):
     assert (own.handoffs[0].tools[0].name, second.tools) == ("search", [tool])
 
 
+def test_agents_behind_a_handoff_of_their_own_come_along(provider):
+    agents = pytest.importorskip("agents")
+    from openai import AsyncOpenAI
+
+    from budgeteer.adapters.openai_agents_run import spending
+
+    asked = []
+
+    def agent(name, **more):
+        model = agents.OpenAIChatCompletionsModel(MODEL, AsyncOpenAI(base_url=provider.url, api_key="x"))
+        return agents.Agent(name, model=model, **more)
+
+    second = agent("second")
+    handoff = agents.handoff(second, on_handoff=lambda context: asked.append("handed over"))
+    budget = AgentBudget.parse("10k, turns:5")
+    first = spending(agent("first", handoffs=[handoff]), budget)
+    assert first.handoffs[0] is not handoff
+    quiet, given = agents.RunConfig(tracing_disabled=True), agents.RunContextWrapper(None)
+
+    async def run():
+        own, again = [await first.handoffs[0].on_invoke_handoff(given, "") for _ in range(2)]
+        assert asked == ["handed over"] * 2
+        assert own is again
+        assert own is not second
+        assert own is first.handoffs[0]._agent_ref()  # by which a saved run finds it
+        assert (await agents.Runner.run(own, "Hi", run_config=quiet)).last_agent is own
+        assert budget.spent == {"all": provider.billed, "turns": 1}
+        await agents.Runner.run(spending(own, budget), "Hi", run_config=quiet)
+
+    asyncio.run(run())
+    assert budget.spent == {"all": provider.billed, "turns": 2}
+
+
+def test_an_agent_as_a_tool_has_to_be_on_the_budget_first():
+    agents = pytest.importorskip("agents")
+    from budgeteer.adapters.openai_agents_run import spending
+
+    budget, provider = AgentBudget.parse("10k"), agents.OpenAIProvider(api_key="x")
+    inner = agents.Agent("inner", model="gpt-4o")
+    with pytest.raises(InvalidInput, match=r"the tool ask.* agent inner.*spending\(.*\)\.as_tool"):
+        spending(agents.Agent("outer", model="gpt-4o", tools=[inner.as_tool("ask", "Ask it.")]), budget, provider)
+    tool = spending(inner, budget, provider).as_tool("ask", "Ask it.")
+    assert spending(agents.Agent("outer", model="gpt-4o", tools=[tool]), budget, provider).tools[0].name == "ask"
+    with pytest.raises(InvalidInput, match="another budget"):
+        spending(agents.Agent("outer", model="gpt-4o", tools=[tool]), AgentBudget.parse("10k"), provider)
+
+
 def test_tools_of_an_mcp_server():
     pytest.importorskip("mcp")
     from mcp import Client

@@ -9,13 +9,14 @@ bounds say what they may read; tools of MCP servers are metered by :mod:`budgete
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
 from budgeteer.adapters.openai_agents import BudgetedModel, shown
 from budgeteer.adapters.wrapped import metered_coroutine, spends_from
-from budgeteer.core.errors import MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.turn import Turn
 
@@ -49,27 +50,55 @@ def spending(agent: Agent[Any], budget: AgentBudget, provider: ModelProvider | N
     return own
 
 
-def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: dict[int, Any]) -> Any:
-    if isinstance(agent, Handoff) or id(agent) in done:
-        return done.get(id(agent), agent)
+def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: dict[int, tuple[Any, Any]]) -> Any:
+    """The agent, or the handoff to one, on the budget; ``done`` has those that are, with what they were."""
+    if isinstance(agent, Handoff):
+        return _handed(agent, budget, provider, done)
+    if id(agent) in done:
+        return done[id(agent)][1]
     model = agent.model if isinstance(agent.model, Model) else provider.get_model(agent.model)
     known = isinstance(model, AgentModel) and spends_from(model.budget, budget)
-    own = done[id(agent)] = agent.clone(
+    own = agent.clone(
         model=model if known else AgentModel(model, budget),
         tools=[metered_tool(tool, budget) for tool in agent.tools],
     )
+    done[id(agent)] = agent, own
     own.handoffs = [_spending(other, budget, provider, done) for other in agent.handoffs]
     return own
+
+
+def _handed(
+    handoff: Handoff[Any, Any], budget: AgentBudget, provider: ModelProvider, done: dict[int, tuple[Any, Any]]
+) -> Handoff[Any, Any]:
+    """A copy of a handoff that hands over to its agent on the budget."""
+    invoke = handoff.on_invoke_handoff
+
+    async def handed(context: Any, given: str) -> Any:
+        return _spending(await invoke(context, given), budget, provider, done)
+
+    copied = copy.copy(handoff)
+    copied.on_invoke_handoff = handed
+    target = None if handoff._agent_ref is None else handoff._agent_ref()
+    if target is not None:  # by which a saved run finds its agents again
+        copied._agent_ref = weakref.ref(_spending(target, budget, provider, done))
+    return copied
 
 
 def metered_tool(tool: Tool, budget: AgentBudget) -> Tool:
     """A copy of a function tool whose calls are counted, and whose results are cut; other tools as they are.
 
     Raises:
-        InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
+        InvalidInput: another budget counts it, or it is an agent that does not spend from this budget. One that this
+            budget counts already is returned as it is.
     """
     if not isinstance(tool, FunctionTool):
         return tool
+    agent = getattr(tool, "_agent_instance", None)
+    if agent is not None and not (isinstance(agent.model, AgentModel) and spends_from(agent.model.budget, budget)):
+        raise InvalidInput(
+            f"the tool {tool.name} is the agent {agent.name}, which is not on the budget; make it one by "
+            "spending(agent, budget).as_tool(...)"
+        )
     call = metered_coroutine(tool.on_invoke_tool, tool.name, budget)
     if call is tool.on_invoke_tool:
         return tool
