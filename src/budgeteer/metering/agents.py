@@ -339,7 +339,7 @@ class AgentBudget:
         here = self._here
         free = here.allowance.remaining
         note = f"Budget left: {told(free)}." if self.show else ""
-        worst = worst_case({**request, "note": note} if note else request, self.metering.bounds)
+        worst = worst_case({**request, "note": note} if note else request, self.metering.bounds, model=model)
         whole = self.metering.plan(provider, "chat", model, worst, cap=worst.output)
         written = (worst.output or 0) * (1 if self.metering.bounds.tokens is not None else _BYTES)
         context = (worst.input or 0) + written + _FRAME
@@ -362,7 +362,7 @@ class AgentBudget:
         most = min(asked, asked if most is None else most)
         bare = {name: value for name, value in request.items() if name not in (*CAPS, "tools")}
         parts = unseen(bare)
-        least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds, parts)
+        least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds, parts, model)
 
         def plan(cap: int) -> Planned:
             worst = replace(least, output=(least.output or 0) + cap - 1)
@@ -370,7 +370,7 @@ class AgentBudget:
 
         short = lacking(free, plan(min(_SHORTEST, most)).amounts)
         if short is not None:
-            helps = unmeasured(parts, bounds, str(request.get("model") or ""))
+            helps = unmeasured(parts, bounds, str(request.get("model") or model))
             turn = Turn(None, False, 0, why=f"{short}; {helps}" if helps else str(short))
             return replace(turn, refusal=allowance.refusal(short.kind, short.needed, turn.stopped))
         cap = largest(lambda n: not lacking(free, plan(n).amounts), most)
