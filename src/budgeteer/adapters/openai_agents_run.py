@@ -2,8 +2,10 @@
 
 Every call of the agent's model is one that the budget covers, the last one without tools and handoffs; its calls of
 function tools are counted and cut; see :mod:`budgeteer.metering.agents`. Agents that it hands over to come along. An
-agent that is used as a tool is made one by ``spending`` first. Tools that the provider runs are refused, unless the
-bounds say what they may read; tools of MCP servers are metered by :mod:`budgeteer.adapters.mcp`.
+agent that is used as a tool is made one by ``spending`` first. A model in ``RunConfig(model=...)`` takes the place of
+the agents' own, and spends what nobody counts unless it is an ``AgentModel(model, budget)``. Tools that the provider
+runs are refused, unless the bounds say what they may read; tools of MCP servers are metered by
+:mod:`budgeteer.adapters.mcp`.
 """
 
 from __future__ import annotations
