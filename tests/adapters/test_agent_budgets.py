@@ -86,7 +86,7 @@ def test_an_agent_whose_answer_is_an_object_cannot_end_with_a_text(provider):
     import agents
     from openai import AsyncOpenAI
     from pydantic import BaseModel
-    from pydantic_ai import Agent
+    from pydantic_ai import Agent, PromptedOutput
     from pydantic_ai.models.test import TestModel
 
     from budgeteer.adapters.openai_agents_run import spending
@@ -96,13 +96,38 @@ def test_an_agent_whose_answer_is_an_object_cannot_end_with_a_text(provider):
         name: str
 
     budget = AgentBudget.parse("100")
-    with pytest.raises(BudgetExceeded, match="does not cover another answer"):
-        Agent(TestModel(), output_type=Person, capabilities=[Spending(budget)]).run_sync("Hi")
+    assistant = Agent(TestModel(), output_type=Person, capabilities=[Spending(budget)])
+    writer = Agent(TestModel(), output_type=PromptedOutput(Person), capabilities=[Spending(budget)])
+
+    async def pydantic_stream():
+        async with assistant.run_stream("Hi") as result:
+            await result.get_output()
+
     model = agents.OpenAIChatCompletionsModel(MODEL, AsyncOpenAI(base_url=provider.url, api_key="x"))
-    agent = spending(agents.Agent("a", model=model, output_type=Person), budget)
-    with pytest.raises(BudgetExceeded, match="does not cover another answer"):
-        asyncio.run(agents.Runner.run(agent, "Hi", run_config=agents.RunConfig(tracing_disabled=True)))
+    agent, quiet = agents.Agent("a", model=model, output_type=Person), agents.RunConfig(tracing_disabled=True)
+    agent = spending(agent, budget)
+
+    async def agents_stream():
+        async for _ in agents.Runner.run_streamed(agent, "Hi", run_config=quiet).stream_events():
+            pass
+
+    runs = [
+        lambda: assistant.run("Hi"),
+        lambda: writer.run("Hi"),
+        pydantic_stream,
+        lambda: agents.Runner.run(agent, "Hi", run_config=quiet),
+        agents_stream,
+    ]
+    for run in runs:
+        with pytest.raises(BudgetExceeded, match=r"100 tokens left of 100, .* does not cover another answer") as raised:
+            asyncio.run(run())
+        error = raised.value
+        assert (error.kind, error.used, error.limit) == ("all", 0, 100)
+        assert error.requested > 100
+        assert f"all: 100 left, {error.requested:,} needed" in str(error)
     assert provider.requests == []
+    either = Agent(TestModel(), output_type=[str, Person], capabilities=[Spending(budget)])
+    assert asyncio.run(either.run("Hi")).output.startswith("[stopped: ")
 
 
 def test_agents_that_are_handed_over_to_come_along(provider):
@@ -119,6 +144,53 @@ def test_agents_that_are_handed_over_to_come_along(provider):
     assert own.handoffs[0].handoffs == [own]
     assert own.handoffs[0].tools[0] is not tool
     assert (own.handoffs[0].tools[0].name, second.tools) == ("search", [tool])
+
+
+def test_agents_behind_a_handoff_of_their_own_come_along(provider):
+    agents = pytest.importorskip("agents")
+    from openai import AsyncOpenAI
+
+    from budgeteer.adapters.openai_agents_run import spending
+
+    asked = []
+
+    def agent(name, **more):
+        model = agents.OpenAIChatCompletionsModel(MODEL, AsyncOpenAI(base_url=provider.url, api_key="x"))
+        return agents.Agent(name, model=model, **more)
+
+    second = agent("second")
+    handoff = agents.handoff(second, on_handoff=lambda context: asked.append("handed over"))
+    budget = AgentBudget.parse("10k, turns:5")
+    first = spending(agent("first", handoffs=[handoff]), budget)
+    assert first.handoffs[0] is not handoff
+    quiet, given = agents.RunConfig(tracing_disabled=True), agents.RunContextWrapper(None)
+
+    async def run():
+        own, again = [await first.handoffs[0].on_invoke_handoff(given, "") for _ in range(2)]
+        assert asked == ["handed over"] * 2
+        assert own is again
+        assert own is not second
+        assert own is first.handoffs[0]._agent_ref()  # by which a saved run finds it
+        assert (await agents.Runner.run(own, "Hi", run_config=quiet)).last_agent is own
+        assert budget.spent == {"all": provider.billed, "turns": 1}
+        await agents.Runner.run(spending(own, budget), "Hi", run_config=quiet)
+
+    asyncio.run(run())
+    assert budget.spent == {"all": provider.billed, "turns": 2}
+
+
+def test_an_agent_as_a_tool_has_to_be_on_the_budget_first():
+    agents = pytest.importorskip("agents")
+    from budgeteer.adapters.openai_agents_run import spending
+
+    budget, provider = AgentBudget.parse("10k"), agents.OpenAIProvider(api_key="x")
+    inner = agents.Agent("inner", model="gpt-4o")
+    with pytest.raises(InvalidInput, match=r"the tool ask.* agent inner.*spending\(.*\)\.as_tool"):
+        spending(agents.Agent("outer", model="gpt-4o", tools=[inner.as_tool("ask", "Ask it.")]), budget, provider)
+    tool = spending(inner, budget, provider).as_tool("ask", "Ask it.")
+    assert spending(agents.Agent("outer", model="gpt-4o", tools=[tool]), budget, provider).tools[0].name == "ask"
+    with pytest.raises(InvalidInput, match="another budget"):
+        spending(agents.Agent("outer", model="gpt-4o", tools=[tool]), AgentBudget.parse("10k"), provider)
 
 
 def test_tools_of_an_mcp_server():

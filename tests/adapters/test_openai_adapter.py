@@ -67,6 +67,23 @@ def test_a_call_reserves_its_worst_case_and_settles_what_it_used():
     assert provider.requests[0][1] == ASK  # nothing was changed on the way
 
 
+def test_a_refusal_says_that_a_picture_counts_as_the_most_and_what_to_do():
+    far = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    asked = {**ASK, "messages": [{"role": "user", "content": [far, far]}]}
+    what = r"2 pictures count as 48,169 tokens each, .* send it as data .* or set image of Bounds"
+    with Upstream(chat(usage=used(1, 1))) as provider:
+        mine, waiting = (client(provider, Purse(all=50_000), sync).chat.completions for sync in (True, False))
+        with pytest.raises(BudgetExceeded, match=what):
+            mine.create(**asked)
+        with pytest.raises(BudgetExceeded, match=what):
+            asyncio.run(waiting.create(**asked))
+        small = client(provider, Purse(all=WORST - 1)).chat.completions
+        with pytest.raises(BudgetExceeded) as refused:
+            small.create(**ASK)
+    assert "picture" not in str(refused.value)
+    assert provider.requests == []
+
+
 def test_a_call_that_does_not_fit_is_not_sent_and_not_retried():
     purse = Purse(all=WORST - 1)
     with Upstream(chat(usage=used(1, 1))) as provider, pytest.raises(BudgetExceeded, match="left of"):

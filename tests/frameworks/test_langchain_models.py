@@ -76,6 +76,25 @@ def test_turns_and_tools_end_with_an_answer(waits):
     assert all(more["max_tokens"] == 50 for _, more in model.asked)
 
 
+def test_a_picture_of_a_tool_comes_whole_or_not_at_all():
+    def search(query: str) -> list:
+        """Search."""
+        url = "data:image/png;base64," + "A" * (40_000 if len(sizes) else 400)
+        sizes.append(len(url))
+        return [{"type": "text", "text": "A map."}, {"type": "image_url", "image_url": {"url": url}}]
+
+    sizes = []
+    budget = AgentBudget.parse("900k, turns:3, bytes:32k", bounds=BOUNDS)
+    messages = ask(create_agent(Scripted(), [search], middleware=[BudgetMiddleware(budget)]))
+    first, second = (message.content for message in messages if message.type == "tool")
+    assert [part["type"] for part in first] == ["text", "image_url"]
+    assert second == [
+        {"type": "text", "text": "A map."},
+        {"type": "text", "text": "[image_url was left out: there is no room for it]"},
+    ]
+    assert 400 < budget.spent["bytes"] < 2_000
+
+
 def test_retries_and_summaries_are_metered_one_by_one():
     budget = AgentBudget.parse("100k, turns:4", bounds=BOUNDS)
     model = Scripted(fails=1)

@@ -27,7 +27,8 @@ SAID = {
         "again": (_DONE, 3), "parallel": (_DONE, 3), "binary": (_DONE, 3), "stream": (_DONE, 3), "outlives": (_DONE, 0),
         "knowing": (_DONE, 3),
     },
-    "llamaindex": {"again": (_DONE, 3), "shared": (_DONE, 3)},
+    "llamaindex": {"again": (_DONE, 3), "shared": (_DONE, 3), "structured": (_DONE, 3), "early": (_DONE, 2),
+                   "picture": (_DONE, 3), "small": ("a picture counts as 48,169 tokens", 1)},
     "inspect-ai": {"again": (_DONE, 3)},
 }  # fmt: skip
 """What the run says, and how many searches ran."""

@@ -106,6 +106,18 @@ def reserved(gateway, body, route="messages", kind="money"):
     return gateway.settled(before + 1)[-1]["reserved"][kind]
 
 
+def test_a_refusal_says_which_setting_bounds_a_picture(tmp_path):
+    far = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    asked = {"model": "claude", "max_tokens": 50, "messages": [{"role": "user", "content": [far]}]}
+    with Upstream() as upstream, running(tmp_path, upstream, more='media_hosts = ["example.com"]') as gateway:
+        status, _, found = gateway.call("/v1/messages", asked, gateway.key("all:20000", path="acme"))
+        assert status == 402, found
+        assert "a picture counts as 48,169 tokens" in str(found)
+        assert "set image of claude in the gateway's file" in str(found)
+        status, _, found = gateway.call("/v1/messages", {**asked, "messages": HI}, gateway.key("all:10", path="other"))
+        assert (status, "picture" in str(found)) == (402, False)
+
+
 # a large prompt
 
 

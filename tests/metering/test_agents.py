@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import threading
 import time
@@ -44,6 +45,21 @@ def test_a_call_has_tools_as_long_as_a_last_answer_fits_after_it():
     less = turn(AgentBudget.parse(str(needed - 1), bounds=WORDS, last=50))
     assert (less.tools, less.cap, less.note) == (False, 100, LAST)
     assert less.why == f"all: {needed - 1:,} left, {needed:,} needed"
+
+
+def test_an_agent_that_a_picture_stops_says_so():
+    far = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    seen = {"messages": [{"role": "user", "content": [far]}], "max_tokens": 100}
+    budget = AgentBudget.parse("20k", bounds=WORDS)
+    none = next(budget.turns(seen, tools=False))
+    assert "needed; a picture counts as 48,169 tokens, since the size or the model's rule is not known" in none.stopped
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + (1092).to_bytes(4, "big") * 2 + bytes(9) + b"\0\0\x10\0IDAT"
+    known = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(head).decode()}"}}
+    shown = {"messages": [{"role": "user", "content": [known]}], "max_tokens": 100}
+    assert next(budget.turns(shown, tools=False)).planned is None  # of a model that is not named
+    assert 1590 < next(budget.turns(shown, tools=False, model="claude-sonnet-4-5")).planned.worst.input < 1700
+    small = AgentBudget.parse("20k", bounds=Bounds(tokens=WORDS.tokens, max_output=100, image=2_000))
+    assert next(small.turns(seen, tools=False)).planned is not None
 
 
 def test_a_last_answer_is_as_long_as_what_is_left():

@@ -118,7 +118,7 @@ class _Covering(Hooks):  # type: ignore[misc]
         await _settled(Answer(outcome=Outcome.UNKNOWN))  # an attempt before this one, which failed
         metering, config = budget.metering, data.config
         try:
-            worst = worst_case(_request(data.input, data.tools, config, budget), metering.bounds)
+            worst = worst_case(_request(data.input, data.tools, config, budget), metering.bounds, model=data.model_name)
             call = Call(metering, metering.plan("", "chat", data.model_name, worst, cap=worst.output))
             await call.astart()
         except Exception as error:  # not refusals alone: inspect logs what else a hook raises, and asks the model

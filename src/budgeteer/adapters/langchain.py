@@ -26,7 +26,7 @@ from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.calling import ametered, metered, outcome_of
 from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome
-from budgeteer.metering.results import Fitting, fitted
+from budgeteer.metering.results import Fitting, fitted, text_of
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
@@ -219,7 +219,7 @@ class BudgetedChatModel(BaseChatModel):  # type: ignore[misc]
             more = {**more, name: self.metering.bounds.max_output}
         body = _body(self.wrapped, messages, more.get("tools") or (), more)
         body |= {"others": {key: value for key, value in more.items() if key not in ("tools", *_CAPS)}}
-        worst = worst_case(body, self.metering.bounds)
+        worst = worst_case(body, self.metering.bounds, model=_name(self.wrapped))
         return more, self.metering.plan(
             str(self.wrapped._llm_type), "chat", _name(self.wrapped), worst, cap=worst.output
         )
@@ -293,7 +293,12 @@ def _fit(result: Any, room: Fitting) -> Any:
 
 
 def _fit_part(part: dict[str, Any], room: Fitting) -> dict[str, Any]:
-    return {**part, "text": room.cut(part["text"])} if isinstance(part.get("text"), str) else part
+    """A part whose text is cut; what is no text, such as a picture, comes whole or not at all."""
+    if isinstance(part.get("text"), str):
+        return {**part, "text": room.cut(part["text"])}
+    if room.whole(text_of(part)):
+        return part
+    return {"type": "text", "text": room.cut(f"[{part.get('type', 'a part')} was left out: there is no room for it]")}
 
 
 def _body(model: Any, messages: Sequence[Any], tools: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:

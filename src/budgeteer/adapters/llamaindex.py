@@ -2,12 +2,15 @@
 
 Every step of the agent is one that the budget covers, the last one without tools; its calls of tools are counted and
 cut; see :mod:`budgeteer.metering.agents`. A model that calls through a client of openai 3 or newer is metered there,
-each attempt by itself; another one must not retry by itself (``max_retries=0``).
+each attempt by itself; another one must not retry by itself (``max_retries=0``). What the agent asks its model beside
+its steps is metered, too, and raises BudgetExceeded where it does not fit: an object of its answer (``output_cls``), a
+last answer (``early_stopping_method="generate"``).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from budgeteer.adapters.wrapped import counted, refuse_retries, spends_from, wrapped
@@ -22,7 +25,7 @@ from budgeteer.metering.turn import Turn
 try:
     from llama_index.core.agent.workflow import AgentOutput
     from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
-    from llama_index.core.base.llms.types import ChatMessage
+    from llama_index.core.base.llms.types import ChatMessage, ChatResponse, TextBlock
     from llama_index.core.tools import FunctionTool, ToolOutput
 except ImportError as error:
     raise MissingExtra("llama_index", "llamaindex") from error
@@ -62,11 +65,15 @@ def spending(agent: BaseWorkflowAgent, budget: AgentBudget) -> BaseWorkflowAgent
 
         return await budget.aanswer(
             body, send, lambda text: _ending(text, agent), tools=bool(tools), model=str(llm.metadata.model_name),
-            read=None if below else lambda output: _read(output, budget),
+            read=None if below else lambda output: _read(
+                output.raw, output.response.content, [(one.tool_name, one.tool_kwargs) for one in output.tool_calls],
+                budget,
+            ),
         )  # fmt: skip
 
     take_step.budget = budget  # type: ignore[attr-defined]
     object.__setattr__(agent, "take_step", take_step)  # a field that pydantic does not know
+    agent.llm = llm if below else _beside(llm, budget)
     agent.tools = [_metered(tool, budget) for tool in agent.tools or ()]
     return agent
 
@@ -90,9 +97,14 @@ def _metered(tool: Any, budget: AgentBudget) -> Any:
 
 
 def _fit(output: ToolOutput, room: Fitting) -> ToolOutput:
-    for block in output.blocks:
+    """Texts of a result are cut; what is no text, such as a picture, comes whole or not at all."""
+    for place, block in enumerate(output.blocks):
         if isinstance(getattr(block, "text", None), str):
             block.text = room.cut(block.text)
+        elif not room.whole(block.model_dump_json()):
+            output.blocks[place] = TextBlock(
+                text=room.cut(f"[{block.block_type} was left out: there is no room for it]")
+            )
     return output
 
 
@@ -111,7 +123,14 @@ def _below(llm: Any, budget: AgentBudget) -> tuple[Any, bool]:
 def _shown(message: Any) -> dict[str, Any]:
     """A message as far as its cost goes."""
     fields = message.model_dump(mode="json", exclude_none=True)
-    return {"role": fields["role"], "content": fields.get("blocks", []), "input": fields.get("additional_kwargs")}
+    blocks = [_picture(one) if one.get("block_type") == "image" else one for one in fields.get("blocks", [])]
+    return {"role": fields["role"], "content": blocks, "input": fields.get("additional_kwargs")}
+
+
+def _picture(block: dict[str, Any]) -> dict[str, Any]:
+    """A picture as OpenAI's requests have it, by which its tokens are bounded."""
+    data = block.get("image")
+    return {"type": "image_url", "image_url": {"url": f"data:;base64,{data}" if data else block.get("url")}}
 
 
 def _ending(text: str, agent: Any) -> AgentOutput:
@@ -119,14 +138,51 @@ def _ending(text: str, agent: Any) -> AgentOutput:
     return AgentOutput(response=message, tool_calls=[], raw=None, current_agent_name=agent.name)
 
 
-def _read(output: AgentOutput, budget: AgentBudget) -> Answer:
-    """What is known of a step: the usage that the model's own answer reports, if any."""
-    raw = output.raw if isinstance(output.raw, dict) else {}
-    told = raw.get("usage") or {}
+def _beside(llm: Any, budget: AgentBudget) -> Any:
+    """A copy of a model for what an agent asks it beside its steps, each call metered; streams come in one piece."""
+    copied = llm.model_copy()
+
+    async def achat(messages: Any, **more: Any) -> ChatResponse:
+        cap = getattr(llm, "max_tokens", None) or budget.metering.bounds.max_output
+        body = {**more, "messages": [_shown(one) for one in messages], "max_tokens": cap}
+
+        async def send(turn: Turn) -> ChatResponse:
+            return await llm.model_copy(update={"max_tokens": turn.cap}).achat(messages, **more)
+
+        def read(response: ChatResponse) -> Answer:
+            calls = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) if more.get("tools") else []
+            called = [(one.tool_name, one.tool_kwargs) for one in calls]
+            return _read(response.raw, response.message.content, called, budget)
+
+        return await budget.aanswer(body, send, None, tools=False, model=str(llm.metadata.model_name), read=read)
+
+    async def astream_chat(messages: Any, **more: Any) -> AsyncIterator[ChatResponse]:
+        response = await achat(messages, **more)
+
+        async def pieces() -> AsyncIterator[ChatResponse]:
+            yield response
+
+        return pieces()
+
+    for call in (achat, astream_chat):
+        object.__setattr__(copied, call.__name__, call)
+    return copied
+
+
+def _read(raw: Any, content: str | None, called: Sequence[tuple[str, Any]], budget: AgentBudget) -> Answer:
+    """What is known of a call: the usage that the model's own answer reports, if any.
+
+    Args:
+        raw: the answer as the model's provider gave it.
+        content: its text.
+        called: names and arguments of the tools in it.
+        budget: of the run.
+    """
+    raw = raw.model_dump() if hasattr(raw, "model_dump") else raw
+    told = (raw.get("usage") if isinstance(raw, dict) else None) or {}
     try:
         usage = Usage.from_chat(told) if "prompt_tokens" in told else Usage.from_responses(told) if told else None
     except InvalidInput:
         usage = None
-    calls = [f"{call.tool_name}{text_of(call.tool_kwargs)}" for call in output.tool_calls]
-    text = "".join([output.response.content or "", *calls])
-    return answer_of(credible(usage, text), text, budget.metering.bounds, calls=bool(calls))
+    text = "".join([content or "", *(f"{name}{text_of(given)}" for name, given in called)])
+    return answer_of(credible(usage, text), text, budget.metering.bounds, calls=bool(called))

@@ -33,7 +33,7 @@ from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Call, Metering, metering_of
 from budgeteer.metering.clients import refuse_unmetered
-from budgeteer.metering.estimate import cap_name, input_bound, worst_case
+from budgeteer.metering.estimate import cap_name, input_bound, unmeasured, worst_case
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.protocol import Allowance
 from budgeteer.metering.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
@@ -330,9 +330,10 @@ class _Prepared:
     def __init__(self, request: httpx2.Request, body: dict[str, Any], metering: Metering, operation: str) -> None:
         bounds = metering.bounds
         changed = self.opaque = False
+        parts = unseen(body)
         self.upstream = request.url.netloc.decode("ascii", "replace")
         if operation == "embeddings":
-            worst = Usage(input=input_bound(body, bounds), output=0)
+            worst = Usage(input=input_bound(body, bounds, parts), output=0)
         else:
             foreign = [name for name in CAP_LIKE if name in body and name not in CAPS[operation]]
             if foreign:  # where a server ignores it, nothing is capped; where it does not, its own cap is another
@@ -340,7 +341,7 @@ class _Prepared:
             if cap_name(body) is None and bounds.max_output is not None:
                 body[CAPS[operation][0]] = bounds.max_output
                 changed = True
-            parts = _known(unseen(body), metering, self.upstream, str(body.get("model", "")))
+            parts = _known(parts, metering, self.upstream, str(body.get("model", "")))
             worst = worst_case(body, bounds, parts)
             self.opaque = bool(parts.hidden)
         hides_usage = ask_for_usage(operation, body)
@@ -354,6 +355,7 @@ class _Prepared:
             attempt=int(attempt) if attempt.isdecimal() else 0,
             cap=cap_of(operation, body),
             choices=max(1, choices_of(operation, body)),
+            hint=unmeasured(parts, bounds, str(body.get("model", ""))),
         )
         self.reading = Reading(operation, body, metering, hides_usage)
         self.request = request

@@ -183,7 +183,9 @@ class BudgetedModel(Model):
         _check_retries(self.wrapped, settings)
         refuse_unbounded({name: getattr(settings, name) for name in _ADDING}, "")
         request = shown(instructions, input, settings.max_tokens, tools, schema, handoffs, stored)
-        planned = self.metering.plan("openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens)
+        planned = self.metering.plan(
+            "openai", "chat", self.name, worst_case(request, bounds, model=self.name), cap=settings.max_tokens
+        )
         return Call(self.metering, planned), settings
 
     def _answer(self, usage: Usage | None, text: str, outcome: Outcome, calls: bool) -> Answer:

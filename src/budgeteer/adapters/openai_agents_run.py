@@ -2,20 +2,23 @@
 
 Every call of the agent's model is one that the budget covers, the last one without tools and handoffs; its calls of
 function tools are counted and cut; see :mod:`budgeteer.metering.agents`. Agents that it hands over to come along. An
-agent that is used as a tool is made one by ``spending`` first. Tools that the provider runs are refused, unless the
-bounds say what they may read; tools of MCP servers are metered by :mod:`budgeteer.adapters.mcp`.
+agent that is used as a tool is made one by ``spending`` first. A model in ``RunConfig(model=...)`` takes the place of
+the agents' own, and spends what nobody counts unless it is an ``AgentModel(model, budget)``. Tools that the provider
+runs are refused, unless the bounds say what they may read; tools of MCP servers are metered by
+:mod:`budgeteer.adapters.mcp`.
 """
 
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
 from budgeteer.adapters.openai_agents import BudgetedModel, shown
 from budgeteer.adapters.wrapped import metered_coroutine, spends_from
-from budgeteer.core.errors import BudgetExceeded, MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.turn import Turn
 
@@ -49,27 +52,55 @@ def spending(agent: Agent[Any], budget: AgentBudget, provider: ModelProvider | N
     return own
 
 
-def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: dict[int, Any]) -> Any:
-    if isinstance(agent, Handoff) or id(agent) in done:
-        return done.get(id(agent), agent)
+def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: dict[int, tuple[Any, Any]]) -> Any:
+    """The agent, or the handoff to one, on the budget; ``done`` has those that are, with what they were."""
+    if isinstance(agent, Handoff):
+        return _handed(agent, budget, provider, done)
+    if id(agent) in done:
+        return done[id(agent)][1]
     model = agent.model if isinstance(agent.model, Model) else provider.get_model(agent.model)
     known = isinstance(model, AgentModel) and spends_from(model.budget, budget)
-    own = done[id(agent)] = agent.clone(
+    own = agent.clone(
         model=model if known else AgentModel(model, budget),
         tools=[metered_tool(tool, budget) for tool in agent.tools],
     )
+    done[id(agent)] = agent, own
     own.handoffs = [_spending(other, budget, provider, done) for other in agent.handoffs]
     return own
+
+
+def _handed(
+    handoff: Handoff[Any, Any], budget: AgentBudget, provider: ModelProvider, done: dict[int, tuple[Any, Any]]
+) -> Handoff[Any, Any]:
+    """A copy of a handoff that hands over to its agent on the budget."""
+    invoke = handoff.on_invoke_handoff
+
+    async def handed(context: Any, given: str) -> Any:
+        return _spending(await invoke(context, given), budget, provider, done)
+
+    copied = copy.copy(handoff)
+    copied.on_invoke_handoff = handed
+    target = None if handoff._agent_ref is None else handoff._agent_ref()
+    if target is not None:  # by which a saved run finds its agents again
+        copied._agent_ref = weakref.ref(_spending(target, budget, provider, done))
+    return copied
 
 
 def metered_tool(tool: Tool, budget: AgentBudget) -> Tool:
     """A copy of a function tool whose calls are counted, and whose results are cut; other tools as they are.
 
     Raises:
-        InvalidInput: another budget counts it. One that this budget counts already is returned as it is.
+        InvalidInput: another budget counts it, or it is an agent that does not spend from this budget. One that this
+            budget counts already is returned as it is.
     """
     if not isinstance(tool, FunctionTool):
         return tool
+    agent = getattr(tool, "_agent_instance", None)
+    if agent is not None and not (isinstance(agent.model, AgentModel) and spends_from(agent.model.budget, budget)):
+        raise InvalidInput(
+            f"the tool {tool.name} is the agent {agent.name}, which is not on the budget; make it one by "
+            "spending(agent, budget).as_tool(...)"
+        )
     call = metered_coroutine(tool.on_invoke_tool, tool.name, budget)
     if call is tool.on_invoke_tool:
         return tool
@@ -121,7 +152,7 @@ class AgentModel(Model):
 
         return await self.budget.aanswer(
             send=send,
-            stop=lambda text: ModelResponse(output=[_message(text, output_schema)], usage=Usage(), response_id=None),
+            stop=None if _object(output_schema) else _stopped,
             **self._about(system_instructions, input, model_settings, tools, output_schema, handoffs, stored),
         )
 
@@ -137,9 +168,10 @@ class AgentModel(Model):
         **stored: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         about = self._about(system_instructions, input, model_settings, tools, output_schema, handoffs, stored)
+        refusal: BaseException | None = None
         for turn in self.budget.turns(**about):
             if turn.planned is None:
-                yield _completed(_message(turn.stopped, output_schema))
+                yield turn.after(refusal).ended(None if _object(output_schema) else _completed)
                 return
             begun = False
             asked = _asked(input, model_settings, tools, handoffs, turn)
@@ -152,9 +184,10 @@ class AgentModel(Model):
                         event.response.output = _final(event.response.output, turn)
                     yield event
                 return
-            except REFUSALS:
+            except REFUSALS as error:
                 if begun:
                     raise
+                refusal = error
 
     def _about(
         self,
@@ -190,24 +223,27 @@ def _asked(
 def _final(output: list[Any], turn: Turn) -> list[Any]:
     """The items of a last answer without calls of tools that it was not given."""
     kept = [item for item in output if not isinstance(item, ResponseFunctionToolCall)]
-    return output if len(kept) == len(output) else [*kept, _message(turn.stopped, None)]
+    return output if len(kept) == len(output) else [*kept, _message(turn.stopped)]
 
 
-def _message(text: str, schema: Any) -> ResponseOutputMessage:
-    """The text that an agent ends with in place of an answer.
+def _object(schema: Any) -> bool:
+    """Whether the answer has to be an object, so that no text can end the agent."""
+    return schema is not None and not schema.is_plain_text()
 
-    Raises:
-        BudgetExceeded: the answer has to be an object.
-    """
-    if schema is not None and not schema.is_plain_text():
-        raise BudgetExceeded(kind="all", scope="agent", used=0, requested=1, limit=0, hint=text)
+
+def _stopped(text: str) -> ModelResponse:
+    return ModelResponse(output=[_message(text)], usage=Usage(), response_id=None)
+
+
+def _message(text: str) -> ResponseOutputMessage:
+    """The text that an agent ends with in place of an answer."""
     part = ResponseOutputText(text=text, type="output_text", annotations=[])
     return ResponseOutputMessage(id="budget", content=[part], role="assistant", status="completed", type="message")
 
 
-def _completed(message: ResponseOutputMessage) -> TResponseStreamEvent:
+def _completed(text: str) -> TResponseStreamEvent:
     response = Response(
-        id="budget", created_at=0, model="none", object="response", output=[message], parallel_tool_calls=False,
+        id="budget", created_at=0, model="none", object="response", output=[_message(text)], parallel_tool_calls=False,
         tool_choice="none", tools=[],
     )  # fmt: skip
     return cast(TResponseStreamEvent, ResponseCompletedEvent(

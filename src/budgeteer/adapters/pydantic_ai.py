@@ -172,7 +172,7 @@ class BudgetedModel(WrapperModel):
         if cap is None and bounds.max_output is not None:
             cap = merged["max_tokens"] = bounds.max_output
         request = {**shown(messages, parameters, cap), **hidden}
-        worst = worst_case(request, bounds)
+        worst = worst_case(request, bounds, model=self.wrapped.model_name)
         planned = self.metering.plan(
             self.wrapped.system,
             "chat",

@@ -8,14 +8,14 @@ is no object to end with.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from budgeteer.adapters.pydantic_ai import BudgetedModel, shown
 from budgeteer.adapters.wrapped import spends_from
-from budgeteer.core.errors import BudgetExceeded, MissingExtra
+from budgeteer.core.errors import MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
 from budgeteer.metering.results import Fitting, fitted
 from budgeteer.metering.turn import Turn
@@ -102,7 +102,7 @@ class AgentModel(WrapperModel):
             response = await self.wrapped.request(*_asked(messages, model_settings, parameters, turn))
             return response if turn.tools else _final(response, parameters, turn)
 
-        return await self.budget.aanswer(send=send, stop=lambda text: _stopped(text, parameters), **self._about(
+        return await self.budget.aanswer(send=send, stop=_stop(parameters), **self._about(
             messages, model_settings, parameters
         ))  # fmt: skip
 
@@ -114,11 +114,11 @@ class AgentModel(WrapperModel):
         parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
+        refusal: BaseException | None = None
         for turn in self.budget.turns(**self._about(messages, model_settings, parameters)):
             if turn.planned is None:
-                yield CompletedStreamedResponse(
-                    _stopped(turn.stopped, parameters), model_request_parameters=parameters, replay_events=True
-                )
+                stopped = turn.after(refusal).ended(_stop(parameters))
+                yield CompletedStreamedResponse(stopped, model_request_parameters=parameters, replay_events=True)
                 return
             begun = False
             try:
@@ -127,9 +127,10 @@ class AgentModel(WrapperModel):
                     begun = True
                     yield stream
                 return
-            except REFUSALS:
+            except REFUSALS as error:
                 if begun:
                     raise
+                refusal = error
 
     def _about(
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
@@ -167,10 +168,11 @@ def _final(response: ModelResponse, parameters: ModelRequestParameters, turn: Tu
     return replace(response, parts=parts or [TextPart(turn.stopped)])
 
 
-def _stopped(text: str, parameters: ModelRequestParameters) -> ModelResponse:
-    if not parameters.allow_text_output:
-        raise BudgetExceeded(kind="all", scope="agent", used=0, requested=1, limit=0, hint=text)
-    return ModelResponse([TextPart(text)])
+def _stop(parameters: ModelRequestParameters) -> Callable[[str], ModelResponse] | None:
+    """What makes an answer of a text; None where it has to be an object, be it one that is written as a text."""
+    if parameters.allow_text_output and parameters.output_object is None:
+        return lambda text: ModelResponse([TextPart(text)])
+    return None
 
 
 def _fit(result: Any, room: Fitting) -> Any:

@@ -45,6 +45,7 @@ class BudgetExceeded(BudgeteerError):
         window: of the limit: "hour", "day", "month", one of these in a time zone ("day@Europe/Berlin"), or the seconds
             of a rolling one; None = it has none.
         resets_at: when the limit's window makes room, in milliseconds since 1970 (UTC); None: not by waiting.
+        hint: what to do; "" = nothing is known.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class BudgetExceeded(BudgeteerError):
         resets_at: int | None = None,
     ) -> None:
         self.kind, self.scope, self.used, self.requested, self.limit = kind, scope, used, requested, limit
-        self.held, self.window, self.resets_at = held, window, resets_at
+        self.held, self.window, self.resets_at, self.hint = held, window, resets_at, hint
         from decimal import ROUND_FLOOR  # here, as above
 
         from budgeteer.core import amounts
@@ -70,6 +71,22 @@ class BudgetExceeded(BudgeteerError):
         spent, reserved = (amounts.amount(kind, units, ROUND_FLOOR) for units in (used - held, held))
         text = f"{scope}: {why} ({spent} used, {reserved} reserved)"
         super().__init__(f"{text}; {hint}" if hint else text)
+
+    def also(self, hint: str) -> BudgetExceeded:
+        """The same error, which says this, too."""
+        if not hint:
+            return self
+        return BudgetExceeded(
+            kind=self.kind,
+            scope=self.scope,
+            used=self.used,
+            requested=self.requested,
+            limit=self.limit,
+            held=self.held,
+            hint=f"{self.hint}; {hint}" if self.hint else hint,
+            window=self.window,
+            resets_at=self.resets_at,
+        )
 
 
 class LedgerError(BudgeteerError):

@@ -320,12 +320,13 @@ class Booking:
                 kinds = tuple(kind for kind in error.needed if OF in kind)
                 continue
             except BudgetExceeded as error:
-                learnt = error.kind.startswith(LEARNT)
-                if not ask.tightens or learnt or base(error.kind) in (REQUESTS, PARALLEL) or again == 3:
-                    raise
-                most = await self._affordable(ask, prepared.planned, kinds, model.name)
+                counted = base(error.kind) in (REQUESTS, PARALLEL)
+                refused = error if counted else error.also(planned.hint)
+                if not ask.tightens or error.kind.startswith(LEARNT) or counted or again == 3:
+                    raise refused from None
+                most = await self._affordable(ask, planned, kinds, model.name)
                 if most < ask.tightens:
-                    raise
+                    raise refused from None
                 continue
             tightened = () if most is None else (f"tighten={most}",)
             live.policy = ",".join((*ask.notes, *prepared.notes, *tightened))

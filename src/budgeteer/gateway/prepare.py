@@ -22,7 +22,7 @@ from budgeteer.gateway.refusal import Refused, shown
 from budgeteer.gateway.translate.fields import check_translated
 from budgeteer.gateway.uses import prepare_use
 from budgeteer.metering.call import Metering
-from budgeteer.metering.estimate import beyond, totals, writable
+from budgeteer.metering.estimate import beyond, totals, unmeasured, writable
 from budgeteer.metering.reading import CAPS, Reading, ask_for_usage
 from budgeteer.metering.settlement import Planned
 from budgeteer.metering.thinking import BUDGETS, EFFORTS, LEAST_TASK, OFF, SWITCHES, TASK, at, put
@@ -106,6 +106,7 @@ def prepare(
             cap=cap or None,
             choices=choices,
             group=group_of(cap),
+            hint=unmeasured(ask.unseen, model.bounds, model.upstream, f"{model.name} in the gateway's file"),
         )
         if metering.estimator is not None:
             likely, planned = planned, metering.at_worst(planned)

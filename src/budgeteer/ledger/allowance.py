@@ -13,6 +13,8 @@ from budgeteer.ledger.limit import check_amounts, check_path, check_units
 from budgeteer.ledger.protocol import Ledger, OnAbandon, encode_tags
 from budgeteer.ledger.reserved import Reserved
 
+_HINT = "give the Allowance more, lower the cap of the call's output, or end a call or child that holds some"
+
 
 class _Tree:
     """Shared by an allowance and all that descend from it: a lock, the process, and the scopes known to be open."""
@@ -155,6 +157,11 @@ class Allowance:
             self._children.update(children)
         return children if names is None else dict(zip(names, children, strict=True))
 
+    def refusal(self, kind: str, units: int, hint: str) -> BudgetExceeded:
+        """The error of a call that needs more units of a kind than are left; ``hint`` says what to do."""
+        with self._tree.lock:
+            return self._refusal(kind, units, hint)
+
     def delegate(self, scope: str | None = None) -> Allowance:
         """Hand the whole right on to a new allowance; this one can no longer be used.
 
@@ -239,7 +246,7 @@ class Allowance:
                 f"this allowance belongs to process {self._tree.pid}; open an account for this one and make it its own"
             )
 
-    def _refusal(self, kind: str, units: int) -> BudgetExceeded:
+    def _refusal(self, kind: str, units: int, hint: str = _HINT) -> BudgetExceeded:
         return BudgetExceeded(
             kind=kind,
             scope=f"{self._path} (allowance)",
@@ -247,7 +254,7 @@ class Allowance:
             requested=units,
             limit=self._granted[kind],
             held=self._held[kind],
-            hint="give the Allowance more, lower the cap of the call's output, or end a call or child that holds some",
+            hint=hint,
         )
 
     def hold(self, amounts: Mapping[str, int]) -> None:

@@ -36,11 +36,12 @@ from budgeteer.ledger.limit import check_path
 from budgeteer.ledger.protocol import new_id
 from budgeteer.metering.call import Metering
 from budgeteer.metering.calling import ametered, metered
-from budgeteer.metering.estimate import CAPS, Bounds, worst_case
+from budgeteer.metering.estimate import CAPS, Bounds, unmeasured, worst_case
 from budgeteer.metering.patience import GivenUp, awaited, waited
 from budgeteer.metering.results import Fitting, Room, fitted, size_of
 from budgeteer.metering.settlement import Answer, Planned
 from budgeteer.metering.turn import Turn, lacking, said, told, units_of
+from budgeteer.metering.unseen import unseen
 
 T = TypeVar("T")
 REFUSALS = (BudgetExceeded, AllowanceError)
@@ -280,7 +281,7 @@ class AgentBudget:
         self,
         request: Mapping[str, Any],
         send: Callable[[Turn], T],
-        stop: Callable[[str], T],
+        stop: Callable[[str], T] | None,
         *,
         tools: bool,
         read: Callable[[T], Answer] | None = None,
@@ -292,13 +293,16 @@ class AgentBudget:
         Args:
             request, tools, model, provider: as in ``turns``.
             send: makes the call as the turn says.
-            stop: makes an answer of a text, with which the agent ends.
+            stop: makes an answer of a text, with which the agent ends; None: its answer cannot be a text.
             read: what is known of an answer, to settle it; None: ``send`` reserves and settles by itself.
+
+        Raises:
+            BudgetExceeded: nothing fits, and ``stop`` is None.
         """
         refusal: BaseException | None = None
         for turn in self.turns(request, tools=tools, model=model, provider=provider):
             if turn.planned is None:
-                return stop(turn.stopped if refusal is None else replace(turn, why=said(refusal)).stopped)
+                return turn.after(refusal).ended(stop)
             try:
                 if read is None:
                     return send(turn)
@@ -311,7 +315,7 @@ class AgentBudget:
         self,
         request: Mapping[str, Any],
         send: Callable[[Turn], Awaitable[T]],
-        stop: Callable[[str], T],
+        stop: Callable[[str], T] | None,
         *,
         tools: bool,
         read: Callable[[T], Answer] | None = None,
@@ -322,7 +326,7 @@ class AgentBudget:
         refusal: BaseException | None = None
         for turn in self.turns(request, tools=tools, model=model, provider=provider):
             if turn.planned is None:
-                return stop(turn.stopped if refusal is None else replace(turn, why=said(refusal)).stopped)
+                return turn.after(refusal).ended(stop)
             try:
                 if read is None:
                     return await send(turn)
@@ -335,14 +339,14 @@ class AgentBudget:
         here = self._here
         free = here.allowance.remaining
         note = f"Budget left: {told(free)}." if self.show else ""
-        worst = worst_case({**request, "note": note} if note else request, self.metering.bounds)
+        worst = worst_case({**request, "note": note} if note else request, self.metering.bounds, model=model)
         whole = self.metering.plan(provider, "chat", model, worst, cap=worst.output)
         written = (worst.output or 0) * (1 if self.metering.bounds.tokens is not None else _BYTES)
         context = (worst.input or 0) + written + _FRAME
         after = _Agent(self, here.allowance, context, model).after(_ROOM) if tools else {}
         why = lacking(free, whole.amounts, after)
         if why:
-            return self._last(request, tools, model, provider, why)
+            return self._last(request, tools, model, provider, str(why))
         if tools:  # else it is no step of the agent itself, or its last one
             with here.lock:
                 here.context, here.model = context, model
@@ -352,20 +356,24 @@ class AgentBudget:
         self, request: Mapping[str, Any], tools: bool, model: str, provider: str, why: str, most: int | None = None
     ) -> Turn:
         """The last answer: without tools, and no longer than what is left, and than ``most`` tokens."""
-        free = self._here.allowance.remaining
-        bounds = self.metering.bounds
+        allowance, bounds = self._here.allowance, self.metering.bounds
+        free = allowance.remaining
         asked = next((request[name] for name in CAPS if request.get(name)), bounds.max_output) or 1
         most = min(asked, asked if most is None else most)
         bare = {name: value for name, value in request.items() if name not in (*CAPS, "tools")}
-        least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds)
+        parts = unseen(bare)
+        least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds, parts, model)
 
         def plan(cap: int) -> Planned:
             worst = replace(least, output=(least.output or 0) + cap - 1)
             return self.metering.plan(provider, "chat", model, worst, cap=cap)
 
+        short = lacking(free, plan(min(_SHORTEST, most)).amounts)
+        if short is not None:
+            helps = unmeasured(parts, bounds, str(request.get("model") or model))
+            turn = Turn(None, False, 0, why=f"{short}; {helps}" if helps else str(short))
+            return replace(turn, refusal=allowance.refusal(short.kind, short.needed, turn.stopped))
         cap = largest(lambda n: not lacking(free, plan(n).amounts), most)
-        if cap < min(_SHORTEST, most):
-            return Turn(None, False, 0, why=lacking(free, plan(min(_SHORTEST, most)).amounts) or why)
         return Turn(plan(cap), False, cap, LAST if tools else "", why)
 
     # calls of tools, and sub-agents in them
@@ -450,7 +458,7 @@ class AgentBudget:
             why = lacking(free, amounts, here.after(_ROOM))
             if why:
                 held.release()
-                raise AllowanceError(why)
+                raise AllowanceError(str(why))
             child = _child(here.allowance, name, amounts)
         token = _HERE.set(_Agent(self, child))
         try:

@@ -13,7 +13,7 @@ from inspect import isawaitable
 from typing import Any
 
 from budgeteer.core.amounts import MONEY
-from budgeteer.core.errors import InvalidInput, UnknownPrice
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice
 from budgeteer.core.meter import Prices, meters
 from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
@@ -340,12 +340,20 @@ class Call(Running):
 
     def start(self) -> Call:
         """Reserve the planned units, or raise BudgetExceeded."""
-        self.started, self._handle = time.time_ns(), self._reserving.__enter__()
+        self.started = time.time_ns()
+        try:
+            self._handle = self._reserving.__enter__()
+        except BudgetExceeded as error:
+            raise error.also(self.planned.hint) from None
         return self
 
     async def astart(self) -> Call:
         """``start`` without blocking the event loop."""
-        self.started, self._handle = time.time_ns(), await self._reserving.__aenter__()
+        self.started = time.time_ns()
+        try:
+            self._handle = await self._reserving.__aenter__()
+        except BudgetExceeded as error:
+            raise error.also(self.planned.hint) from None
         return self
 
     @property

@@ -160,7 +160,9 @@ def _gather(value: Any, texts: list[str]) -> None:
             _gather(value.get(name), texts)
 
 
-def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None, parts: Unseen | None = None) -> Usage:
+def worst_case(
+    request: Mapping[str, Any], bounds: Bounds | None = None, parts: Unseen | None = None, model: str = ""
+) -> Usage:
     """The most tokens that a request can use: ``Usage(input, output)``, and which of them may be audio.
 
     Input: the JSON of everything that becomes part of the prompt (messages, input, instructions, tools, formats), whose
@@ -171,6 +173,7 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None, parts: 
         request: the body of a chat completion, completion, Responses or Messages request.
         bounds: how to bound it; None: the defaults of :class:`Bounds`.
         parts: what ``unseen`` returned for the request; None: call it.
+        model: whose rule counts pictures, where the request names none.
 
     Raises:
         InvalidInput: the request hides its input or has no cap, and the bounds do not say what to assume.
@@ -185,7 +188,7 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None, parts: 
     made = choices * (cap + beyond(request, bounds))
     parts = unseen(request) if parts is None else parts
     written = writable(str(request.get("model") or ""), lambda: json.dumps(dict(request), default=str).encode())
-    return totals(request, input_bound(request, bounds, parts), made, parts, written)
+    return totals(request, input_bound(request, bounds, parts, model), made, parts, written)
 
 
 def beyond(request: Mapping[str, Any], bounds: Bounds) -> int:
@@ -288,13 +291,14 @@ def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
     return bounds.max_output
 
 
-def input_bound(request: Mapping[str, Any], bounds: Bounds, parts: Unseen | None = None) -> int:
+def input_bound(request: Mapping[str, Any], bounds: Bounds, parts: Unseen | None = None, model: str = "") -> int:
     """The most tokens of input that a request can have; ``worst_case`` adds the output.
 
     Args:
         request: the body.
         bounds: how to bound it.
         parts: what ``unseen`` returned for the request; None: call it.
+        model: whose rule counts pictures, where the request names none.
 
     Raises:
         InvalidInput: some of its input is not shown, and the bounds do not say what to assume.
@@ -311,7 +315,7 @@ def input_bound(request: Mapping[str, Any], bounds: Bounds, parts: Unseen | None
             shown = shown.replace(json.dumps(data, ensure_ascii=False)[1:-1], "", 1)
         text = count_text(shown)
         described = count_text(json.dumps(schemas, ensure_ascii=False, default=str)) if schemas else 0
-    return bound_of(text, described, parts, bounds, str(request.get("model") or ""))
+    return bound_of(text, described, parts, bounds, str(request.get("model") or model))
 
 
 def tokens_of(value: Any, tokens: Callable[[str], int], without: Iterable[str] = ()) -> int:
@@ -368,6 +372,23 @@ def bound_of(text: int, described: int, parts: Unseen, bounds: Bounds, model: st
     if described and bounds.tools_margin != 1:
         shown += math.ceil((bounds.tools_margin - 1) * described)
     return max(most, shown if bounds.margin == 1 else math.ceil(shown * bounds.margin)) + bounds.overhead
+
+
+def unmeasured(parts: Unseen, bounds: Bounds, model: str, owner: str = "Bounds") -> str:
+    """What to do about pictures that count as the most that one may have; "" = there are none.
+
+    Args:
+        parts, bounds, model: as in ``bound_of``.
+        owner: whose ``image`` says how many tokens that are.
+    """
+    number = sum(picture.tokens(model if bounds.measured else "", -1) < 0 for picture in parts.pictures)
+    if not number:
+        return ""
+    several, each = (f"{number} pictures count", " each") if number > 1 else ("a picture counts", "")
+    return (
+        f"{several} as {bounds.image:,} tokens{each}, since the size or the model's rule is not known: send it as data "
+        f"to a model of OpenAI's or Claude, or set image of {owner}, the most tokens of a picture"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Planned:
         amounts: what is reserved, in units per kind.
         group: calls of a model with the same group are learnt together, such as those with like caps; "" = all.
         free: whether nothing is charged for it, whatever its answer says.
+        hint: what to do if it is refused, beside what the refusal says by itself; "" = nothing.
     """
 
     provider: str
@@ -70,6 +71,7 @@ class Planned:
     stage: str = ""
     group: str = ""
     free: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 from budgeteer.core.budget import Budget
 from budgeteer.core.errors import BudgetExceeded
 from budgeteer.metering.settlement import Planned
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Turn:
         cap: most tokens of its output.
         note: a message to add to the request; "" = none.
         why: what is lacking, if not all is granted.
+        refusal: of a call that is not to be made, with its kind, what is left of it and what is needed.
     """
 
     planned: Planned | None
@@ -27,20 +31,50 @@ class Turn:
     cap: int
     note: str = ""
     why: str = ""
+    refusal: BaseException | None = None
 
     @property
     def stopped(self) -> str:
         """The text with which an agent ends whose model is not asked."""
         return f"[stopped: the budget does not cover another answer; {self.why}]"
 
+    def after(self, error: BaseException | None) -> Self:
+        """The same after the refusal of an earlier one, which is the reason."""
+        return self if error is None else replace(self, why=said(error), refusal=error)
 
-def lacking(free: Mapping[str, int], *needs: Mapping[str, int]) -> str:
-    """The first kind of which these needs together are more than there is, in words; "" = none."""
+    def ended(self, stop: Callable[[str], T] | None) -> T:
+        """What the agent ends with.
+
+        Args:
+            stop: makes an answer of a text; None: no text can be one.
+
+        Raises:
+            BudgetExceeded: ``stop`` is None.
+        """
+        if stop is not None:
+            return stop(self.stopped)
+        raise self.refusal or AssertionError("this turn was not refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A kind of units of which more is needed than is left."""
+
+    kind: str
+    left: int
+    needed: int
+
+    def __str__(self) -> str:
+        return f"{units_of(self.kind, self.left)} left, {units_of(self.kind, self.needed).rpartition(' ')[2]} needed"
+
+
+def lacking(free: Mapping[str, int], *needs: Mapping[str, int]) -> Shortage | None:
+    """The first kind of which these needs together are more than there is; None: there is enough of all."""
     for kind, units in free.items():
         needed = sum(need.get(kind, 0) for need in needs)
         if needed and needed > units:
-            return f"{units_of(kind, units)} left, {units_of(kind, needed).rpartition(' ')[2]} needed"
-    return ""
+            return Shortage(kind, units, needed)
+    return None
 
 
 def said(error: BaseException) -> str:
