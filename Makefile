@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-transformers-old \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-triton test-transformers-old \
 	test-clients fresh-clone lint \
 	bench bench-trl bench-rewards-smollm2 bench-cache \
 	conformance clients frameworks evidence \
@@ -48,6 +48,11 @@ test-ray: .venv-ray/.done
 # what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
 test-kvpress: .venv-kvpress/.done
 	PYTHONPATH=src .venv-kvpress/bin/python tests/cache/against_kvpress.py
+
+# the kernel for GPUs in Triton's interpreter, which needs none, and compiled for one; an environment of its own
+test-triton: .venv-triton/.done
+	PYTHONPATH=src TRITON_INTERPRET=1 .venv-triton/bin/python tests/cache/against_triton.py
+	PYTHONPATH=src .venv-triton/bin/python tests/cache/against_triton.py --compile
 
 # budgeted caches on the oldest transformers that the extra hf takes, every architecture and method; an environment of its own
 test-transformers-old: .venv-transformers-old/.done
@@ -197,6 +202,12 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 		install -qq --disable-pip-version-check numpy numba kvpress==0.5.5 transformers==5.2.0
 	@touch $@
 
+.venv-triton/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-triton' $(PYTHON) -m venv .venv-triton
+	@$(PYTHON) tools/step.py 'install: Triton' .venv-triton/bin/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt -e '.[hf,fast]' 'triton==3.9.0'
+	@touch $@
+
 .venv-transformers-old/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-transformers-old' $(PYTHON) -m venv .venv-transformers-old
 	@$(PYTHON) tools/step.py 'install: transformers 4.57.0' .venv-transformers-old/bin/python -m pip install -qq \
@@ -208,5 +219,5 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-ray .venv-kvpress .venv-transformers-old \
+	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-ray .venv-kvpress .venv-triton .venv-transformers-old \
 		.venv-clients runs site

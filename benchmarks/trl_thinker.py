@@ -10,8 +10,8 @@ to learn. A seed has problems and an order of its own. ``grpo@100%`` has no budg
 All arms have as many generations, of the same number of prompts; a share buys fewer rollouts, which every recipe
 places as it likes. ``grpo twice`` learns from each generation two times. The plain baseline is ``grpo`` at the same
 share; this model ends its turn with the answer, so a stop at the answer has nothing to save. Rollouts are drawn as in
-``benchmarks/rewards_thinker.py``; accuracy is that of one sample of each held-out problem at temperature 1, differences
-are paired by seed.
+``benchmarks/rewards_thinker.py``; accuracy is that of one sample of each held-out problem at temperature 1, of the
+likeliest tokens in arms with ``, greedy``; differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from budgeteer.lab.posttrain.problems import Grader
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.models.thinker import THINKER
 from pages import Place, published
+from rewards_report import GREEDY
 from rewards_thinker import add_training, measured, trained
 from runs import Runs
 from thinker_brief import problems
@@ -42,6 +43,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "trl_thinker.json"
 MARKS = "<!-- written by benchmarks/trl_thinker.py -->", "<!-- end of the table -->"
 PLAIN, FULL, START = "grpo", "grpo@100%", "untrained@0%"
+LIKELIEST = f"untrained{GREEDY}@0%"
+UNTRAINED = (START, LIKELIEST)
+FREE = (*UNTRAINED, FULL, f"{PLAIN}{GREEDY}@100%")
+"""Arms without a budget."""
 RECIPES = (
     PLAIN, "prompt-selection", "duet-allocation", "duet", "knapsack", "vip", "reinforce-ada-balance",
     "reinforce-ada-pos", "dapo", "c-grpo", "mopps",
@@ -50,7 +55,7 @@ TWICE = " twice"
 RIVAL = "trl-cgrpo"
 """Not a recipe but the package of that name: ``benchmarks/c_grpo_package.py``. Only on demand, by ``--arms``."""
 ARMS = (
-    START, FULL, f"{PLAIN}{TWICE}@100%",
+    *FREE, f"{PLAIN}{TWICE}@100%",
     *(f"{recipe}@{share}%" for share in (50, 25) for recipe in (PLAIN, f"{PLAIN}{TWICE}", *RECIPES[1:])),
 )  # fmt: skip
 FIRST_SEED = 600
@@ -69,10 +74,10 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
     recipe, _, share = arm.rpartition("@")
     tokens: dict[str, Any] = dict.fromkeys(("planned", "used", "trained", "wasted"), 0)
     steps = rollouts = 0
-    if arm != START:
+    if arm not in UNTRAINED:
         budget = None if total is None else total * int(share[:-1]) // 100
-        passes = 2 if recipe.endswith(TWICE) else 1
-        name = recipe.removesuffix(TWICE)
+        passes = 2 if TWICE in recipe else 1
+        name = recipe.removesuffix(GREEDY).removesuffix(TWICE)
         if name == RIVAL:
             import c_grpo_package  # which needs a package of its own
 
@@ -88,7 +93,9 @@ def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dic
         model = trainer.accelerator.unwrap_model(trainer.model)
     middle = time.perf_counter()
     drawer.take(model.eval())
-    found = measured(drawer, tokenizer, made, grader, args.max_tokens, seed)
+    found = measured(
+        drawer, tokenizer, made, grader, args.max_tokens, seed, temperature=0.0 if recipe.endswith(GREEDY) else 1.0
+    )
     made.close()
     return {
         "arm": arm, "seed": seed, **found, **tokens, "steps": steps, "rollouts": rollouts,
@@ -153,9 +160,9 @@ def main() -> int:
     runs = Runs(args.folder, {key: getattr(args, key) for key in SHARED})
     seeds = range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds))
     for arm, seed in runs.missing(args.arms, seeds):
-        if arm not in (START, FULL) and (FULL, seed) not in runs.rows:
+        if arm not in FREE and (FULL, seed) not in runs.rows:
             parser.error(f"{arm} is a share of the tokens of {FULL}: give {FULL} before it")
-        total = None if arm in (START, FULL) else int(runs.rows[FULL, seed]["used"])
+        total = None if arm in FREE else int(runs.rows[FULL, seed]["used"])
         runs.keep(row := run(arm, seed, total, args))
         print(
             time.strftime("%H:%M"), arm, seed, f"{100 * row['accuracy']:.1f} %, {row['tokens']:.0f} tokens,",

@@ -26,6 +26,10 @@ try:
     from budgeteer.cache import kernels
 except ImportError:  # without numba
     kernels = None  # type: ignore[assignment]
+try:
+    from budgeteer.cache import gpu
+except ImportError:  # without Triton
+    gpu = None  # type: ignore[assignment]
 
 NAME = "budgeteer"
 """Of the attention implementation."""
@@ -232,12 +236,16 @@ def attend(
 def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
     """Attention of one query a row over heads of any lengths, compiled; None where that is not for this call.
 
-    It is for float32 on the CPU, with numba (extra ``fast``), in a layer that reads everything it holds.
+    It is for float32 on the CPU, with numba (extra ``fast``), and for a GPU, with Triton, in a layer that reads
+    everything it holds.
     """
     queries, storage = call.queries, layer.storage
     one = queries.shape[2] == 1 and bool(call.valid.all()) and layer.window is None and call.softcap is None
-    usual = queries.device.type == "cpu" and queries.dtype == torch.float32
-    if kernels is None or not (one and usual and isinstance(storage, Ragged) and storage.packed is None):
+    if not (one and isinstance(storage, Ragged) and storage.packed is None):
+        return None
+    if gpu is not None and gpu.takes(queries):
+        return gpu.decode(queries[:, :, 0], storage, call.scaling)[:, None], None
+    if kernels is None or queries.device.type != "cpu" or queries.dtype != torch.float32:
         return None
     ends = storage.lengths.flatten().cumsum(0)
     flat, tail = storage.flat, storage.tail
