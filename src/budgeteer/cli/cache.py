@@ -138,7 +138,9 @@ def _plan(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--context is {args.context}; give tokens, such as 32k")
     if reserve.fraction is None or reserve.kind != "all" or reserve.fraction >= 1:
         raise InvalidInput(f"--reserve is {args.reserve}; give a share below 100%")
-    memory, measured = size_of(args.gpu), _measured(args.measured)
+    if (memory := size_of(args.gpu)) < 10**6:
+        raise InvalidInput(f"--gpu is {args.gpu}, {memory} bytes, less than a model takes; write 24GB or 24GiB")
+    measured = _measured(args.measured)
     shape = shape_of(*_described(args.model))
     found = fit(
         shape, memory, context.amount, args.batch, bits=args.bits, cache_bits=args.cache_bits, reserve=reserve.fraction
