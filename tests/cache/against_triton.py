@@ -92,7 +92,7 @@ def compiled() -> None:
             tensors = dict.fromkeys(("query", "keys", "values", "tail_keys", "tail_values"), number)
             signature = {**tensors, "ends": "*i64", "best": "*fp32", "total": "*fp32", "read": "*fp32"}
             signature |= {"scaling": "fp32", "since": "i32"}
-            fixed = {"GROUP": 3, "WIDTH": 64, "WIDE": 64, "KEYS": 64, "VALUES": 64, "PART": gpu.PART}
+            fixed = {"GROUP": 3, "WIDTH": 64, "WIDE": 64, "KEYS": 64, "VALUES": 64, "PART": gpu.HELD // 64}
             types = {name: signature.get(name, "constexpr") for name in gpu._part.arg_names}
             source = ASTSource(gpu._part, types, constexprs=fixed)
             made = triton.compile(source, target=GPUTarget("cuda", kind, 32))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from budgeteer.cache.storage import Ragged
 
-PART = 64
-"""Entries that one program reads."""
+HELD = 8192
+"""Numbers of keys, and of values, that one program holds, in registers: so many entries of a head are a part."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -39,13 +39,15 @@ def decode(queries: Tensor, storage: Ragged, scaling: float) -> Tensor:
     """
     rows, heads, width = queries.shape
     kv_heads, wide = storage.lengths.shape[1], storage.flat["values"].shape[1]
-    cells, group, parts = rows * kv_heads, heads // kv_heads, triton.cdiv(storage.longest + storage.since, PART)
+    keys, values = triton.next_power_of_2(width), triton.next_power_of_2(wide)
+    part = HELD // max(keys, values)
+    cells, group, parts = rows * kv_heads, heads // kv_heads, triton.cdiv(storage.longest + storage.since, part)
     best = queries.new_empty(cells, parts, group, dtype=torch.float32)
     total, read = torch.empty_like(best), queries.new_empty(cells, parts, group, wide, dtype=torch.float32)
     _part[(cells, parts)](
         queries.contiguous(), storage.flat["keys"], storage.flat["values"], storage.lengths.flatten().cumsum(0),
         storage.tail["keys"].contiguous(), storage.tail["values"].contiguous(), best, total, read, scaling,
-        storage.since, group, width, wide, triton.next_power_of_2(width), triton.next_power_of_2(wide), PART,
+        storage.since, group, width, wide, keys, values, part,
     )  # fmt: skip
     weight = (best - best.amax(1, keepdim=True)).exp()  # 0 for a part behind a head's last entry
     out = (weight[..., None] * read).sum(1) / (weight * total).sum(1)[..., None]
