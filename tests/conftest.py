@@ -37,6 +37,7 @@ collect_ignore_glob = [
     "frameworks/*/tasks.py",
     "frameworks/scenarios.py",
     "cache/against_kvpress.py",
+    "cache/against_triton.py",
 ]
 
 
