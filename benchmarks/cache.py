@@ -95,7 +95,7 @@ from pages import between
 
 OUT = Path(__file__).parent / "results" / "cache.json"
 PAGE = Path(__file__).parents[1] / "docs" / "cache.md"
-TABLES = ("smollm2_640", "smollm2_quarter", "smollm2_multikey", "gemma3_270m")
+TABLES = ("smollm2_640", "smollm2_quarter", "smollm2_multikey", "smollm2_tasks", "gemma3_270m")
 """Those of the page that are written by a command."""
 METHODS = (
     "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
@@ -251,6 +251,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         fewer = "{:z.1f} [{:z.1f}, {:z.1f}]".format(*(100 * row["fewer"][name] for name in ("mean", "low", "high")))
         return [right, fewer, lost]
 
+    if len(full["tasks"]) > 1:
+        return by_task(full, [found[name, by] for name in methods])
     heads = [budget.replace("%", " %") for budget in budgets]
     if len(budgets) == 1:
         heads = [f"right at {heads[0]}", "points below the full cache", "log p lost"]
@@ -259,6 +261,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for name in methods:
         shown = [cell for budget in budgets for cell in cells(found[name, budget])]
         lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', name)}` | {' | '.join(shown)} |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def by_task(full: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of several tasks as Markdown: the share of the parts of an answer that are right, and log p lost."""
+    tasks = list(full["tasks"])
+    lines = [f"| {full['samples']} texts | {' | '.join(f'`{task}`' for task in tasks)} | log p lost in all |"]
+    lines.append("|---" * (2 + len(tasks)) + "|")
+    whole = " | ".join(f"{100 * share:.0f} %" for share in full["tasks"].values())
+    lines.append(f"| full cache | {whole} | |")
+    for row in rows:
+        each = " | ".join(f"{100 * row['tasks'][task]:.0f} %, {row['losses'][task]:z.2f}" for task in tasks)
+        lost = "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**row["lost"])
+        lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', row['method'])}` | {each} | {lost} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
 
 

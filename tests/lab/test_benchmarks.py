@@ -577,6 +577,13 @@ def test_the_cache_benchmark_writes_its_tables_into_the_page(tmp_path, monkeypat
     assert lines[5] == "| `b:gates=FILE` | 2 | 0.0 [-69.3, 69.3] | 1.00 [1.00, 1.00] |"
     assert lines[-4] == "| `a` | 2, 0.00 [0.00, 0.00] | 1, 0.30 [-2.24, 2.84] |"
     assert lines[-3] == "| `b:gates=FILE` | 2, 0.00 [0.00, 0.00] | 2, 1.00 [1.00, 1.00] |"
+    tasks = [replace(each, task="multikey") if i % 2 else each for i, each in enumerate(quarter)]
+    assert script.table(script.cache_eval.table(tasks)).strip().split("\n") == [
+        "| 2 texts | `single` | `multikey` | log p lost in all |", "|---|---|---|---|",
+        "| full cache | 100 % | 100 % | |",
+        "| `a` | 100 %, 0.10 | 0 %, 0.50 | 0.30 [-2.24, 2.84] |",
+        "| `b:gates=FILE` | 100 %, 1.00 | 100 %, 1.00 | 1.00 [1.00, 1.00] |",
+    ]  # fmt: skip
 
 
 def test_the_decoder_of_the_thinkers_pool_samples_what_transformers_computes(monkeypatch):

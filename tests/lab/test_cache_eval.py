@@ -158,6 +158,7 @@ def test_the_table_by_hand() -> None:
     assert (full["fewer"]["mean"], h2o["fewer"]["mean"]) == (0.0, 1 / 3)
     assert h2o["fewer"]["high"] == pytest.approx(0.2 + 1.96 * (0.56 / 5) ** 0.5, abs=1e-4)
     assert (h2o["right"]["mean"], h2o["tasks"]) == (1 / 3, {"single": 0.5, "multikey": 0.0})
+    assert h2o["losses"] == pytest.approx({"single": (0.1 + 1.1) / 2, "multikey": 0.1})
     assert (h2o["end"], h2o["prompt"], h2o["token"]) == (None, None, None)
     timed = [replace(each, end=e, prompt=p, token=t) for each, e, p, t in zip(
         answered[1::2], (0.25, 0.5, 0.6), (1.0, 1.5, 9.0), (None, 0.5, 0.7), strict=True

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, median
+from statistics import fmean, mean, median
 from typing import Any
 
 import numpy as np
@@ -216,7 +216,8 @@ def _pieces(encode: Callable[[str, bool], list[int]], sample: Sample) -> list[li
 def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     """A row for each method, budget and way to ask: shares of right answers, with intervals.
 
-    ``tasks`` has the mean share of the parts of an answer that are right, by task. ``right`` is over all samples with
+    ``tasks`` has the mean share of the parts of an answer that are right, by task, and ``losses`` the mean of ``lost``
+    below, by task. ``right`` is over all samples with
     Wilson's 95 % interval, ``fewer`` the share of the full cache that is right less this one, paired by sample
     (:func:`budgeteer.lab.stats.paired_shares`), ``lost`` the mean difference of log-probabilities to the full cache on
     the same samples, nats a token, with a paired t interval. ``heads``, ``places`` and ``end`` are means over the
@@ -229,6 +230,7 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     for knows, method, budget in arms:
         mine = [each for each in answered if (each.known, each.method, each.budget) == (knows, method, budget)]
         by_task = {task: [e.found for e in mine if e.task == task] for task in tasks}
+        lost = [(e.task, f.logprob - e.logprob) for e, f in zip(mine, full[knows], strict=True)]
         rows.append(
             {
                 "method": method,
@@ -238,6 +240,7 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
                 "right": _interval(wilson(sum(each.right for each in mine), len(mine))),
                 "fewer": _interval(paired_shares([e.right for e in full[knows]], [e.right for e in mine])),
                 "tasks": {task: sum(found) / len(found) for task, found in by_task.items()},
+                "losses": {task: fmean(less for of, less in lost if of == task) for task in tasks},
                 "lost": _interval(paired([e.logprob for e in full[knows]], [each.logprob for each in mine])),
                 "kept": mean_ci([each.kept for each in mine]).mean,
                 "bytes": round(mean_ci([each.bytes for each in mine]).mean),
