@@ -49,6 +49,13 @@ One of the second task, where four numbers differ in their key:
         --folder benchmarks/results/cache_rows --methods recent random knorm tova snapkv h2o keydiff compactor \\
         defensive defensive:split=layers kvzip expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
+Seven further tasks, at a quarter:
+
+    python benchmarks/cache.py --keep --models smollm2_tasks=smollm2 --tasks multivalue multiquery variables \\
+        instructions episodes common frequent --question known --budgets 25% --folder benchmarks/results/cache_rows \\
+        --methods recent random tova snapkv keydiff kvzip knorm compactor defensive:split=layers h2o \\
+        expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
+
 That of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``):
 
     python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 4 \\
