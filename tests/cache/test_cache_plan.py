@@ -89,10 +89,38 @@ def test_the_command_says_what_fits_and_what_it_costs(tmp_path, capsys) -> None:
     assert found["token"] == 1536
     assert found["share"] == pytest.approx(found["free"] / found["full"], abs=0.001)
     assert [each["method"] for each in found["measured"]] == ["snapkv", "h2o"]
+    assert (found["measured_on"], found["positions"]) == (None, 2048)
     assert cli.main(command) == 0
-    assert f"{found['tokens']:,} tokens a head" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{found['tokens']:,} tokens a head" in said
+    assert "positions     2,048 in the model" in said
+    assert "measured" not in said
     assert cli.main([*command[:4], "1MB", *command[5:]]) == 1
     assert "the weights do not fit" in capsys.readouterr().out
+
+
+def test_what_was_measured_says_on_which_model_and_where_no_share_of_it_fits(tmp_path, capsys) -> None:
+    row = {"method": "h2o", "budget": "50%", "known": True, "right": RIGHT, "lost": LOST}
+    (tmp_path / "rows.json").write_text(json.dumps({"settings": {"model": "smollm2"}, "rows": [row]}))
+    command = [
+        "cache",
+        "plan",
+        "thinker",
+        "--gpu",
+        "10MB",
+        "--context",
+        "2k",
+        "--measured",
+        str(tmp_path / "rows.json"),
+    ]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "measured      on smollm2: " in said
+    assert "no share of it" not in said
+    assert cli.main([*command, "--batch", "80"]) == 0  # no half of the caches fits now
+    said = capsys.readouterr().out
+    assert "measured      on smollm2: " in said
+    assert "no share of it is within" in said
 
 
 RIGHT, LOST = {"mean": 0.5}, {"mean": 0.1, "low": 0.0, "high": 0.2}

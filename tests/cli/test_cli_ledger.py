@@ -439,7 +439,9 @@ def test_tree_shows_who_was_given_spent_and_holds_what(tmp_path: Path, capsys: p
     assert cli.main(["ledger", "tree", "acme/run-1", "--ledger", path, "--out", str(picture.with_suffix(".pdf"))]) == 2
     assert not picture.with_suffix(".pdf").exists()  # it would have held SVG
     assert cli.main(["ledger", "tree", "nobody", "--ledger", path]) == 2
-    assert "nothing of the kind 'all' was reserved at 'nobody'" in capsys.readouterr().err
+    assert "nothing of the kind 'all' was reserved at 'nobody'; ledger show lists" in capsys.readouterr().err
+    assert cli.main(["ledger", "tree", "acme", "--ledger", path, "--kind", "bytes"]) == 2
+    assert "--kind is one of all, tool:search\n" in capsys.readouterr().err
     assert cli.main(["ledger", "tree", "--ledger", path, "--kind", "money"]) == 0
     assert capsys.readouterr().out == "nothing yet\n"
 

@@ -58,6 +58,8 @@ def test_fit_writes_a_router_that_chooses_by_the_prompt(table, tmp_path, capsys)
     assert cli.main([*command, "--budget", "0.006"]) == 0
     assert "classifier of 120 requests and small, large" in capsys.readouterr().out
     router = load(out)
+    assert cli.main([*command[:-1], str(tmp_path / "again.json"), "--budget", "$0.006"]) == 0  # as money is written
+    assert load(tmp_path / "again.json").price == router.price
     chosen = router.choose({"prompt": ["1 + 2", "1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 1 + 2"]})
     assert [router.models[number] for number in chosen] == ["small", "large"]
 

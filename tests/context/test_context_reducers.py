@@ -572,6 +572,36 @@ def test_a_reranker_that_finds_nothing_is_an_error(make, given):
         make(lambda question, texts: given)(user("a cat", "a dog", "Which cat?"), 100, COUNT)
 
 
+@pytest.mark.parametrize(
+    ("reduce", "count", "match"),
+    [
+        (mmr("words"), COUNT, r"encode is 'words'; give a function.*registry.make\('reducer', NAME, encode="),
+        (marginal("words"), COUNT, "rerank is 'words'; give a function"),
+        (recency(), 9, "the counter is of type int; give a function from messages to tokens"),
+    ],
+)
+def test_a_name_or_a_number_in_place_of_a_function_is_an_error(reduce, count, match):
+    with pytest.raises(InvalidInput, match=match):
+        reduce(user("a cat", "a dog", "Which cat?"), 100, count)
+
+
+def test_context_inside_the_question_is_told_where_it_belongs():
+    with pytest.raises(InvalidInput, match=r"What may be left out goes into messages before the question"):
+        recency()(user("a cat " * 50 + "Which cat?"), 20, COUNT)
+
+
+def test_a_tokenizer_is_no_counter_and_one_without_a_template_counts_no_chat():
+    class Base:
+        chat_template = None
+
+        def apply_chat_template(self, messages): ...
+
+    with pytest.raises(InvalidInput, match=r"the counter is of type Base; .*chat_counter"):
+        recency()(user("a", "b"), 20, Base())
+    with pytest.raises(InvalidInput, match="Base has no chat template"):
+        chat_counter(Base())
+
+
 def test_attributions_of_other_texts_or_without_a_weight_are_errors():
     messages = user("a cat", "a dog", "Which cat?")
     with pytest.raises(InvalidInput, match="tokens of 0 texts, and there are 2; return a list for each"):

@@ -38,7 +38,13 @@ def parsed(budget: Budget | str) -> Budget:
         raise InvalidInput(
             f"a cache has no budget of {budget!r}; write it as a text, such as '25%', '2k' or 'bytes:64m'"
         )
-    given = Budget.parse(budget) if isinstance(budget, str) else budget
+    try:
+        given = Budget.parse(budget) if isinstance(budget, str) else budget
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"a cache has no budget of {budget!r}; write 25%, prompt:25%, 2k or bytes:64m (k, m and b are powers "
+            "of 1,000)"
+        ) from error
     if given.kind not in KINDS or given.window is not None:
         raise InvalidInput(
             f"a cache has no budget of {given}; give tokens (2k or cache:2k), bytes (bytes:64m) or a share (25% of the "

@@ -29,7 +29,10 @@ def add_arguments(commands: Any) -> None:
         "--texts", type=Path, required=True, metavar="FILE", help="UTF-8 text like what the model reads"
     )
     trained.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: gates/KIND.safetensors, or .json, in the model's folder"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: gates/KIND.safetensors, or .json, in the folder of hf:FOLDER; smollm2 and thinker need one",
     )
     trained.add_argument(
         "--method", default="snapkv", help="knapsack: the score that chooses what is kept (default %(default)s)"

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="METHOD",
-        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all that fit the model "
-        "without training)",
+        help="scores of a cache with options and split, a blank between two: snapkv:window=16 tova (default: all that "
+        "fit the model without training)",
     )
     evaluated.add_argument(
         "--budgets",
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument(
         "--length", type=int, default=512, metavar="N", help="tokens of a text (default %(default)s)"
     )
-    evaluated.add_argument("--samples", type=int, default=20, metavar="N", help="texts a task (default %(default)s)")
+    evaluated.add_argument(
+        "--samples", type=int, default=20, metavar="N", help="texts a task, 2 or more (default %(default)s)"
+    )
     evaluated.add_argument(
         "--question",
         choices=("known", "unknown", "both"),
@@ -140,14 +142,17 @@ def _plan(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--reserve is {args.reserve}; give a share below 100%")
     if (memory := size_of(args.gpu)) < 10**6:
         raise InvalidInput(f"--gpu is {args.gpu}, {memory} bytes, less than a model takes; write 24GB or 24GiB")
-    measured = _measured(args.measured)
-    shape = shape_of(*_described(args.model))
+    measured, measured_on = _measured(args.measured)
+    model, windows = _described(args.model)
+    shape = shape_of(model, windows)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     found = fit(
         shape, memory, context.amount, args.batch, bits=args.bits, cache_bits=args.cache_bits, reserve=reserve.fraction
     )
     best = _promised(measured, float(found.share))
     if args.json:
-        sys.stdout.write(json.dumps({**asdict(found), "share": float(found.share), "measured": best}, indent=1) + "\n")
+        said_of = {"measured": best, "measured_on": measured_on, "positions": positions}
+        sys.stdout.write(json.dumps({**asdict(found), "share": float(found.share), **said_of}, indent=1) + "\n")
         return int(found.free == 0)
     slides = sum(window is not None for window in shape.windows)
     said = [
@@ -162,8 +167,16 @@ def _plan(args: argparse.Namespace) -> int:
         fits = f"{float(found.share):.1%} of the cache, {found.tokens:,} tokens a head"
         said += [
             f"what fits     {fits if found.share < 1 else 'the full cache'}",
-            f"without       {found.batch:,} x {context.amount:,} tokens, or {args.batch} x {found.context:,}",
+            f"full at most  {found.batch:,} x {context.amount:,} tokens, or {args.batch} x {found.context:,}",
         ]
+    if positions is not None and max(context.amount, found.context) > positions:
+        said.append(f"positions     {positions:,} in the model: a longer text takes more than memory")
+    if measured and found.free:
+        said.append(f"measured      on {measured_on or 'a model that the file does not name'}: {args.measured}")
+        if not best:
+            said.append(
+                f"              no share of it is within {float(found.share):.1%}; give cache eval such --budgets"
+            )
     for row in best:
         asked = "known" if row["known"] else "unknown"
         said.append(
@@ -198,15 +211,16 @@ def _described(spec: str) -> tuple[Any, list[int | None]]:
     return model, windows_of(model)
 
 
-def _measured(file: Path | None) -> list[dict[str, Any]]:
-    """The rows of an evaluation."""
+def _measured(file: Path | None) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of an evaluation, and its model as it was named there."""
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
 
     if file is None:
-        return []
+        return [], None
     try:
-        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = found["rows"]
         assert isinstance(rows, list)
         assert rows
         for row in rows:
@@ -215,9 +229,11 @@ def _measured(file: Path | None) -> list[dict[str, Any]]:
             assert isinstance(row["method"], str)
             assert isinstance(row["known"], bool)
             Budget.parse(row["budget"])
+        model = found.get("settings", {}).get("model")
+        assert model is None or isinstance(model, str)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InvalidInput(f"{file} holds no evaluation; make one: budgeteer cache eval MODEL --out {file}") from error
-    return rows
+    return rows, model
 
 
 def _promised(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
@@ -258,6 +274,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         fewer = f"--samples {len(questions)} or " if len(questions) > 1 else ""
         raise InvalidInput(f"{args.qa} has {len(questions)} questions; give {fewer}more rows")
     given = args.methods or [name for name, method in registry.of("score").items() if not method.arguments]
+    if args.methods and (joined := [each for each in given if "," in each.split(":", 1)[0]]):
+        raise InvalidInput(
+            f"--methods has {joined[0]!r}; put a blank between two methods: {joined[0].replace(',', ' ')}"
+        )
     methods = [selection(method).name for method in given]
     cache_eval.check(methods, budgets, args.length)
     twice = bool(args.methods) and any(selection(method).score.replays for method in methods)

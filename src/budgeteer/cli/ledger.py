@@ -200,6 +200,7 @@ def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
 
 def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.ledger.tree import kinds
 
     if args.watch is not None and (args.out is None or args.out.suffix != ".html"):
         raise InvalidInput("--watch writes a page; give it a name, such as --out tree.html")
@@ -214,7 +215,9 @@ def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
             break
         found = _nodes(ledger, args)
     if args.path and not found:
-        raise InvalidInput(f"nothing of the kind {args.kind!r} was reserved at {args.path!r}; see ledger tree")
+        reserved = kinds(ledger.lines(), args.path)
+        other = f"--kind is one of {', '.join(reserved)}" if reserved else "ledger show lists the accounts"
+        raise InvalidInput(f"nothing of the kind {args.kind!r} was reserved at {args.path!r}; {other}")
     if args.out is not None:
         _draw(found, args)
     told = args.json or args.csv

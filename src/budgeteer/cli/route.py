@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         command.add_argument("--seed", type=int, default=0, help="of splits and fits (default %(default)s)")
     fit.add_argument("--method", required=True, metavar="METHOD", help="a route with options, such as classifier")
-    fit.add_argument("--budget", type=float, required=True, metavar="DOLLARS", help="a request, on the mean")
+    fit.add_argument(
+        "--budget", type=_dollars, required=True, metavar="DOLLARS", help="a request, on the mean: 0.002 or '$0.002'"
+    )
     fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the router, as JSON")
     measured.add_argument("--methods", nargs="+", default=None, metavar="METHOD", help="routes (default: all that can)")
     measured.add_argument(
@@ -39,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measured.add_argument("--splits", type=int, default=10, metavar="N", help="random splits (default %(default)s)")
     measured.add_argument("--group", metavar="COLUMN", help="hold out whole groups of rows, such as tasks")
     measured.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
+
+
+def _dollars(text: str) -> float:
+    try:
+        return float(text.strip().removeprefix("$"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of dollars; write 0.002 or '$0.002'") from error
 
 
 def run(args: argparse.Namespace) -> int:

@@ -138,6 +138,7 @@ def scores_of(score: Callable[[str, list[str]], F64], question: str, texts: list
     """
     if not texts:
         return np.zeros(0)
+    _require_function(score, "rerank")
     given = score(question, texts)
     try:
         scores = np.asarray(given, np.float64)
@@ -149,6 +150,15 @@ def scores_of(score: Callable[[str, list[str]], F64], question: str, texts: list
             "what is more useful"
         )
     return scores
+
+
+def _require_function(given: object, name: str) -> None:
+    """Refuse what is no function, such as the name of one, which the registry and the command line take."""
+    if not callable(given):
+        raise InvalidInput(
+            f"{name} is {given!r:.80}; give a function, such as those of budgeteer.context.encode, or make the reducer "
+            f"by name: budgeteer.core.registry.make('reducer', NAME, {name}=...)"
+        )
 
 
 def _said(given: object) -> str:
@@ -225,6 +235,7 @@ def similarities(encode: Encode, question: str, texts: Sequence[str]) -> tuple[F
     Raises:
         InvalidInput: the encoder gave no finite vector for each text, such as nothing at all.
     """
+    _require_function(encode, "encode")
     given = encode([question, *texts])
     try:
         vectors = np.asarray(given, np.float64)

@@ -94,13 +94,19 @@ class Talk:
         """
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
             raise InvalidInput(f"a budget of {budget!r} tokens for messages; give a whole number from 1")
+        if not callable(count) or hasattr(count, "apply_chat_template"):
+            raise InvalidInput(
+                f"the counter is of type {type(count).__name__}; give a function from messages to tokens, such as "
+                "budgeteer.context.protocol.chat_counter(tokenizer)"
+            )
         tokens = count(self.keep(()))
         if not isinstance(tokens, Integral) or tokens < 0:  # by a NaN every prompt would fit
             raise InvalidInput(f"the counter gave {tokens!r:.60} for a prompt; return its tokens, a whole number")
         if tokens > budget:
             raise InvalidInput(
                 f"the system messages, the question and the calls after it take {tokens:,} tokens, and the budget is "
-                f"{budget:,}; raise the budget, or shorten them"
+                f"{budget:,}; raise the budget, or shorten them. What may be left out goes into messages before the "
+                "question, which is the last message of the user"
             )
         return tokens
 

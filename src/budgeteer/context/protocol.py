@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
 
 Message = Mapping[str, Any]
@@ -55,7 +56,16 @@ def chat_counter(tokenizer: Any) -> Count:
     Args:
         tokenizer: with ``apply_chat_template``; its ``tokenize=True`` gives other types in other versions, so that the
             text is made first.
+
+    Raises:
+        InvalidInput: the tokenizer has no chat template, as those of base models.
     """
+    if getattr(tokenizer, "chat_template", "") is None:  # some tokenizers have templates of another kind, and no field
+        raise InvalidInput(
+            f"{type(tokenizer).__name__} has no chat template, so that nothing says what surrounds a message; set "
+            "tokenizer.chat_template, or count with counter(lambda text: len(tokenizer(text, "
+            "add_special_tokens=False)['input_ids']))"
+        )
 
     def count(messages: Sequence[Message]) -> int:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)

@@ -54,6 +54,19 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
     return grown.roots()
 
 
+def kinds(lines: Iterable[tuple[str, str]], path: str) -> list[str]:
+    """The kinds of units that were reserved at a path or below it, in order.
+
+    Raises:
+        JournalBroken: a line cannot be read.
+    """
+    found: set[str] = set()
+    for (_, scope, held, *_), _ in journal.entries(lines):
+        if f"{scope}/".startswith(f"{path}/"):
+            found |= dict(held).keys()
+    return sorted(found)
+
+
 @dataclass(slots=True)
 class _Sum:
     """Of the calls at an account and below it."""

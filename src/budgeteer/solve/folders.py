@@ -47,9 +47,13 @@ def same_settings(path: Path, identity: Mapping[str, str]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read {path}: {error}") from error
-    for name in sorted({*before, *identity}):
-        if before.get(name) != identity.get(name):
-            raise InvalidInput(
-                f"this output was begun with {name} = {before.get(name)!r}, not {identity.get(name)!r}; go on with the "
-                f"same settings, or choose another output"
-            )
+    other = [
+        f"{name} = {before.get(name)!r}, not {identity.get(name)!r}"
+        for name in sorted({*before, *identity})
+        if before.get(name) != identity.get(name)
+    ]
+    if other:
+        raise InvalidInput(
+            f"this output was begun with {'; with '.join(other)}; go on with the same settings, or choose another "
+            "output"
+        )
