@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,7 +14,8 @@ import pytest
 
 from budgeteer.core.errors import AllowanceError, BudgetExceeded, InvalidInput, UnknownPrice
 from budgeteer.core.usage import Usage
-from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.ledger import Allowance, Limit, MemoryLedger, SqliteLedger, report
+from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.agents import LAST, AgentBudget
 from budgeteer.metering.calling import metered
 from budgeteer.metering.estimate import Bounds, worst_case
@@ -439,3 +442,21 @@ def test_a_run_that_goes_on_keeps_its_last_answer_of_what_is_left_in_the_ledger(
     turn = next(again.turns(request(), tools=True))  # a step and a last answer behind it do not fit into 200
     assert not turn.tools
     assert again.answer(request(), lambda turn: turn.cap, str, tools=True, read=used(1, 1)) == turn.cap > 0
+
+
+def test_a_killed_call_of_a_tool_is_charged_and_the_size_of_its_result_comes_back(tmp_path):
+    code = (
+        "import os, sys\n"
+        "from budgeteer.ledger import SqliteLedger\n"
+        "from budgeteer.metering.agents import AgentBudget\n"
+        "budget = AgentBudget.parse('5k, tool:search:3, bytes:10k', ledger=SqliteLedger(sys.argv[1]), path='run')\n"
+        "budget.use('search', lambda: os._exit(9))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.db")]).returncode == 9
+    for later, size in ((0, 0), (601_000, 10_000)):  # all that a result could have is held until it counts as abandoned
+        with SqliteLedger(tmp_path / "l.db", clock=lambda later=later: wall_clock() + later) as ledger:
+            ledger.open("other", [])  # what was abandoned is closed by whoever writes next
+            balances = {
+                limit["kind"]: limit["left"] for limit in report.balances(ledger.snapshot()[1], "run", wall_clock())
+            }
+        assert (balances["tool:search"], balances["bytes"]) == (2, size)

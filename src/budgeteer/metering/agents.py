@@ -442,7 +442,8 @@ class AgentBudget:
                 amounts[kind] = 1
             elif kind in ("bytes", f"bytes:{tool}"):
                 amounts[kind] = max(1, min(self.max_result, free[kind]))
-        return here.allowance.reserve(amounts)
+        sizes = [kind for kind in amounts if kind.startswith("bytes")]  # a process that died was given no result
+        return here.allowance.reserve(amounts, on_abandon=sizes or "charge")
 
     @contextmanager
     def _inside(self, here: _Agent, name: str, held: Held) -> Iterator[_Result]:
