@@ -42,8 +42,7 @@ def parsed(budget: Budget | str) -> Budget:
         given = Budget.parse(budget) if isinstance(budget, str) else budget
     except InvalidInput as error:
         raise InvalidInput(
-            f"a cache has no budget of {budget!r}; write 25%, prompt:25%, 2k or bytes:64m (k, m and b are powers "
-            "of 1,000)"
+            f"{error}; a cache takes 25%, prompt:25%, 2k or bytes:64m (k, m and b are powers of 1,000)"
         ) from error
     if given.kind not in KINDS or given.window is not None:
         raise InvalidInput(
