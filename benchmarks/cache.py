@@ -56,6 +56,13 @@ Seven further tasks, at a quarter:
         --methods recent random tova snapkv keydiff kvzip knorm compactor defensive:split=layers h2o \\
         expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
+One of texts of 7,900 tokens, next to the 8,192 that the model reads; ``kvzip``, which reads a text twice, has no room:
+
+    python benchmarks/cache.py --keep --models smollm2_long=smollm2 --tasks single --question known --each 4 \\
+        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o keydiff \\
+        compactor defensive defensive:split=layers expected-attention kvzap:gates=runs/gates/smollm2 \\
+        'recent:every=0,rest="quantise:bits=4,full=0"'
+
 That of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``):
 
     python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 4 \\
@@ -102,7 +109,7 @@ from pages import between
 
 OUT = Path(__file__).parent / "results" / "cache.json"
 PAGE = Path(__file__).parents[1] / "docs" / "cache.md"
-TABLES = ("smollm2_640", "smollm2_quarter", "smollm2_multikey", "smollm2_tasks", "gemma3_270m")
+TABLES = ("smollm2_640", "smollm2_quarter", "smollm2_multikey", "smollm2_tasks", "smollm2_long", "gemma3_270m")
 """Those of the page that are written by a command."""
 METHODS = (
     "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
@@ -110,7 +117,10 @@ METHODS = (
     "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640, "smollm2_multikey": 640}
+MODELS = {
+    "smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640, "smollm2_multikey": 640,
+    "smollm2_long": 7900,
+}  # fmt: skip
 """Name -> tokens of a text."""
 STANDARD = ("smollm2", "thinker")
 """Names that need no MODEL."""

@@ -23,7 +23,8 @@ import torch
 from budgeteer.cache.projections import save_projections
 from budgeteer.core.files import write_text
 from budgeteer.lab.cache_eval import opened
-from budgeteer.lab.cache_projections import Fitting, lost, search, train_projections
+from budgeteer.lab.cache_projections import Fitting, train_projections
+from budgeteer.lab.cache_ranks import lost, search
 from budgeteer.lab.stats import mean_ci, paired
 from budgeteer.lab.thinker.conversations import conversations
 from budgeteer.lab.thinker.tokens import render

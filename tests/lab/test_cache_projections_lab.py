@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from budgeteer import cli
 from budgeteer.cache import BudgetedCache
 from budgeteer.cache.projections import projections_of
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.cache_projections import Fitting, cayley, lost, principal, projected, search, train_projections
+from budgeteer.lab.cache_projections import Fitting, Progress, cayley, described, principal, train_projections
+from budgeteer.lab.cache_ranks import lost, projected, search
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
 SIZES = {
@@ -144,7 +146,7 @@ def test_the_command_writes_what_a_cache_takes(tmp_path, capsys, monkeypatch) ->
         assert cli.main([*command, "--length", "24", "--steps", "2"]) == 0
     said, progress = capsys.readouterr()
     assert "update 2 of 2" in progress
-    assert "searches ranks: 0 of 28 cuts, tries 4 of 4" in progress  # 4 heads of 8 parts
+    assert "searches ranks: 0 of 28 cuts, try 4 of this round" in progress  # 4 heads of 8 parts
     assert "KL to the model at 50.0% of the numbers, trained: " in said
     assert f"use it as recent:every=0,rest=matryoshka:projections={out}" in said
     assert projections_of(str(out)).basis.shape == (2, 1, 2, 8, 8)
@@ -152,3 +154,70 @@ def test_the_command_writes_what_a_cache_takes(tmp_path, capsys, monkeypatch) ->
     with torch.no_grad():
         made(texts(1, 40), past_key_values=cache)
     assert cache.account().packed == cache.account().total
+
+
+def test_a_try_computes_from_the_layer_of_its_head_on(monkeypatch) -> None:
+    """The search finds the same where each try runs the whole model."""
+    made = llama(num_hidden_layers=3)
+    given, some = principal(made, texts(4)), texts(2, seed=1)
+    found = search(made, given, some, 0.25)
+    asked = []
+    hook = made.model.layers[0].self_attn.register_forward_hook(lambda *_: asked.append(1))
+    again = search(made, given, some, 0.25)
+    inner = len(asked)
+    monkeypatch.setattr("budgeteer.lab.cache_ranks._from_layer", lambda blocks, outputs: nullcontext())
+    assert torch.equal(search(made, given, some, 0.25), again)
+    hook.remove()
+    assert torch.equal(found, again)
+    assert inner < 0.6 * (len(asked) - inner)  # a third of the heads, and once a round, begin at the first layer
+
+
+def test_the_search_is_the_greedy_one_where_rises_never_fall(monkeypatch) -> None:
+    """Of losses that are convex sums by head, lazily and with every head in every round, a cut at a time."""
+    made = llama()
+    given = principal(made, texts(3))
+    scale = torch.rand(given.units, generator=torch.Generator().manual_seed(2)).tolist()
+    tried = []
+
+    def apart(model, given, texts, wanted, ranks):
+        tried.append(1)
+        lost = 8 - ranks.flatten()  # a step is one number here
+        return sum(scale[unit] * int(less) ** 2 for unit, less in enumerate(lost.tolist()))
+
+    monkeypatch.setattr("budgeteer.lab.cache_ranks._apart", apart)
+    found = search(made, given, texts(1), 0.0).tolist()
+    wanted, everywhere = list[int](), 0
+    while len(wanted) < 7 * given.units:
+        rises = {u: scale[u] * (2 * wanted.count(u) + 1) for u in range(given.units) if wanted.count(u) < 7}
+        everywhere += len(rises) + 1
+        wanted.append(min(rises, key=lambda unit: rises[unit]))
+    assert found == wanted
+    assert len(tried) < 0.6 * everywhere
+
+
+@pytest.mark.parametrize("stop", ["update 17 of 25", "searches ranks: 16 of 56"])
+def test_a_training_that_was_stopped_goes_on(tmp_path, stop) -> None:
+    made, rows, given = llama(), texts(10), Fitting(steps=25, together=0.25)
+    whole = train_projections(made, rows, given)
+    path, said = tmp_path / "made.partial", []
+
+    def killed(how_far: str) -> None:
+        said.append(how_far)
+        if stop in how_far:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_projections(made, rows, given, killed, Progress(path, described(made, rows, given)))
+    first = len(said)
+    progress = Progress(path, described(made, rows, given))
+    done = train_projections(made, rows, given, said.append, progress)
+    assert "update 1 of 25" not in said[first:]
+    for name in ("basis", "mean", "cuts"):
+        assert torch.equal(getattr(done.projections, name), getattr(whole.projections, name))
+    with pytest.raises(InvalidInput, match="of a training with other texts, model or settings"):
+        Progress(path, described(made, texts(10, seed=1), given))
+    progress.done()
+    assert not path.exists()
+    path.write_bytes(b"no state")
+    with pytest.raises(InvalidInput, match="no state of a training that can be read; delete it"):
+        Progress(path, "")

@@ -49,14 +49,14 @@ def attach(model: Any, layers: int) -> None:
     Raises:
         InvalidInput: its attention modules cannot be told, or its attention implementation takes no such masks.
     """
-    attentions = _attentions(model)
-    if sorted(module.layer_idx for module in attentions) != list(range(layers)):
+    found = attentions(model)
+    if sorted(module.layer_idx for module in found) != list(range(layers)):
         raise InvalidInput(
             f"{type(model).__name__}: a budgeted cache needs one attention module with layer_idx a layer, found "
-            f"{len(attentions)} in {layers} layers; models with shared, cross or state-space layers are not supported"
+            f"{len(found)} in {layers} layers; models with shared, cross or state-space layers are not supported"
         )
     copies: dict[int, Any] = {}
-    for module in attentions:
+    for module in found:
         own = _original(module)
         if own._attn_implementation not in OFFERED:
             raise InvalidInput(
@@ -71,7 +71,8 @@ def attach(model: Any, layers: int) -> None:
             module.config = copies[id(own)]
 
 
-def _attentions(model: Any) -> list[Any]:
+def attentions(model: Any) -> list[Any]:
+    """A model's attention modules that belong to a layer."""
     return [module for module in model.modules() if "Attention" in type(module).__name__ and _is_layer(module)]
 
 
@@ -82,7 +83,7 @@ class Listening:
     """
 
     def __init__(self, model: Any) -> None:
-        handles = [module.register_forward_pre_hook(_note, with_kwargs=True) for module in _attentions(model)]
+        handles = [module.register_forward_pre_hook(_note, with_kwargs=True) for module in attentions(model)]
         weakref.finalize(self, _remove, handles)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

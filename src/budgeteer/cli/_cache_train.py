@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.lab.cache_gates import Training, texts_of, train_gates
     from budgeteer.lab.cache_losses import require_losses
     from budgeteer.lab.cache_profile import require_length
-    from budgeteer.lab.cache_projections import Fitting, train_projections
+    from budgeteer.lab.cache_projections import Fitting, Progress, described, train_projections
 
     budget, folder = parsed(args.budget), Path(args.model.removeprefix("hf:"))
     if budget.kind == "bytes":
@@ -89,8 +89,11 @@ def run(args: argparse.Namespace) -> int:
     if args.kind in TABLES:
         return _measured(args, model, texts, path)
     if args.kind == NAME:
-        fitted = train_projections(model, texts, Fitting(steps=args.steps, seed=args.seed), said)
+        fitting = Fitting(steps=args.steps, seed=args.seed)
+        progress = Progress(path.with_name(f"{path.name}.partial"), described(model, texts, fitting))
+        fitted = train_projections(model, texts, fitting, said, progress)
         save_projections(fitted.projections, path)
+        progress.done()
         numbers, use = fitted.measured, f"recent:every=0,rest={NAME}:projections={path}"
     else:
         given = Training(steps=args.steps, inside=args.width, keep=keep, seed=args.seed)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from budgeteer.cache.attend import attach, updated
+from budgeteer.cache.attend import attach
 from budgeteer.cache.budgeted_cache import windows_of
 from budgeteer.cache.gates import fingerprint
-from budgeteer.cache.layer import readable
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.projections import Projections, evenly
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.files import replaced
 from budgeteer.lab.cache_gates import Watch, divergence, parted
+from budgeteer.lab.cache_ranks import Searched, lost, projected, search
 
 STEPS = 8
 """A head loses an eighth of its numbers at a time."""
+SAVED = 10
+"""Updates behind which the training is kept."""
 TEACHER = 0.25
 """Weight of the divergence from the model; the rest is that of the text's own tokens."""
 SHARES = (0.5, 0.375, 0.25)
@@ -62,7 +66,61 @@ class Fitted(NamedTuple):
     measured: dict[str, float]
 
 
-def train_projections(model: Any, texts: Tensor, given: Fitting, watch: Watch = lambda how_far: None) -> Fitted:
+class Progress:
+    """What a training has done, in a file beside its result, so that one that was stopped goes on.
+
+    Attributes:
+        path: of the file; None = nothing is kept.
+        state: what was kept last, name -> tensors, numbers and containers of them.
+    """
+
+    def __init__(self, path: Path | None = None, of: str = "") -> None:
+        """Read the file, if there is one.
+
+        Args:
+            path: of the file.
+            of: what is trained, on what and how; another training does not go on with it.
+
+        Raises:
+            InvalidInput: the file is of another training, or is none.
+        """
+        self.path, self.of, self.state = path, of, dict[str, Any]()
+        if path is None or not path.exists():
+            return
+        try:
+            found = torch.load(path, weights_only=True)
+            other = found.pop("of") != of
+        except Exception as error:  # torch and pickle raise whatever their parts raise, with advice that is not ours
+            raise InvalidInput(
+                f"{path} holds no state of a training that can be read; delete it to begin anew"
+            ) from error
+        if other:
+            raise InvalidInput(
+                f"{path} is of a training with other texts, model or settings that was stopped; give those to go on "
+                "with it, or delete it to begin anew"
+            )
+        self.state = found
+
+    def keep(self, **state: Any) -> None:
+        """Write what is to be gone on with, in place of what was."""
+        self.state = state
+        if self.path is not None:
+            with replaced(self.path) as part:
+                torch.save({**state, "of": self.of}, part)
+
+    def done(self) -> None:
+        """Delete the file, once the result is written."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def train_projections(
+    model: Any,
+    texts: Tensor,
+    given: Fitting,
+    watch: Watch = lambda how_far: None,
+    progress: Progress | None = None,
+) -> Fitted:
     """Train orthogonal projections of keys and values with random ranks, and search ranks; the model does not change.
 
     Args:
@@ -70,10 +128,12 @@ def train_projections(model: Any, texts: Tensor, given: Fitting, watch: Watch = 
         texts: [n, length] token ids, n >= 5; each fifth is held out.
         given: how.
         watch: is told how far the work is.
+        progress: goes on with what it has, and is told what is done.
 
     Raises:
         InvalidInput: too few texts, a model with sliding layers, or heads of a width that no eighths make.
     """
+    progress = progress or Progress()
     train, held_out = parted(texts)
     windows = windows_of(model)
     if any(window is not None for window in windows):
@@ -89,14 +149,30 @@ def train_projections(model: Any, texts: Tensor, given: Fitting, watch: Watch = 
     device = next(model.parameters()).device
     train, held_out = train.to(device), held_out.to(device)
     components = principal(model, train)
-    trained = _trained(model, train, components, given, watch)
-    searched = replace(trained, cuts=search(model, trained, train[: given.calibration], given.together, watch))
+    state = progress.state
+    if "cuts" not in state:
+        trained = _trained(model, train, components, given, watch, progress)
+        begun = Searched([], [-math.inf] * trained.units)
+    else:
+        trained = replace(components, basis=state["basis"], mean=state["mean"])
+        begun = Searched(state["cuts"], state["rises"])
+    cuts = search(
+        model, trained, train[: given.calibration], given.together, watch, begun=begun,
+        keep=lambda far: progress.keep(basis=trained.basis, mean=trained.mean, cuts=far.cuts, rises=far.rises),
+    )  # fmt: skip
+    searched = replace(trained, cuts=cuts)
     watch("judges what was trained on held-out texts")
     measured = {}
     for share in SHARES:
         for name, each in (("components", components), ("trained", searched)):
             measured[f"KL to the model at {share:.1%} of the numbers, {name}"] = lost(model, each, held_out, share)
     return Fitted(searched, components, measured)
+
+
+def described(model: Any, texts: Tensor, given: Fitting) -> str:
+    """A training in a word: its model, texts and settings."""
+    digest = hashlib.sha256(texts.cpu().numpy().tobytes()).hexdigest()[:16]
+    return f"{fingerprint(model)} {digest} {tuple(given)}"
 
 
 def principal(model: Any, texts: Tensor) -> Projections:
@@ -132,7 +208,9 @@ def cayley(free: Tensor) -> Tensor:
     return found
 
 
-def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting, watch: Watch) -> Projections:
+def _trained(
+    model: Any, texts: Tensor, start: Projections, given: Fitting, watch: Watch, progress: Progress
+) -> Projections:
     """Train matrices from where they are, each step with ranks at random for each head, keys and values apart."""
     if not given.steps:
         return start
@@ -140,7 +218,13 @@ def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting, watc
     basis, mean = start.basis.to(device), start.mean.to(device).clone().requires_grad_()
     free = torch.zeros_like(basis, requires_grad=True)
     optimiser = torch.optim.Adam([free, mean], lr=given.rate)
-    for step in range(given.steps):
+    if begun := progress.state:
+        with torch.no_grad():
+            free.copy_(begun["free"])
+            mean.copy_(begun["mean"])
+        optimiser.load_state_dict(begun["optimiser"])
+        rng.set_state(begun["rng"])
+    for step in range(begun.get("steps", 0), given.steps):
         watch(f"update {step + 1} of {given.steps}")
         ids = texts[torch.randint(len(texts), (given.batch,), generator=rng).to(device)]
         steps = torch.randint(1, STEPS + 1, start.basis.shape[:3], generator=rng)
@@ -156,84 +240,10 @@ def _trained(model: Any, texts: Tensor, start: Projections, given: Fitting, watc
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([free, mean], 1.0)
         optimiser.step()
+        if (step + 1) % SAVED == 0:
+            progress.keep(
+                steps=step + 1, free=free.detach(), mean=mean.detach(), rng=rng.get_state(),
+                optimiser=optimiser.state_dict(),
+            )  # fmt: skip
     with torch.no_grad():
         return replace(start, basis=(basis @ cayley(free)).cpu(), mean=mean.detach().cpu())
-
-
-def search(
-    model: Any, given: Projections, texts: Tensor, together: float, watch: Watch = lambda how_far: None
-) -> Tensor:
-    """Cuts that raise the divergence from the model least, one step of a head's rank at a time.
-
-    Each round measures, for each head whose rank can fall, the divergence with this one cut more, and takes the best
-    ``together`` of all heads at once; so until every head is down to its last step. Greedy: what heads lose together is
-    not looked at within a round.
-
-    Returns:
-        [n] int64 as :attr:`Projections.cuts` has them.
-    """
-    width = given.basis.shape[-1] // given.steps
-    left, found = torch.full((given.units,), given.steps), list[int]()
-    with torch.no_grad():
-        wanted = model(input_ids=texts, use_cache=False).logits.float().log_softmax(-1)
-        cuts = given.units * (given.steps - 1)
-        while bool((left > 1).any()):
-            worth, units = {}, torch.nonzero(left > 1)[:, 0].tolist()
-            for place, unit in enumerate(units):
-                watch(f"searches ranks: {len(found)} of {cuts} cuts, tries {place + 1} of {len(units)}")
-                left[unit] -= 1
-                ranks = (left * width).reshape(given.basis.shape[:3])
-                worth[unit] = _apart(model, given, texts, wanted, ranks)
-                left[unit] += 1
-            best = sorted(worth, key=lambda unit: worth[unit])[: max(int(together * given.units), 1)]
-            left[best] -= 1
-            found += best
-    return torch.tensor(found)
-
-
-def lost(model: Any, given: Projections, texts: Tensor, share: float) -> float:
-    """KL(model || the model with projected keys and values), nats a token, at a share of the numbers."""
-    with torch.no_grad():
-        wanted = model(input_ids=texts, use_cache=False).logits.float().log_softmax(-1)
-        return _apart(model, given, texts, wanted, given.ranks(share))
-
-
-def _apart(model: Any, given: Projections, texts: Tensor, wanted: Tensor, ranks: Tensor) -> float:
-    device = texts.device
-    with projected(given.basis.to(device), given.mean.to(device), ranks.to(device)):
-        said = model(input_ids=texts, use_cache=False).logits.float().log_softmax(-1)
-    return float(divergence(said, wanted))
-
-
-@contextmanager
-def projected(basis: Tensor, mean: Tensor, ranks: Tensor) -> Iterator[None]:
-    """Attention over projected keys and values, in calls of a model without a cache; logits are not capped.
-
-    Args:
-        basis: [2, L, K, d, d].
-        mean: [2, L, K, d].
-        ranks: [2, L, K].
-    """
-    places = torch.arange(basis.shape[-1], device=basis.device)
-
-    def attention(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, *others: Any
-    ) -> Tensor:
-        layer, group = module.layer_idx, query.shape[1] // key.shape[1]
-        read = []
-        for kind, numbers in enumerate((key, value)):
-            m, u = mean[kind, layer][:, None], basis[kind, layer]
-            kept = places < ranks[kind, layer][:, None]  # [K, d]
-            inside = ((numbers.float() - m) @ u) * kept[:, None]
-            read.append((m + inside @ u.transpose(-1, -2)).to(numbers.dtype).repeat_interleave(group, dim=1))
-        seen = None if mask is None else readable(mask)[..., : key.shape[2]]
-        out = functional.scaled_dot_product_attention(
-            query, read[0], read[1], attn_mask=seen, is_causal=mask is None, scale=scaling
-        )
-        return out.transpose(1, 2).contiguous()
-
-    updated.gated = attention
-    try:
-        yield
-    finally:
-        updated.gated = None
