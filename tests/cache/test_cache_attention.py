@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -94,3 +97,25 @@ def test_half_precision_takes_torch_s_way(monkeypatch) -> None:
     ids = torch.randint(3, 97, (1, 46), generator=torch.Generator().manual_seed(1))
     found = steps(model(torch.bfloat16), "knorm:split=ada-kv", ids)
     assert all(torch.isfinite(logits).all() for logits in found)
+
+
+def test_one_thread_of_torch_stays_one() -> None:
+    """Kernels take as many threads as torch has; starting them set torch's number to that of the cores."""
+    script = """
+import numba, torch
+from budgeteer.cache import kernels
+torch.set_num_threads(1)
+kernels.follow_torch()
+q, kv = torch.ones(1, 2, 4), torch.ones(6, 4)
+tail, ends, out = torch.ones(1, 2, 1, 4), torch.tensor([3, 6]), torch.empty(1, 2, 4)
+kernels.decode(*(x.numpy() for x in (q, kv, kv, ends, tail, tail)), 1.0, out.numpy())
+assert (torch.get_num_threads(), numba.get_num_threads()) == (1, 1)
+torch.set_num_threads(2)
+kernels.follow_torch()
+assert (torch.get_num_threads(), numba.get_num_threads()) == (2, 2)
+torch.set_num_threads(5)
+kernels.follow_torch()
+assert (torch.get_num_threads(), numba.get_num_threads()) == (5, 2)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    subprocess.run([sys.executable, "-c", script], check=True, env={**environment, "NUMBA_NUM_THREADS": "2"})

@@ -248,11 +248,11 @@ def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
         return gpu.decode(queries[:, :, 0], storage, call.scaling)[:, None], None
     if kernels is None or queries.device.type != "cpu" or queries.dtype != torch.float32:
         return None
-    ends = storage.lengths.flatten().cumsum(0)
     flat, tail = storage.flat, storage.tail
+    kernels.follow_torch()
     out = queries.new_empty(*queries.shape[:2], flat["values"].shape[-1])
     kernels.decode(
-        queries[:, :, 0].contiguous().numpy(), flat["keys"].numpy(), flat["values"].numpy(), ends.numpy(),
+        queries[:, :, 0].contiguous().numpy(), flat["keys"].numpy(), flat["values"].numpy(), storage.ends.numpy(),
         tail["keys"].numpy(), tail["values"].numpy(), call.scaling, out.numpy(),
     )  # fmt: skip
     return out[:, None], None

@@ -45,7 +45,7 @@ def decode(queries: Tensor, storage: Ragged, scaling: float) -> Tensor:
     best = queries.new_empty(cells, parts, group, dtype=torch.float32)
     total, read = torch.empty_like(best), queries.new_empty(cells, parts, group, wide, dtype=torch.float32)
     _part[(cells, parts)](
-        queries.contiguous(), storage.flat["keys"], storage.flat["values"], storage.lengths.flatten().cumsum(0),
+        queries.contiguous(), storage.flat["keys"], storage.flat["values"], storage.ends,
         storage.tail["keys"].contiguous(), storage.tail["values"].contiguous(), best, total, read, scaling,
         storage.since, group, width, wide, keys, values, part,
     )  # fmt: skip

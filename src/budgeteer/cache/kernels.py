@@ -6,10 +6,25 @@ decoding step at 2,000 entries a head.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
+import torch
 from numba import njit, prange
 
 from budgeteer.engine.kernels import OPTIONS, exp_inplace
+
+
+def follow_torch() -> None:
+    """Have the kernels use as many threads as torch does in this thread, and torch go on as it was.
+
+    Starting numba's threads sets OpenMP's number, which is torch's, too: one thread became all of them, which wait for
+    work by spinning, so that every token cost twice the CPU time.
+    """
+    threads = torch.get_num_threads()
+    if (wanted := min(threads, numba.config.NUMBA_NUM_THREADS)) != numba.get_num_threads():
+        numba.set_num_threads(wanted)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @njit(parallel=True, **OPTIONS)

@@ -185,6 +185,8 @@ class Ragged(Storage):
         self.tail = {name: column.new_empty(*lengths.shape, 0, column.shape[-1]) for name, column in flat.items()}
         self.longest = int(lengths.max())
         self.even = bool((lengths == self.longest).all())
+        self.ends = lengths.flatten().cumsum(0)
+        """[B x K] int64, where the entries of each head end."""
 
     def append(self, new: Columns) -> None:
         self.tail = {name: torch.cat([column, new[name]], dim=2) for name, column in self.tail.items()}
@@ -259,11 +261,11 @@ class Ragged(Storage):
             return False
         if not all(column.is_contiguous() for column in self.flat.values()):
             return False
-        ends = self.lengths.flatten().cumsum(0).numpy()
         rows = keep[:, :, : keep.shape[2] - stay].flatten(0, 1).contiguous().numpy()
         slots = _recent(seen, self.since, self.lengths)[..., None].int()
+        kernels.follow_torch()
         for flat, tail in [*((f, self.tail[name]) for name, f in self.flat.items()), (self.chosen[:, None], slots)]:
-            kernels.close_up(_bytes(flat), _bytes(tail[:, :, :gone].flatten(0, 1)), ends, rows)
+            kernels.close_up(_bytes(flat), _bytes(tail[:, :, :gone].flatten(0, 1)), self.ends.numpy(), rows)
         self.tail, self.since = {name: column[:, :, gone:].clone() for name, column in self.tail.items()}, stay
         return True
 
@@ -272,7 +274,7 @@ class Ragged(Storage):
 
     def tensors(self) -> Iterable[Tensor]:
         packed = () if self.packed is None else (self.packed.low, self.packed.lengths, *self.packed.tensors)
-        return [*self.flat.values(), *self.tail.values(), self.chosen, self.lengths, *packed]
+        return [*self.flat.values(), *self.tail.values(), self.chosen, self.lengths, self.ends, *packed]
 
 
 def kept(columns: Columns, slots: Tensor, keep: Tensor) -> Ragged:
