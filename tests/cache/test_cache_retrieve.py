@@ -296,7 +296,7 @@ def test_each_token_reads_what_its_query_chooses_and_nothing_is_lost(
             assert account.total == 2 * 2 * 3 * (31 + step)
             assert account.cold_bytes == account.full_bytes
         entry = 2 * 4 * 4 + 4
-        assert account.bytes <= account.kept * entry + 3 * 2 * 2 * 8
+        assert account.bytes <= account.kept * entry + 3 * 2 * 2 * 16
         # a further turn reads everything, and then each token chooses again
         turn = ids(6) + 1
         found, wanted = given(turn, past_key_values=cache).logits, reference(turn, past_key_values=full).logits

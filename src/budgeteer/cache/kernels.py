@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import config, njit, prange
 
 from budgeteer.engine.kernels import OPTIONS, exp_inplace
 
@@ -21,7 +21,7 @@ def follow_torch() -> None:
     work by spinning, so that every token cost twice the CPU time.
     """
     threads = torch.get_num_threads()
-    if (wanted := min(threads, numba.config.NUMBA_NUM_THREADS)) != numba.get_num_threads():
+    if (wanted := min(threads, config.NUMBA_NUM_THREADS)) != numba.get_num_threads():  # type: ignore[attr-defined]
         numba.set_num_threads(wanted)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
