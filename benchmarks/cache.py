@@ -56,6 +56,13 @@ Seven further tasks, at a quarter:
         --methods recent random tova snapkv keydiff kvzip knorm compactor defensive:split=layers h2o \\
         expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
+The five of all nine of which the full cache answers some, twenty texts each:
+
+    python benchmarks/cache.py --keep --models smollm2_average=smollm2 --tasks single multikey multivalue multiquery \\
+        instructions --each 4 --question known --budgets 25% --folder benchmarks/results/cache_rows \\
+        --methods recent random tova snapkv keydiff kvzip knorm compactor defensive:split=layers \\
+        'recent:every=0,rest="quantise:bits=4,full=0"'
+
 One of texts of 7,900 tokens, next to the 8,192 that the model reads; ``kvzip``, which reads a text twice, has no room:
 
     python benchmarks/cache.py --keep --models smollm2_long=smollm2 --tasks single --question known --each 4 \\
@@ -109,7 +116,15 @@ from pages import between
 
 OUT = Path(__file__).parent / "results" / "cache.json"
 PAGE = Path(__file__).parents[1] / "docs" / "cache.md"
-TABLES = ("smollm2_640", "smollm2_quarter", "smollm2_multikey", "smollm2_tasks", "smollm2_long", "gemma3_270m")
+TABLES = (
+    "smollm2_640",
+    "smollm2_quarter",
+    "smollm2_multikey",
+    "smollm2_tasks",
+    "smollm2_average",
+    "smollm2_long",
+    "gemma3_270m",
+)
 """Those of the page that are written by a command."""
 METHODS = (
     "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
@@ -284,14 +299,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def by_task(full: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of several tasks as Markdown: the share of the parts of an answer that are right, and log p lost."""
     tasks = list(full["tasks"])
-    lines = [f"| {full['samples']} texts | {' | '.join(f'`{task}`' for task in tasks)} | log p lost in all |"]
-    lines.append("|---" * (2 + len(tasks)) + "|")
+    heads = [*(f"`{task}`" for task in tasks), "points below in all", "log p lost in all"]
+    lines = [f"| {full['samples']} texts | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     whole = " | ".join(f"{100 * share:.0f} %" for share in full["tasks"].values())
-    lines.append(f"| full cache | {whole} | |")
+    lines.append(f"| full cache | {whole} | | |")
     for row in rows:
         each = " | ".join(f"{100 * row['tasks'][task]:.0f} %, {row['losses'][task]:z.2f}" for task in tasks)
+        below = "{:z.0f} [{:z.0f}, {:z.0f}]".format(*(100 * row["below"][name] for name in ("mean", "low", "high")))
         lost = "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**row["lost"])
-        lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', row['method'])}` | {each} | {lost} |")
+        lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', row['method'])}` | {each} | {below} | {lost} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
 
 

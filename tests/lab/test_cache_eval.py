@@ -157,6 +157,9 @@ def test_the_table_by_hand() -> None:
     # one of three right in the full cache alone: p = 2/5, q = 1/5, p - q +- z sqrt((3/5 - 1/25) / 5)
     assert (full["fewer"]["mean"], h2o["fewer"]["mean"]) == (0.0, 1 / 3)
     assert h2o["fewer"]["high"] == pytest.approx(0.2 + 1.96 * (0.56 / 5) ** 0.5, abs=1e-4)
+    # shares of parts 1, 1, 0 less 1, 0, 0: deviation sqrt(1/3), t(0.975, 2) = 4.303
+    assert h2o["below"]["mean"] == pytest.approx(1 / 3)
+    assert h2o["below"]["high"] == pytest.approx(1 / 3 + 4.3027 / 3, abs=1e-3)
     assert (h2o["right"]["mean"], h2o["tasks"]) == (1 / 3, {"single": 0.5, "multikey": 0.0})
     assert h2o["losses"] == pytest.approx({"single": (0.1 + 1.1) / 2, "multikey": 0.1})
     assert (h2o["end"], h2o["prompt"], h2o["token"]) == (None, None, None)

@@ -219,7 +219,8 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
     ``tasks`` has the mean share of the parts of an answer that are right, by task, and ``losses`` the mean of ``lost``
     below, by task. ``right`` is over all samples with
     Wilson's 95 % interval, ``fewer`` the share of the full cache that is right less this one, paired by sample
-    (:func:`budgeteer.lab.stats.paired_shares`), ``lost`` the mean difference of log-probabilities to the full cache on
+    (:func:`budgeteer.lab.stats.paired_shares`), ``below`` the same of the shares of an answer's parts, with a paired t
+    interval, ``lost`` the mean difference of log-probabilities to the full cache on
     the same samples, nats a token, with a paired t interval. ``heads``, ``places`` and ``end`` are means over the
     samples, ``prompt`` and ``token`` medians, None where nothing was measured.
     """
@@ -239,6 +240,7 @@ def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
                 "samples": len(mine),
                 "right": _interval(wilson(sum(each.right for each in mine), len(mine))),
                 "fewer": _interval(paired_shares([e.right for e in full[knows]], [e.right for e in mine])),
+                "below": _interval(paired([e.found for e in full[knows]], [e.found for e in mine])),
                 "tasks": {task: sum(found) / len(found) for task, found in by_task.items()},
                 "losses": {task: fmean(less for of, less in lost if of == task) for task in tasks},
                 "lost": _interval(paired([e.logprob for e in full[knows]], [each.logprob for each in mine])),
