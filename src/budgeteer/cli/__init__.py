@@ -171,6 +171,9 @@ def _run(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)
     module.add_arguments(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            action.metavar = "|".join(action.choices)  # else what is required is said as the name of a variable
     args = parser.parse_args(arguments[1:])
     _numbers.check(args)
     _outputs.check(name, args)

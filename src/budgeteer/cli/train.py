@@ -15,7 +15,10 @@ from budgeteer.cli._options import Lines, add_training, shown_run, spec_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "recipe", nargs="?", help="such as grpo, duet, vip, or one of another package; see budgeteer methods"
+        "recipe",
+        nargs="?",
+        help="such as grpo, duet, vip, grpo:reward=right-only or one of another package; see "
+        "budgeteer methods recipe and budgeteer methods reward",
     )
     parser.add_argument("--recipe", dest="named_recipe", metavar="RECIPE", default=None, help="the same, as an option")
     parser.add_argument(
@@ -30,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=None,
-        help="folder of the results, the report, the checkpoint and the trained policy, of one run (default: "
+        help="folder of the results, the report, the checkpoint and the trained policy, of one run, which "
+        "goes on from the last checkpoint, one in eight steps, with the same command (default: "
         "runs/train/RECIPE@BUDGET-seedSEED)",
     )
     parser.add_argument(

@@ -230,15 +230,16 @@ class Control:
         share = self.share(items)
         if self.plan(share, items, self.progress.step, 0).units.any():
             return
-        needed = self._least(items)
-        total = needed * (c.steps if recipe.pace == Pace.STEP and self.budget is not None else 1)
+        needed, steps = self._least(items), c.steps if recipe.pace == Pace.STEP and self.budget is not None else 1
+        full = self._full(items) * steps
         raise BudgetExceeded(
             kind="tokens",
             scope="step" if self.budget is None else "run",
             used=0,
             requested=needed,
             limit=share,
-            hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
+            hint=f"that buys no rollout; give at least {needed * steps:,} tokens, the least that buys any in each "
+            f"step, or fewer steps; {c.prompts} prompts of {c.group} rollouts are expected to take {full:,}",
         )
 
     def _least(self, items: Items) -> int:
