@@ -92,6 +92,22 @@ def test_with_and_without_numba_the_logits_are_the_same(method: str, monkeypatch
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("group", [4, 3])
+@pytest.mark.parametrize("method", ["knorm", "knorm:split=ada-kv", "snapkv:window=4,every=2"])
+def test_packed_entries_are_read_where_they_lie(method: str, bits: int, group: int, monkeypatch) -> None:
+    """Groups of 3 keys, the last one shorter, and of 1 channel of values, which for 2 and 4 bits ends within a byte."""
+    made, ids = model(), torch.randint(3, 97, (2, 46), generator=torch.Generator().manual_seed(1))
+    calls, compiled = [], kernels.decode_packed
+    monkeypatch.setattr(kernels, "decode_packed", lambda *given: (calls.append(1), compiled(*given)))
+    spec = f'{method}{"," if ":" in method else ":"}rest="quantise:bits={bits},full=0.3,group={group}"'
+    found = steps(made, spec, ids)
+    assert len(calls) == (6 * 3 if group == 4 or bits == 8 else 0)
+    monkeypatch.setattr(attend, "kernels", None)
+    for a, b in zip(found, steps(made, spec, ids), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
 def test_half_precision_takes_torch_s_way(monkeypatch) -> None:
     monkeypatch.setattr(kernels, "decode", None)
     ids = torch.randint(3, 97, (1, 46), generator=torch.Generator().manual_seed(1))

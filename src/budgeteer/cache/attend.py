@@ -242,18 +242,32 @@ def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
     """
     queries, storage = call.queries, layer.storage
     one = queries.shape[2] == 1 and bool(call.valid.all()) and layer.window is None and call.softcap is None
-    if not (one and isinstance(storage, Ragged) and storage.packed is None):
+    if not (one and isinstance(storage, Ragged)):
         return None
-    if gpu is not None and gpu.takes(queries):
+    if storage.packed is None and gpu is not None and gpu.takes(queries):
         return gpu.decode(queries[:, :, 0], storage, call.scaling)[:, None], None
     if kernels is None or queries.device.type != "cpu" or queries.dtype != torch.float32:
         return None
-    flat, tail = storage.flat, storage.tail
-    kernels.follow_torch()
+    flat, tail, packed = storage.flat, storage.tail, storage.packed
     out = queries.new_empty(*queries.shape[:2], flat["values"].shape[-1])
-    kernels.decode(
+    there = (
         queries[:, :, 0].contiguous().numpy(), flat["keys"].numpy(), flat["values"].numpy(), storage.ends.numpy(),
-        tail["keys"].numpy(), tail["values"].numpy(), call.scaling, out.numpy(),
+        tail["keys"].numpy(), tail["values"].numpy(),
+    )  # fmt: skip
+    if packed is None:
+        kernels.follow_torch()
+        kernels.decode(*there, call.scaling, out.numpy())
+        return out[:, None], None
+    if packed.codec.linear is None:
+        return None
+    bits, together = packed.codec.linear
+    codes_k, steps_k, codes_v, steps_v = packed.tensors
+    if steps_v.shape[1] == 0 or codes_v.shape[1] % steps_v.shape[1] or 8 // bits * codes_v.shape[1] != out.shape[-1]:
+        return None  # groups of channels that end within a byte
+    kernels.follow_torch()
+    kernels.decode_packed(
+        *there, codes_k.numpy(), steps_k.float().numpy(), codes_v.numpy(), steps_v.float().numpy(),
+        packed.lengths.cumsum(0).numpy(), bits, together, call.scaling, out.numpy(),
     )  # fmt: skip
     return out[:, None], None
 

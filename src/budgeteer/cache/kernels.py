@@ -27,6 +27,23 @@ def follow_torch() -> None:
         torch.set_num_threads(threads)
 
 
+@njit(inline="always", **OPTIONS)
+def softmax(x, whole, n):  # type: ignore[no-untyped-def]
+    """x[:n] := exp(x[:n] - max) / its sum; whole is int32 scratch."""
+    best = x[0]
+    for i in range(n):
+        best = max(best, x[i])
+    for i in range(n):
+        x[i] -= best
+    exp_inplace(x, whole, n)
+    total = np.float32(0)
+    for i in range(n):
+        total += x[i]
+    inverse = np.float32(1) / total
+    for i in range(n):
+        x[i] *= inverse
+
+
 @njit(parallel=True, **OPTIONS)
 def decode(query, keys, values, ends, tail_keys, tail_values, scaling, out):  # type: ignore[no-untyped-def]
     """out[b, h] := softmax(scaling q.k) v over the entries of the head's key-value head, chosen ones and those since.
@@ -58,18 +75,7 @@ def decode(query, keys, values, ends, tail_keys, tail_values, scaling, out):  # 
                     product += asked[g, j] * row[j]
                 read[g, i] = product * scale
         for g in range(group):
-            best = read[g, 0]
-            for i in range(n):
-                best = max(best, read[g, i])
-            for i in range(n):
-                read[g, i] -= best
-            exp_inplace(read[g], whole, n)
-            total = np.float32(0)
-            for i in range(n):
-                total += read[g, i]
-            inverse = np.float32(1) / total
-            for i in range(n):
-                read[g, i] *= inverse
+            softmax(read[g], whole, n)
             for j in range(wide):
                 out[b, k * group + g, j] = np.float32(0)
         for i in range(n):
@@ -78,6 +84,113 @@ def decode(query, keys, values, ends, tail_keys, tail_values, scaling, out):  # 
                 share, to = read[g, i], out[b, k * group + g]
                 for j in range(wide):
                     to[j] += share * row[j]
+
+
+@njit(inline="always", **OPTIONS)
+def unpack(row, bits, codes):  # type: ignore[no-untyped-def]
+    """codes[p n + j] := the p-th code of the j-th of n bytes."""
+    n = len(row)
+    for p in range(8 // bits):
+        shift, mask, first = p * bits, (1 << bits) - 1, p * n
+        for j in range(n):
+            codes[first + j] = np.float32(np.int32((row[j] >> shift) & mask))
+
+
+@njit(parallel=True, **OPTIONS)
+def decode_packed(  # type: ignore[no-untyped-def]
+    query, keys, values, ends, tail_keys, tail_values, codes_k, steps_k, codes_v, steps_v, packed_ends, bits, together,
+    scaling, out,
+):  # fmt: skip
+    """:func:`decode` over entries of which some are packed, as ``quantise`` holds them.
+
+    q.k = sum_c (q_c step_c) code_c + q.least, so that codes are read as they are, once for all queries of a head.
+
+    Args:
+        query, keys, values, ends, tail_keys, tail_values, scaling, out: as :func:`decode` has them; entries that are
+            not packed.
+        codes_k, codes_v: [M, bytes] uint8, the packed entries of the heads of all rows one behind the other.
+        steps_k: [groups, d, 2] float32, least value and step of each channel of ``together`` keys of a head.
+        steps_v: [M, groups, 2] float32, the same of neighbouring channels of each value, of whole bytes.
+        packed_ends: [B K] int64, where the packed entries of each head end.
+        bits: of a code, 2, 4 or 8.
+        together: keys of a group; the last one of a head may have fewer.
+    """
+    rows, kv_heads, since, width = tail_keys.shape
+    group, wide = query.shape[1] // kv_heads, out.shape[2]
+    scale, parts = np.float32(scaling), 8 // bits
+    bytes_k, bytes_v, of_values = codes_k.shape[1], codes_v.shape[1], steps_v.shape[1]
+    for cell in prange(rows * kv_heads):
+        b, k = cell // kv_heads, cell % kv_heads
+        first, from_packed, of_keys = 0, 0, 0
+        for before in range(cell):
+            many = packed_ends[before] - from_packed
+            first, from_packed, of_keys = ends[before], packed_ends[before], of_keys + (many + together - 1) // together
+        old, low = ends[cell] - first, packed_ends[cell] - from_packed
+        n, whole_ones = old + low + since, old + since
+        asked = query[b, k * group : (k + 1) * group]
+        read = np.empty((group, n), np.float32)
+        whole = np.empty(n, np.int32)
+        for i in range(whole_ones):
+            row = keys[first + i] if i < old else tail_keys[b, k, i - old]
+            for g in range(group):
+                product = np.float32(0)
+                for j in range(width):
+                    product += asked[g, j] * row[j]
+                read[g, i] = product * scale
+        codes = np.empty(parts * bytes_k, np.float32)
+        stepped = np.zeros((group, parts * bytes_k), np.float32)
+        least = np.empty(group, np.float32)
+        for i in range(low):
+            if i % together == 0:
+                steps = steps_k[of_keys + i // together]
+                for g in range(group):
+                    total = np.float32(0)
+                    for j in range(width):
+                        stepped[g, j % parts * bytes_k + j // parts] = asked[g, j] * steps[j, 1]
+                        total += asked[g, j] * steps[j, 0]
+                    least[g] = total
+            unpack(codes_k[from_packed + i], bits, codes)
+            for g in range(group):
+                product = least[g]
+                for j in range(parts * bytes_k):
+                    product += stepped[g, j] * codes[j]
+                read[g, whole_ones + i] = product * scale
+        for g in range(group):
+            softmax(read[g], whole, n)
+            for j in range(wide):
+                out[b, k * group + g, j] = np.float32(0)
+        for i in range(whole_ones):
+            row = values[first + i] if i < old else tail_values[b, k, i - old]
+            for g in range(group):
+                share, to = read[g, i], out[b, k * group + g]
+                for j in range(wide):
+                    to[j] += share * row[j]
+        four = np.zeros((4, parts * bytes_v), np.float32)  # entries at a time, else what is summed is read too often
+        by, share_of = np.zeros(4, np.float32), np.zeros((group, of_values), np.float32)
+        gathered = np.zeros((group, parts * bytes_v), np.float32)
+        each = bytes_v // of_values
+        for start in range(0, low, 4):
+            here = min(4, low - start)
+            for u in range(here):
+                unpack(codes_v[from_packed + start + u], bits, four[u])
+            for g in range(group):
+                to = gathered[g]
+                for w in range(of_values):
+                    for u in range(4):
+                        by[u] = np.float32(0)
+                    for u in range(here):
+                        share, steps = read[g, whole_ones + start + u], steps_v[from_packed + start + u, w]
+                        by[u] = share * steps[1]
+                        share_of[g, w] += share * steps[0]
+                    by_0, by_1, by_2, by_3 = by[0], by[1], by[2], by[3]
+                    for part in range(parts):
+                        for j in range(part * bytes_v + w * each, part * bytes_v + (w + 1) * each):
+                            to[j] += by_0 * four[0, j] + by_1 * four[1, j] + by_2 * four[2, j] + by_3 * four[3, j]
+        for g in range(group):
+            for j in range(wide):
+                out[b, k * group + g, j] += (
+                    gathered[g, j % parts * bytes_v + j // parts] + share_of[g, j // parts // each]
+                )
 
 
 @njit(parallel=True, **OPTIONS)

@@ -196,11 +196,14 @@ class Codec(NamedTuple):
             heads are independent.
         decode: ``(tensors, place) -> (keys, values)`` float32, nearly what was encoded.
         cost: ``(d, d of values) -> (bytes of an entry, bytes of a head beside)``: the most that ``encode`` takes.
+        linear: (bits, group) where the tensors are those of ``quantise``: the compiled attention of one query then
+            reads them where they lie.
     """
 
     encode: Callable[[Tensor, Tensor, Place], tuple[Tensor, ...]]
     decode: Callable[[tuple[Tensor, ...], Place], tuple[Tensor, Tensor]]
     cost: Callable[[int, int], tuple[int, int]]
+    linear: tuple[int, int] | None = None
 
 
 class Asked(NamedTuple):

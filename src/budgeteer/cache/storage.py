@@ -185,8 +185,8 @@ class Ragged(Storage):
         self.tail = {name: column.new_empty(*lengths.shape, 0, column.shape[-1]) for name, column in flat.items()}
         self.longest = int(lengths.max())
         self.even = bool((lengths == self.longest).all())
-        self.ends = lengths.flatten().cumsum(0)
-        """[B x K] int64, where the entries of each head end."""
+        self.ends = (lengths.flatten() - (0 if packed is None else packed.lengths)).cumsum(0)
+        """[B x K] int64, where the keys and values of each head end in ``flat``."""
 
     def append(self, new: Columns) -> None:
         self.tail = {name: torch.cat([column, new[name]], dim=2) for name, column in self.tail.items()}

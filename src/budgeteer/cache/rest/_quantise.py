@@ -51,4 +51,4 @@ def quantise(bits: int = 4, full: float = 0.5, group: int = 32) -> Rest:
         of_keys = -(-STEP * d // group)
         return bytes_of(d, bits) + bytes_of(e, bits) + of_keys + STEP * (e // gcd(e, group)), STEP * d
 
-    return Rest(codec=Codec(encode, decode, cost), full=full)
+    return Rest(codec=Codec(encode, decode, cost, (bits, group)), full=full)
