@@ -70,6 +70,12 @@ One of texts of 7,900 tokens, next to the 8,192 that the model reads; ``kvzip``,
         compactor defensive defensive:split=layers expected-attention kvzap:gates=runs/gates/smollm2 \\
         'recent:every=0,rest="quantise:bits=4,full=0"'
 
+Generation of half a text, number by number, where everything has to be read again:
+
+    python benchmarks/cache.py --keep --models smollm2_generation=smollm2 --tasks generation --question known \\
+        --budgets 50% 25% --folder benchmarks/results/cache_rows --methods recent random tova h2o snapkv:every=64 \\
+        keydiff keydiff:every=64 kvzip compactor 'recent:every=0,rest="quantise:bits=4,full=0"'
+
 That of Gemma 3 270M, whose layers slide but for three (its weights: ``benchmarks/gemma3.py``):
 
     python benchmarks/cache.py --keep --models gemma3_270m=hf:FOLDER --tasks single --question known --each 4 \\
@@ -134,7 +140,7 @@ METHODS = (
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
 MODELS = {
     "smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640, "smollm2_multikey": 640,
-    "smollm2_long": 7900,
+    "smollm2_long": 7900, "smollm2_generation": 640,
 }  # fmt: skip
 """Name -> tokens of a text."""
 STANDARD = ("smollm2", "thinker")
@@ -270,25 +276,27 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     found = {(row["method"], row["budget"]): row for row in others}
     budgets = sorted({row["budget"] for row in others}, key=lambda budget: -float(budget.rstrip("%")))
     by = "25%" if "25%" in budgets else budgets[0]
-    methods = sorted({row["method"] for row in others}, key=lambda name: found[name, by]["lost"]["mean"])
-    n = full["samples"]
+    methods = sorted({row["method"] for row in others}, key=lambda name: (found[name, by]["lost"]["mean"], name))
+    if len(full["tasks"]) > 1:
+        return by_task(full, [found[name, by] for name in methods])
+    n, (task,) = full["samples"], full["tasks"]
+    parts = any(row["tasks"][task] != row["right"]["mean"] for row in rows)
+
+    def share(row: Mapping[str, Any]) -> str:
+        """Right answers, or the share of their parts that are right, where answers have parts."""
+        return f"{100 * row['tasks'][task]:.0f} %" if parts else f"{round(row['right']['mean'] * n)}"
 
     def cells(row: Mapping[str, Any]) -> list[str]:
-        right, lost = (
-            f"{round(row['right']['mean'] * n)}",
-            "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**row["lost"]),
-        )
+        right, lost = share(row), "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**row["lost"])
         if len(budgets) > 1:
             return [f"{right}, {lost}"]
         fewer = "{:z.1f} [{:z.1f}, {:z.1f}]".format(*(100 * row["fewer"][name] for name in ("mean", "low", "high")))
         return [right, fewer, lost]
 
-    if len(full["tasks"]) > 1:
-        return by_task(full, [found[name, by] for name in methods])
     heads = [budget.replace("%", " %") for budget in budgets]
     if len(budgets) == 1:
         heads = [f"right at {heads[0]}", "points below the full cache", "log p lost"]
-    lines = [f"| {n} texts, full cache {round(full['right']['mean'] * n)} | {' | '.join(heads)} |"]
+    lines = [f"| {n} texts, full cache {share(full)} | {' | '.join(heads)} |"]
     lines.append("|---" * (1 + len(heads)) + "|")
     for name in methods:
         shown = [cell for budget in budgets for cell in cells(found[name, budget])]
