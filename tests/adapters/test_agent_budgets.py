@@ -193,6 +193,56 @@ def test_an_agent_as_a_tool_has_to_be_on_the_budget_first():
         spending(agents.Agent("outer", model="gpt-4o", tools=[tool]), AgentBudget.parse("10k"), provider)
 
 
+def test_resources_and_prompts_of_an_mcp_server():
+    pytest.importorskip("mcp")
+    from mcp import Client, MCPError
+    from mcp.server.mcpserver import MCPServer
+
+    from budgeteer.adapters.mcp import spending
+
+    server = MCPServer("test")
+
+    @server.resource("notes://long")
+    def long() -> str:
+        return "noted " * 1_000
+
+    @server.resource("notes://picture", mime_type="image/png")
+    def picture() -> bytes:
+        return b"\x89PNG" + b"x" * 9_000
+
+    @server.prompt()
+    def review(code: str) -> str:
+        return f"Review this: {code}"
+
+    async def main():
+        budget = AgentBudget.parse("10k, tool:read_resource:3, tool:4, bytes:9k")
+        async with Client(server) as client:
+            mine = spending(client, budget)
+            whole = await mine.read_resource("notes://long")
+            assert whole.contents[0].text == "noted " * 1_000
+            image = await mine.read_resource("notes://picture")
+            assert image.contents[0].text == "[12,008 characters of image/png left out]"
+            cut = await mine.read_resource("notes://long")
+            assert cut.contents[0].text.endswith("characters are more than the budget leaves room for]")
+            refused = await mine.read_resource("notes://long")
+            assert refused.contents[0].text.startswith("[read_resource was not called: ")
+            assert budget.spent["tool:read_resource"] == budget.spent["tool"] == 3
+        assert 0 <= budget.allowance.remaining["bytes"] < 100
+        free = AgentBudget.parse("10k, tool:get_prompt:2, bytes:9k")
+        async with Client(server) as client:
+            mine = spending(client, free)
+            found = await mine.get_prompt("review", {"code": "x = 1"})
+            assert found.messages[0].content.text == "Review this: x = 1"
+            assert free.spent["bytes"] == len("Review this: x = 1")
+            with pytest.raises(MCPError):
+                await mine.get_prompt("no such prompt")
+            assert free.spent["tool:get_prompt"] == 2
+            last = await mine.get_prompt("review", {"code": "x = 1"})
+            assert last.messages[0].content.text.startswith("[get_prompt was not called: ")
+
+    asyncio.run(main())
+
+
 def test_tools_of_an_mcp_server():
     pytest.importorskip("mcp")
     from mcp import Client
