@@ -331,3 +331,15 @@ def test_a_bool_is_true_or_false_and_no_text(monkeypatch) -> None:
     for wrong in ("maybe", "1", "none"):
         with pytest.raises(InvalidInput, match=r"x:exact=.* is not possible: exact is true or false"):
             registry.arguments_of(method, parse(f"x:exact={wrong}", "allocator").values)
+
+
+def test_runs_whose_tools_have_a_price_keep_their_record() -> None:
+    """Else a run on a local model that was killed would pay for the calls of its open questions once more."""
+    from budgeteer.cli import _solving
+    from budgeteer.lab import questions
+
+    paid, free = (questions.load(f"lookups{price}", limit=2) for price in (":price=0.0005", ""))
+    assert _solving.durable("thinker", asked=paid)
+    assert not _solving.durable("thinker", asked=free)
+    assert not _solving.durable("reasoner", asked=questions.load("chains", limit=2))
+    assert _solving.durable("http://127.0.0.1:9/v1#m", asked=free)

@@ -94,11 +94,14 @@ def billed(model: str) -> bool:
     return endpoint(model) or model.startswith("anthropic:")
 
 
-def durable(model: str, *strategies: object) -> bool:
-    """Whether some calls of a run are billed: those of its model, or those of another one that a strategy asks."""
+def durable(model: str, *strategies: object, asked: QuestionSet | None = None) -> bool:
+    """Whether some calls of a run are billed: those of its model, those of another one that a strategy asks, or those
+    of a tool that its questions have."""
     from budgeteer.solve import Strategy
 
     if billed(model):
+        return True
+    if asked is not None and asked.tools is not None and any(tool.cost for tool in asked.tools(asked.questions[0])):
         return True
     others = [other for strategy in strategies if isinstance(strategy, Strategy) for other in strategy.models]
     if not others:

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
                     concurrency=args.concurrency,
                     timeout=args.timeout,
                     prices=prices,
-                    durable=_solving.durable(args.model, *strategies.values()),
+                    durable=_solving.durable(args.model, *strategies.values(), asked=asked),
                     pause=pause,
                     on_row=on_row,
                 )

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 tools=asked.tools,
                 prices=prices,
                 out=args.out,
-                durable=_solving.durable(args.model, strategy),
+                durable=_solving.durable(args.model, strategy, asked=asked),
                 traces=args.traces,
                 on_row=on_row,
                 pause=pause,
