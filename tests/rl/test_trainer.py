@@ -19,7 +19,7 @@ from budgeteer.core import registry
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, VerifierError
 from budgeteer.core.plan import ABORTED, CUT, ENDED
-from budgeteer.lab import run as lab_run
+from budgeteer.lab import heldout
 from budgeteer.lab.tasks.base import extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl import recipes, trainer
@@ -251,7 +251,7 @@ def test_a_verifier_that_fails_is_named_with_its_item(result, message):
     if (REASONER / "model.safetensors").exists():
         policy = load_policy()
         with pytest.raises(VerifierError, match=message):
-            lab_run.rewards(policy, Broken(result), [item], [policy.tokenizer.encode("2</think>2").ids])
+            heldout.rewards(policy, Broken(result), [item], [policy.tokenizer.encode("2</think>2").ids])
 
 
 def test_a_verifier_error_ends_the_run():
