@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import re
 import signal
@@ -181,7 +182,28 @@ def test_too_small_a_budget_says_what_to_give(name):
     with pytest.raises(BudgetExceeded, match="give at least") as caught:
         build(name, budget=8).run()
     needed = int(re.search(r"give at least ([\d,]+)", str(caught.value))[1].replace(",", ""))
-    assert build(name, budget=needed).run().step >= 1  # the advice works
+    progress = build(name, budget=needed).run()
+    assert progress.step >= 1  # the advice works
+    assert max(map(int, progress.steps_log[0]["counts"])) >= 2  # and a prompt has rollouts that can differ
+
+
+def test_too_small_a_budget_says_what_the_usual_groups_take():
+    trainer = build("grpo", budget=8)
+    with pytest.raises(BudgetExceeded) as caught:
+        trainer.run()
+    c = trainer.config
+    _, _, items = trainer.control.candidates()
+    usual = c.steps * math.ceil(c.prompts * c.group * items.cost.mean())
+    assert f"{c.group} rollouts of every prompt take about {usual:,}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("right-only", "grpo:reward=right-only"), ("neyman", "grpo:allocator=neyman"), ("rex", "grpo:temperature=rex")],
+)
+def test_a_part_in_the_place_of_a_recipe_is_told_how_it_is_written(name, written):
+    with pytest.raises(InvalidInput, match=f"{name!r} is no recipe, but a part of one; write {written}"):
+        recipes.get(name)
 
 
 def test_a_budget_of_nothing_is_refused():
