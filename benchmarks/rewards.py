@@ -33,13 +33,13 @@ import numpy as np
 
 from budgeteer.core import registry
 from budgeteer.core.environment import Item
-from budgeteer.core.plan import right
 from budgeteer.engine.llama import save
 from budgeteer.lab import pool as pools
 from budgeteer.lab import results
 from budgeteer.lab.hacking import rewards as registered
+from budgeteer.lab.heldout import GREEDY_TEMPERATURE, judged, rewards
 from budgeteer.lab.pretrain import PretrainConfig, batches
-from budgeteer.lab.run import level_of, one_thread, rewards, wording_of
+from budgeteer.lab.run import level_of, one_thread, wording_of
 from budgeteer.lab.traces import Style
 from budgeteer.models.chat import EASY_TAG, HARD_TAG
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
@@ -47,7 +47,6 @@ from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.recipe import Recipe, Variant, Variants, View
 from budgeteer.rl.reward.protocol import Reward
-from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Trainer
 from pages import between
 from rewards_report import (
@@ -77,8 +76,6 @@ EARLIER = "earlier start"
 IN_SHORT = (START, NONE, "right-only", "o1-pruner", "alp", "kimi", "arlcp", "overlong", "laser")
 """Arms of the short table at the head of the page."""
 FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
-COLD = 1e-4
-"""Temperature at which the likeliest token is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +214,10 @@ def measured(
     items: Sequence[Item] = pool.heldout
     head = policy.encode([ask.begun])[0][1:] if ask.begun else []
     prompts = [[*ids, *head] for ids in policy.encode([ask.before + item.prompt for item in items])]
-    rollouts, _ = sample(
-        policy.model, [item.key for item in items], prompts, np.full(len(items), samples),
-        max_tokens=cap, markers=policy.markers, seed=seed, temperature=temperature,
+    rollouts, good = judged(
+        policy, policy.model, pool.environment, items, prompts,
+        samples=samples, max_tokens=cap, seed=seed, temperature=temperature,
     )  # fmt: skip
-    rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
-    good = right(rewards(policy, pool.environment, [items[g] for g in rollouts.group], rows))
     whole = rollouts.length
     answered = np.where(rollouts.answered >= 0, rollouts.answered, whole)
     thinking = np.where(rollouts.closed >= 0, rollouts.closed - 1, whole)
@@ -233,7 +228,7 @@ def measured(
         return [float(good[at].mean()), float(whole[at].mean()), float(answered[at].mean())]
 
     return {
-        "ask": ask.name, "n": len(rows), "accuracy": float(good.mean()), "tokens": float(whole.mean()),
+        "ask": ask.name, "n": len(good), "accuracy": float(good.mean()), "tokens": float(whole.mean()),
         "to answer": float(answered.mean()), "thinking": float(thinking.mean()),
         "distance": {f"{n:g}": float(np.abs(whole - n).mean()) for n in wanted},
         "levels": {name: means(level == name) for name in sorted(set(level.tolist()))},
@@ -264,7 +259,7 @@ def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     progress = trainer.run()
     trained = time.perf_counter()
     asks = ASKED[plain][1] if plain in ASKED else (Ask(),)
-    samples, temperature = (1, COLD) if args.greedy else (args.samples, 1.0)
+    samples, temperature = (1, GREEDY_TEMPERATURE) if args.greedy else (args.samples, 1.0)
     found = [measured(policy, pool, ask, samples, args.cap, 20_000 + seed, temperature) for ask in asks]
     return {
         "reward": name, "stop": stop, "seed": seed, "asks": found, "used": progress.used, "steps": progress.step,

@@ -31,8 +31,8 @@ from torch import Tensor
 from budgeteer.core.plan import ENDED, right
 from budgeteer.engine.llama import save
 from budgeteer.lab import pool as pools
+from budgeteer.lab.heldout import rewards
 from budgeteer.lab.results import write_text
-from budgeteer.lab.run import rewards
 from budgeteer.models.chat import EASY_TAG, EFFORTS, HARD_TAG
 from budgeteer.models.policy import LlamaPolicy, load_policy
 from budgeteer.rl.sampler import sample

@@ -27,8 +27,8 @@ import torch
 from budgeteer.core.environment import Item
 from budgeteer.engine.llama import Llama
 from budgeteer.lab import pool
+from budgeteer.lab.heldout import rewards
 from budgeteer.lab.results import installed, machine, to_json, write_text
-from budgeteer.lab.run import rewards
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig

@@ -26,7 +26,8 @@ import numpy as np
 from budgeteer.core.plan import I64, right
 from budgeteer.lab import pool as pools
 from budgeteer.lab import results
-from budgeteer.lab.run import one_thread, rewards, wording_of
+from budgeteer.lab.heldout import rewards
+from budgeteer.lab.run import one_thread, wording_of
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.asked import RoundRequests

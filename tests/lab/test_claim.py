@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from budgeteer.lab.claim import claim
-from budgeteer.lab.report import table
+from budgeteer.lab.report import render, table
 from budgeteer.lab.results import compare
 
 
@@ -74,3 +75,51 @@ def test_the_strongest_plain_baseline_at_the_full_budget_has_its_own_verdict():
 
 def test_one_seed_gives_no_interval():
     assert "one seed gives no interval" in claim(results(0.50, [0.69]))
+
+
+def with_greedy(found: dict[str, Any], **accuracies: list[float]) -> dict[str, Any]:
+    """The results with greedy accuracies by recipe and seed."""
+    for entry in found["runs"]:
+        if entry["recipe"] in accuracies:
+            entry["greedy_accuracy"] = accuracies[entry["recipe"]][entry["seed"]]
+    return found
+
+
+def test_greedy_decoding_without_training_stands_beside_what_training_gains():
+    found = with_greedy(results(0.50, [0.71, 0.72, 0.73]), untrained=[0.72, 0.72, 0.72])
+    # drawn, the reference has 70.0 on every seed
+    assert "gains 20.0 points over the untrained policy. Without any training, decoded greedily," in claim(found)
+    assert "the policy is right on 72.0 %: +2.0 points [+2.0, +2.0] against grpo@100% as it is drawn." in claim(found)
+    assert "Without any training" not in claim(results(0.50, [0.71, 0.72, 0.73]))
+
+
+def test_the_table_has_the_greedy_accuracy_of_every_arm_and_its_gain_over_the_untrained_policys():
+    found = with_greedy(
+        results(0.50, [0.71, 0.72, 0.73]),
+        untrained=[0.72, 0.72, 0.72],
+        grpo=[0.70, 0.70, 0.70],
+        duet=[0.73, 0.75, 0.74],
+    )
+    head, _, *rows = table(found).splitlines()
+    assert [word.strip() for word in head.split("  ") if word.strip()][:4] == ["arm", "seeds", "accuracy", "greedy"]
+    assert head.endswith("greedy minus untrained@0")
+    duet, start = ({row.split()[0]: row for row in rows}[name] for name in ("duet@50%", "untrained@0"))
+    # 1, 3 and 2 points: mean 2, standard error 1 / sqrt(3), t(2) = 4.303, so 2.48 either way
+    assert "74.0 ± 2.5 %" in duet
+    assert duet.endswith("+2.0 [-0.5, +4.5]")
+    assert "50.0 ± 0.0 %" in start
+    assert "72.0 ± 0.0 %" in start
+    page = render(found)
+    for said in ("<th>Greedy</th>", "Greedy minus untrained@0", "74.0 ± 2.5 %", "+2.0 [-0.5, +4.5]"):
+        assert re.sub(r"<th[^>]*>", "<th>", page).count(said), said
+
+
+def test_results_without_greedy_accuracies_still_make_a_table_and_a_page():
+    old = results(0.50, [0.71, 0.72, 0.73])
+    assert "greedy" not in table(old)
+    assert "Greedy" not in render(old)
+    some = with_greedy(old, duet=[0.73, 0.75, 0.74])  # and the untrained policy, of an older run, has none
+    head, _, *rows = table(some).splitlines()
+    assert "greedy" in head
+    assert "minus untrained" not in head
+    assert "unknown" in next(row for row in rows if row.startswith("untrained@0"))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from budgeteer import cli
 from budgeteer.core.errors import BudgeteerError, CheckpointError, InvalidInput, UnknownName
@@ -19,6 +20,7 @@ from budgeteer.lab import results
 from budgeteer.lab.arms import Arm, pairs, with_references
 from budgeteer.lab.compare import compare
 from budgeteer.lab.run import RunSpec, execute
+from budgeteer.lab.tasks.base import score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl.config import TrainConfig
 from helpers import needs
@@ -80,6 +82,7 @@ def test_accounts_and_diagnostics_of_every_run(made):
         assert tokens["trained"] + tokens["wasted"] <= tokens["used"]
         assert sum(level["used"] for level in d["tokens_by_level"].values()) == tokens["used"]
         assert 0 <= run["accuracy"] <= 1
+        assert 0 <= run["greedy_accuracy"] <= 1
         assert [point["tokens"] for point in run["curve"]] == sorted(point["tokens"] for point in run["curve"])
         assert run["curve"][0]["tokens"] == 0
         assert run["curve"][-1] == {"tokens": tokens["used"], "seconds": run["seconds"], "accuracy": run["accuracy"]}
@@ -98,6 +101,25 @@ def test_differences_are_paired_over_seeds(made):
     difference = [accuracy[first["a"]][s]["accuracy"] - accuracy[first["b"]][s]["accuracy"] for s in SEEDS]
     assert first["n"] == 2
     assert first["mean"] == pytest.approx(sum(difference) / 2)
+
+
+def test_the_greedy_accuracy_is_that_of_the_likeliest_tokens_of_the_held_out_problems(made):
+    """An oracle of its own: a token at a time, the whole sequence computed anew, no sampler."""
+    _, found, _ = made
+    spec = replace(BASE, recipe="untrained", budget="0", tokens=0, pool_seed=BASE.pool_seed + SEEDS[0])
+    policy, pool = load_policy(REASONER), spec.pool_of_items
+    good = 0
+    for item in pool.heldout:
+        (ids,) = policy.encode([item.prompt])
+        begun = len(ids)
+        while len(ids) < begun + BASE.config.max_tokens and ids[-1] != policy.markers.eos:
+            with torch.inference_mode():
+                hidden = policy.model(torch.tensor([ids]))[0, -1]
+                ids = [*ids, int(policy.model.logits(hidden).argmax())]
+        good += score(pool.environment, item, policy.decode([ids[begun:]])[0]) == 1
+    run = results.by_seed(found["runs"], "untrained@0")[SEEDS[0]]
+    assert run["greedy_accuracy"] == good / len(pool.heldout)
+    assert run["greedy_accuracy"] != run["accuracy"]
 
 
 def test_news_of_every_run_arrived(made):

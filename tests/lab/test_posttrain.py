@@ -220,7 +220,7 @@ def test_a_verifier_that_fails_gives_0_and_is_counted(model, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
-        ({"tokens": 3}, BudgetExceeded, r"give at least \d+ tokens, .* prompts of \d rollouts are expected to take \d"),
+        ({"tokens": 3}, BudgetExceeded, r"give at least [\d,]+ tokens, .* rollouts of every prompt take about"),
         ({"max_tokens": 500}, InvalidInput, "512 positions"),
         ({"recipe": "grop"}, UnknownName, "did you mean"),
         ({"recipe": "grpo:lr=rex"}, InvalidInput, "lr_scheduler_type"),

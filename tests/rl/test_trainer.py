@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from budgeteer.core import registry
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, VerifierError
 from budgeteer.core.plan import ABORTED, CUT, ENDED
-from budgeteer.lab import run as lab_run
+from budgeteer.lab import heldout
 from budgeteer.lab.tasks.base import extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl import recipes, trainer
@@ -181,7 +182,28 @@ def test_too_small_a_budget_says_what_to_give(name):
     with pytest.raises(BudgetExceeded, match="give at least") as caught:
         build(name, budget=8).run()
     needed = int(re.search(r"give at least ([\d,]+)", str(caught.value))[1].replace(",", ""))
-    assert build(name, budget=needed).run().step >= 1  # the advice works
+    progress = build(name, budget=needed).run()
+    assert progress.step >= 1  # the advice works
+    assert max(map(int, progress.steps_log[0]["counts"])) >= 2  # and a prompt has rollouts that can differ
+
+
+def test_too_small_a_budget_says_what_the_usual_groups_take():
+    trainer = build("grpo", budget=8)
+    with pytest.raises(BudgetExceeded) as caught:
+        trainer.run()
+    c = trainer.config
+    _, _, items = trainer.control.candidates()
+    usual = c.steps * math.ceil(c.prompts * c.group * items.cost.mean())
+    assert f"{c.group} rollouts of every prompt take about {usual:,}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("right-only", "grpo:reward=right-only"), ("neyman", "grpo:allocator=neyman"), ("rex", "grpo:temperature=rex")],
+)
+def test_a_part_in_the_place_of_a_recipe_is_told_how_it_is_written(name, written):
+    with pytest.raises(InvalidInput, match=f"{name!r} is no recipe, but a part of one; write {written}"):
+        recipes.get(name)
 
 
 def test_a_budget_of_nothing_is_refused():
@@ -251,7 +273,7 @@ def test_a_verifier_that_fails_is_named_with_its_item(result, message):
     if (REASONER / "model.safetensors").exists():
         policy = load_policy()
         with pytest.raises(VerifierError, match=message):
-            lab_run.rewards(policy, Broken(result), [item], [policy.tokenizer.encode("2</think>2").ids])
+            heldout.rewards(policy, Broken(result), [item], [policy.tokenizer.encode("2</think>2").ids])
 
 
 def test_a_verifier_error_ends_the_run():

@@ -102,8 +102,6 @@ def get(part: str, name: str) -> Method:
     if name in known:
         return known[name]
     unknown = UnknownName(part, name, known)
-    if part == "recipe" and any((method.part, method.name) == ("reward", name) for method in every):
-        raise InvalidInput(f"{name!r} is a reward, which a recipe takes; write grpo:reward={name}")
     if faults:
         raise InvalidInput(f"{unknown}; {'; '.join(str(fault.error) for fault in faults)}") from faults[0].error
     raise unknown

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from budgeteer.lab.arms import FULL
-from budgeteer.lab.report import CONTROL
-from budgeteer.lab.results import Results, by_seed
+from budgeteer.lab.report import CONTROL, START
+from budgeteer.lab.results import GREEDY, Results, by_seed
 from budgeteer.lab.run import REFERENCE
-from budgeteer.rl.recipes import UNTRAINED
+from budgeteer.lab.stats import paired
 
 MARGIN, SHARE = 0.01, 0.25
 """The claim "not worse", fixed before it was measured: the lower end of the interval lies above minus 1 point, or minus
@@ -21,7 +24,7 @@ a quarter of what the reference gains over the untrained policy where that is le
 def claim(results: Results) -> str:
     """One or two sentences about each arm that used fewer tokens than the reference."""
     against = {(c["a"], c["b"]): c for c in results["comparisons"]}
-    gain = against.get((f"{UNTRAINED}@0", REFERENCE))
+    gain = against.get((START, REFERENCE))
     margin = MARGIN if gain is None else min(MARGIN, SHARE * max(0.0, -gain["mean"]))
     sentences = []
     for (arm, base), c in against.items():
@@ -42,8 +45,24 @@ def claim(results: Results) -> str:
         sentences.append(said)
     if sentences and gain is not None:
         gained = 0.0 - 100 * gain["mean"]  # and no minus 0
-        sentences.insert(0, f"{REFERENCE} gains {gained:.1f} points over the untrained policy.")
+        said = f"{REFERENCE} gains {gained:.1f} points over the untrained policy."
+        sentences.insert(0, said + _without_training(results))
     return "\n".join(sentences)
+
+
+def _without_training(results: Results) -> str:
+    """The baseline that costs no training: the untrained policy decoded greedily, against the reference as it is drawn;
+    empty where it was not measured."""
+    start, base = by_seed(results["runs"], START), by_seed(results["runs"], REFERENCE)
+    pairs = [(start[s].get(GREEDY), base[s]["accuracy"]) for s in start.keys() & base.keys()]
+    known = np.array([pair for pair in pairs if None not in pair], np.float64)
+    if not known.size:
+        return ""
+    difference = paired(*known.T)
+    return (
+        f" Without any training, decoded greedily, the policy is right on {100 * known[:, 0].mean():.1f} %: "
+        f"{points(asdict(difference))} against {REFERENCE} as it is drawn."
+    )
 
 
 def _verdict(comparison: Mapping[str, Any], margin: float) -> str:

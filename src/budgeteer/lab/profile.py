@@ -10,12 +10,11 @@ import numpy as np
 
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import right
+from budgeteer.lab.heldout import judged
 from budgeteer.lab.pool import build
-from budgeteer.lab.run import level_of, rewards
+from budgeteer.lab.run import level_of
 from budgeteer.lab.tasks.named import Task, load
 from budgeteer.models.policy import load_policy
-from budgeteer.rl.sampler import sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +58,18 @@ def profile(model: Path, task: str, seed: int, items: int, rollouts: int, max_to
     """Sample ``rollouts`` of each of ``items`` training problems and count."""
     environment, chosen = _problems(task, seed, items)
     policy = load_policy(model)
-    r, _ = sample(
+    prompts = policy.encode([item.prompt for item in chosen])
+    r, good = judged(
+        policy,
         policy.model,
-        [item.key for item in chosen],
-        policy.encode([item.prompt for item in chosen]),
-        np.full(len(chosen), rollouts),
+        environment,
+        chosen,
+        prompts,
+        samples=rollouts,
         max_tokens=max_tokens,
-        markers=policy.markers,
         seed=seed,
+        temperature=1.0,
     )
-    rows = [t[:n].tolist() for t, n in zip(r.tokens, r.length, strict=True)]
-    good = right(rewards(policy, environment, [chosen[g] for g in r.group], rows))
     per = np.bincount(r.group, good, minlength=len(chosen))
     levels: dict[str, list[int]] = defaultdict(list)
     for i, item in enumerate(chosen):

@@ -17,11 +17,14 @@ from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED
 from budgeteer.draw import svg
 from budgeteer.draw.svg import Line, Part, clean, compact, percent
 from budgeteer.draw.text import ruled
-from budgeteer.lab.results import Results, Run, by_seed, labels, to_json, validate, write_text
+from budgeteer.lab.results import GREEDY, Results, Run, by_seed, compare, labels, to_json, validate, write_text
 from budgeteer.lab.stats import Paired, mean_ci
+from budgeteer.rl.recipes import UNTRAINED
 
 CONTROL = "uniform-answer-stop"
 """The strongest plain baseline, GRPO that ends a rollout at its answer; a column of its own compares with it."""
+START = f"{UNTRAINED}@0"
+"""The policy that all arms start from. Decoded greedily it is the baseline that needs no training."""
 TRACES = 6
 """Sample traces shown an arm."""
 
@@ -34,6 +37,7 @@ class Arm:
         name: the label.
         runs: one a seed.
         accuracy: mean and 95 % interval over the seeds with a finite accuracy, or None when there are none.
+        greedy: the same of accuracies decoded greedily.
         planned, used, trained, wasted: mean tokens a run.
         seconds: mean wall clock of a run.
     """
@@ -41,6 +45,7 @@ class Arm:
     name: str
     runs: tuple[Run, ...]
     accuracy: Paired | None
+    greedy: Paired | None
     planned: float
     used: float
     trained: float
@@ -53,11 +58,26 @@ def arms(results: Results) -> list[Arm]:
     all_arms = []
     for name in labels(results["runs"]):
         runs = tuple(by_seed(results["runs"], name).values())
-        accuracy = [run["accuracy"] for run in runs if run["accuracy"] is not None]
+        drawn, greedy = (_interval(runs, key) for key in ("accuracy", GREEDY))
         tokens = {key: _mean(run["tokens"][key] for run in runs) for key in ("planned", "used", "trained", "wasted")}
         seconds = _mean(run["seconds"] for run in runs)
-        all_arms.append(Arm(name, runs, mean_ci(accuracy) if accuracy else None, **tokens, seconds=seconds))
+        all_arms.append(Arm(name, runs, drawn, greedy, **tokens, seconds=seconds))
     return all_arms
+
+
+def _interval(runs: Iterable[Run], key: str) -> Paired | None:
+    """Mean and interval over the runs that have this accuracy."""
+    known = [run[key] for run in runs if run.get(key) is not None]
+    return mean_ci(known) if known else None
+
+
+def gains(results: Results) -> dict[str, dict[str, Any]]:
+    """Each arm's comparison with the untrained policy, both decoded greedily, over the seeds that both have."""
+    runs = [run for run in results["runs"] if run.get(GREEDY) is not None]
+    seeds = {name: by_seed(runs, name).keys() for name in labels(runs)}
+    start = set(seeds.pop(START, ()))
+    pairs = [(name, START) for name, its in seeds.items() if its & start]
+    return {c["a"]: c for c in to_json(compare(runs, pairs, metric=GREEDY))}
 
 
 def reference(results: Results) -> str | None:
@@ -74,20 +94,25 @@ def _same_tokens(results: Results) -> dict[str, dict[str, Any]]:
 def table(results: Results) -> str:
     """The final table as plain text, one line an arm, for a terminal."""
     results = _plain(results)
-    base, stop = reference(results), _same_tokens(results)
+    base, stop, all_arms, greedy = reference(results), _same_tokens(results), arms(results), gains(results)
     versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
-    head = ["arm", "seeds", "accuracy", "used", "trained", "wasted", "seconds"]
+    decoded = any(arm.greedy for arm in all_arms)
+    head = ["arm", "seeds", "accuracy", *["greedy"] * decoded, "used", "trained", "wasted", "seconds"]
     head += [f"minus {base}"] if base else []
-    rows = [[*head, f"minus {CONTROL}"] if stop else head]
-    for arm in arms(results):
+    head += [f"minus {CONTROL}"] if stop else []
+    rows = [[*head, f"greedy minus {START}"] if greedy else head]
+    for arm in all_arms:
         shares = [percent(part / arm.used) if arm.used else "-" for part in (arm.trained, arm.wasted)]
-        row = [arm.name, str(len(arm.runs)), _accuracy(arm), compact(arm.used), *shares, _seconds(arm.seconds)]
+        right = [_accuracy(arm.accuracy), *[_accuracy(arm.greedy)] * decoded]
+        row = [arm.name, str(len(arm.runs)), *right, compact(arm.used), *shares, _seconds(arm.seconds)]
         if base:
             row.append(
                 "reference" if arm.name == base else _difference(versus[arm.name]) if arm.name in versus else "-"
             )
         if stop:
             row.append(_difference(stop[arm.name]) if arm.name in stop else "-")
+        if greedy:
+            row.append(_difference(greedy[arm.name]) if arm.name in greedy else "-")
         rows.append(row)
     return ruled(rows)
 
@@ -176,17 +201,20 @@ def _sentence(results: Results) -> str:
 
 
 def _final(results: Results, all_arms: list[Arm]) -> str:
-    base, stop = reference(results), _same_tokens(results)
+    base, stop, greedy = reference(results), _same_tokens(results), gains(results)
     versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
-    head = ["Arm", "Seeds", "Accuracy", "Tokens used", "Trained", "Wasted", "Seconds"]
+    decoded = any(arm.greedy for arm in all_arms)
+    head = ["Arm", "Seeds", "Accuracy", *["Greedy"] * decoded, "Tokens used", "Trained", "Wasted", "Seconds"]
     head += [f"Accuracy minus {base}"] if base else []
     head += [f"Minus {CONTROL}, same tokens"] if stop else []
+    head += [f"Greedy minus {START}"] if greedy else []
     rows = []
     for arm in all_arms:
         planned = f"planned {compact(arm.planned)}" if math.isfinite(arm.planned) else ""
         cells = [
             str(len(arm.runs)),
-            clean(_accuracy(arm)),
+            clean(_accuracy(arm.accuracy)),
+            *[clean(_accuracy(arm.greedy))] * decoded,
             f'{compact(arm.used)} <span class="sub">{planned}</span>',
             *(_share(part, arm.used) for part in (arm.trained, arm.wasted)),
             _seconds(arm.seconds),
@@ -197,10 +225,18 @@ def _final(results: Results, all_arms: list[Arm]) -> str:
             cells.append(clean(_difference(versus[arm.name])) if arm.name in versus else "-")
         if stop:
             cells.append(clean(_difference(stop[arm.name])) if arm.name in stop else "-")
+        if greedy:
+            cells.append(clean(_difference(greedy[arm.name])) if arm.name in greedy else "-")
         rows.append((clean(arm.name), cells))
+    said = (
+        " Accuracy is as rollouts are drawn in training, at temperature 1; greedy takes the likeliest token each time, "
+        "which needs no training."
+        if decoded
+        else ""
+    )
     return (
         '<section>\n<h2>Final accuracy and what it cost</h2>\n<p class="note">Means over seeds; ± is half of the '
-        "95 % t interval. Tokens and seconds are means a run.</p>\n"
+        f"95 % t interval. Tokens and seconds are means a run.{said}</p>\n"
         f'<div class="card">{svg.html_table(head, rows)}</div>\n'
         f"{_intervals(results)}</section>"
     )
@@ -506,11 +542,11 @@ def _verdict(comparison: dict[str, Any]) -> str:
     return "better" if comparison["low"] > 0 else "worse" if comparison["high"] < 0 else "unclear"
 
 
-def _accuracy(arm: Arm) -> str:
-    if arm.accuracy is None:
+def _accuracy(known: Paired | None) -> str:
+    if known is None:
         return "unknown"
-    half = f" ± {100 * (arm.accuracy.high - arm.accuracy.mean):.1f}" if arm.accuracy.n > 1 else ""
-    return f"{100 * arm.accuracy.mean:.1f}{half} %"
+    half = f" ± {100 * (known.high - known.mean):.1f}" if known.n > 1 else ""
+    return f"{100 * known.mean:.1f}{half} %"
 
 
 def _difference(comparison: dict[str, Any]) -> str:

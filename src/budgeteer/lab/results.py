@@ -22,6 +22,9 @@ SCHEMA = 1
 STATUSES = tuple(status.word for status in Status if status != RUNNING)
 """How a traced rollout can have ended."""
 
+GREEDY = "greedy_accuracy"
+"""Field of a run: accuracy with the likeliest token each time, beside ``accuracy``, which is of drawn rollouts."""
+
 Results = dict[str, Any]
 Run = dict[str, Any]
 
@@ -32,6 +35,7 @@ _RUN = {
     "budget": str,
     "seed": int,
     "accuracy": float,
+    f"{GREEDY}?": float,
     "tokens": {"planned": float, "used": int, "trained": int, "wasted": int},
     "seconds": float,
     "curve": [{"tokens": int, "seconds": float, "accuracy": float}],
@@ -89,13 +93,16 @@ def by_seed(runs: Iterable[Run], name: str) -> dict[int, Run]:
     return chosen
 
 
-def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: float = 0.95) -> list[dict[str, Any]]:
+def compare(
+    runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: float = 0.95, metric: str = "accuracy"
+) -> list[dict[str, Any]]:
     """The ``comparisons`` of results.json: paired differences in final accuracy over the seeds both sides have.
 
     Args:
         runs: entries of ``results["runs"]``.
         pairs: (a, b) labels; each gives one interval of accuracy(a) - accuracy(b).
         level: coverage of the intervals.
+        metric: ``accuracy`` of drawn rollouts, or :data:`GREEDY`.
 
     Raises:
         UnknownName: a label that no run has.
@@ -105,18 +112,18 @@ def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: flo
     for a, b in pairs:
         left, right = by_seed(runs, a), by_seed(runs, b)
         values = [
-            (left[seed]["accuracy"], right[seed]["accuracy"])
+            (left[seed].get(metric), right[seed].get(metric))
             for seed in sorted(left.keys() & right.keys())
-            if _is_finite(left[seed]["accuracy"]) and _is_finite(right[seed]["accuracy"])
+            if _is_finite(left[seed].get(metric)) and _is_finite(right[seed].get(metric))
         ]
         if not values:
-            raise InvalidInput(f"{a} and {b} share no seed with a finite accuracy; run both on the same seeds")
+            raise InvalidInput(f"{a} and {b} share no seed with a finite {metric}; run both on the same seeds")
         difference = paired(*np.array(values, dtype=np.float64).T, level=level)
         comparisons.append(
             {
                 "a": a,
                 "b": b,
-                "metric": "accuracy",
+                "metric": metric,
                 "mean": difference.mean,
                 "low": difference.low,
                 "high": difference.high,

@@ -11,17 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from budgeteer.core.environment import Environment, Item
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, I64, Status, right
+from budgeteer.core.plan import F64, I64, Status
 from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
-from budgeteer.lab.results import Run
+from budgeteer.lab.heldout import GREEDY_TEMPERATURE, accuracy, rewards
+from budgeteer.lab.results import GREEDY, Run
 from budgeteer.lab.runlog import RunLog
-from budgeteer.lab.tasks.base import score
 from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
@@ -33,10 +32,8 @@ from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe
 from budgeteer.rl.recipes.kit import fixed_group
 from budgeteer.rl.reward.protocol import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER
-from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress
 from budgeteer.rl.trainer import DecodeFn, Trainer
-from budgeteer.steer import answered
 
 REFERENCE = "grpo@100%"
 """The run whose tokens are the 100 %: GRPO with ``group`` rollouts for every prompt."""
@@ -56,7 +53,7 @@ class RunSpec:
         pool: name of the pool, or a JSON-lines file.
         pool_seed: of the problems; a comparison adds the run's seed, so that all recipes of a seed share them.
         train, heldout: problems of each part.
-        eval_samples: rollouts of each held-out problem in the final evaluation.
+        eval_samples: rollouts of each held-out problem in the final evaluation, which also decodes each greedily, once.
         curve_items: held-out problems of the curve's evaluations, one rollout each.
         model: folder of the starting policy.
     """
@@ -128,38 +125,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 @lru_cache(maxsize=16)
 def _pool(name: str, seed: int, train: int, heldout: int, files: tuple[tuple[str, int, int], ...]) -> pools.Pool:
     return pools.build(name, seed, train, heldout)
-
-
-def rewards(policy: LlamaPolicy, environment: Environment, items: Sequence[Item], rows: Sequence[Sequence[int]]) -> F64:
-    """[n] rewards of completions, items[i] being the problem of row i."""
-    texts = policy.decode(rows)
-    return np.array([score(environment, item, text) for item, text in zip(items, texts, strict=True)], np.float64)
-
-
-def accuracy(
-    policy: LlamaPolicy,
-    model: Llama,
-    environment: Environment,
-    items: Sequence[Item],
-    samples: int,
-    max_tokens: int,
-    seed: int,
-) -> float:
-    """Share of sampled rollouts with full reward (pass@1 at temperature 1); stops at complete answers, which
-    cannot change the reward."""
-    rollouts, _ = sample(
-        model,
-        [item.key for item in items],
-        policy.encode([item.prompt for item in items]),
-        np.full(len(items), samples),
-        max_tokens=max_tokens,
-        markers=policy.markers,
-        seed=seed,
-        steer=answered(),
-    )
-    rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
-    reward = rewards(policy, environment, [items[g] for g in rollouts.group], rows)
-    return float(right(reward).mean())
 
 
 def one_thread() -> None:
@@ -289,9 +254,9 @@ def execute(
             log.close()
     if stopped and progress.step < c.steps:
         return None
-    final = accuracy(
-        policy, trainer.model, pool.environment, pool.heldout, spec.eval_samples, c.max_tokens, seed=20_000 + c.seed
-    )
+    held = (policy, trainer.model, pool.environment, pool.heldout)
+    final = accuracy(*held, spec.eval_samples, c.max_tokens, seed=20_000 + c.seed)
+    greedy = accuracy(*held, 1, c.max_tokens, seed=20_000 + c.seed, temperature=GREEDY_TEMPERATURE)
     if save_model is not None:
         save(trainer.model, save_model)
         for path in Path(spec.model).glob("*.json"):
@@ -303,6 +268,7 @@ def execute(
         "budget": spec.budget,
         "seed": c.seed,
         "accuracy": final,
+        GREEDY: greedy,
         "tokens": {
             "planned": progress.planned,
             "used": progress.used,

@@ -223,31 +223,32 @@ class Control:
         """Refuse a budget that buys no rollout in the first step, before anything is sampled.
 
         Raises:
-            BudgetExceeded: says how many tokens would do.
+            BudgetExceeded: says how many tokens would do something, and how many are usual.
         """
         c, recipe = self.config, self.recipe
         _, _, items = self.candidates()
         share = self.share(items)
         if self.plan(share, items, self.progress.step, 0).units.any():
             return
-        needed, steps = self._least(items), c.steps if recipe.pace == Pace.STEP and self.budget is not None else 1
-        full = self._full(items) * steps
+        of_run = c.steps if self.budget is not None else 1
+        pair = self._least(items, 2) * (of_run if recipe.pace == Pace.STEP else 1)
+        usual = max(pair, self._full(items) * of_run)
         raise BudgetExceeded(
             kind="tokens",
             scope="step" if self.budget is None else "run",
             used=0,
-            requested=needed,
+            requested=self._least(items, 1),
             limit=share,
-            hint=f"that buys no rollout; give at least {needed * steps:,} tokens, the least that buys any in each "
-            f"step, or fewer steps; {c.prompts} prompts of {c.group} rollouts are expected to take {full:,}",
+            hint=f"that buys no rollout; give at least {pair:,} tokens, where a prompt has the second rollout "
+            f"that most recipes learn from, or fewer steps; {c.group} rollouts of every prompt take about {usual:,}",
         )
 
-    def _least(self, items: Items) -> int:
-        """Tokens with which the allocator buys something in the first step."""
+    def _least(self, items: Items, rollouts: int) -> int:
+        """Tokens with which the allocator buys so many rollouts of some prompt in the first step."""
         low, high = 0, 1
 
         def buys(tokens: int) -> bool:
-            return bool(self.plan(tokens, items, 0, 0).units.any())
+            return bool(self.plan(tokens, items, 0, 0).units.max(initial=0) >= rollouts)
 
         while not buys(high) and high < 2**40:  # an allocator may buy nothing at any price
             low, high = high, 2 * high

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from budgeteer.core import registry
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.method import SLOTS, Method
 from budgeteer.core.slots import options_and_slots
 from budgeteer.core.spec import parse
 from budgeteer.rl.recipe import Recipe
@@ -25,13 +26,13 @@ def get(text: str) -> Recipe:
 
     Raises:
         UnknownName: no recipe, option or part of this name; with the nearest names.
-        InvalidInput: a factory refuses its options, or does not make a recipe.
+        InvalidInput: a factory refuses its options, or does not make a recipe; or the name is that of a part.
 
     >>> get("duet:stop_answered=false,thinned=false").thin is None
     True
     """
     spec = parse(text, "recipe")
-    method = registry.get("recipe", spec.name)
+    method = _method(spec.name)
     options, slots = options_and_slots(spec, "recipe")
     made = registry.make("recipe", spec.name, **options)
     if not isinstance(made, Recipe):
@@ -41,3 +42,19 @@ def get(text: str) -> Recipe:
     if schedules := {key: slots.pop(key) for key in ("temperature", "max_tokens", "lr") if key in slots}:
         slots["schedules"] = replace(made.schedules, **schedules)
     return replace(made, name=text, **slots)
+
+
+def _method(name: str) -> Method:
+    """The recipe's entry of the registry.
+
+    Raises:
+        UnknownName: there is none.
+        InvalidInput: it is the name of a method that fills a slot of recipes.
+    """
+    try:
+        return registry.get("recipe", name)
+    except UnknownName:
+        for slot, part in SLOTS["recipe"].items():
+            if name in registry.of(part):
+                raise InvalidInput(f"{name!r} is no recipe, but a part of one; write grpo:{slot}={name}") from None
+        raise
