@@ -309,6 +309,31 @@ def test_the_tree_search_comes_close_to_the_best_combination(redundant):
         assert short  # an optimum that leaves room: fewer pieces are worth more
 
 
+def test_carrot_finds_the_best_order_of_pieces():
+    """A reranker that reads on from one fact to the next, against every ordered choice within the budget."""
+    follows = {("a", "c"): 3.0, ("c", "b"): 2.0, ("b", "d"): 1.5, ("d", "a"): 0.5}
+
+    def value(text):
+        said = text.split()
+        return 0.1 * len(said) + sum(follows.get(pair, -0.2) for pair in itertools.pairwise(said))
+
+    messages = [{"role": "user", "content": "a\nb\nc\nd"}, {"role": "user", "content": "So?"}]
+    rerank = lambda question, texts: np.array([value(text) for text in texts])  # noqa: E731
+    for words_left in (2, 3, 4):
+        budget = COUNT([{"role": "user", "content": "a\n" * words_left}, messages[1]])
+        orders = [order for n in range(1, words_left + 1) for order in itertools.permutations("abcd", n)]
+        wanted = max(orders, key=lambda order: value(" ".join(order)))
+        found = carrot(rerank, iterations=80, explore=0.5, frugality=0.0, orders=True)(messages, budget, COUNT)
+        assert tuple(found[0]["content"].split()) == wanted
+        assert COUNT(found) <= budget
+        plain = carrot(rerank, iterations=80, explore=0.5, frugality=0.0)(messages, budget, COUNT)
+        assert list(plain[0]["content"].split()) == sorted(plain[0]["content"].split())
+        assert value(plain[0]["content"]) <= value(found[0]["content"])
+    two = [{"role": "user", "content": "d\nb"}, {"role": "user", "content": "a\nc"}, messages[1]]
+    found = carrot(rerank, iterations=80, explore=0.5, frugality=0.0, orders=True)(two, 100, COUNT)
+    assert [message["content"].split() for message in found] == [["b", "d"], ["a", "c"], ["So?"]]  # each at its place
+
+
 def test_carrot_and_marginal_leave_out_what_distracts():
     messages = user("The cat is big.", "Rain fell in May.", "A cat likes fish.", "How big is the cat?")
     for reduce in (carrot(cosine(words)), marginal(cosine(words))):

@@ -19,7 +19,12 @@ from budgeteer.context.search_agent import Configure, Setting
 from budgeteer.core.errors import InvalidInput
 
 Choice = tuple[int, ...]
-"""Numbers of pieces, rising."""
+"""Numbers of pieces, in the order in which they stand in the prompt."""
+
+
+def rising(choice: Choice) -> Choice:
+    """The pieces in the order of the text."""
+    return tuple(sorted(choice))
 
 
 @dataclass(slots=True)
@@ -37,6 +42,7 @@ def carrot(
     iterations: int = 30,
     explore: float = 2.0,
     frugality: float = 0.2,
+    orders: bool = False,
     configure: Configure | None = None,
 ) -> Reducer:
     """Search for the combination of pieces whose joined text the reranker scores highest, within the budget.
@@ -45,8 +51,9 @@ def carrot(
     until a node without children; give it all children at once (one piece more each, within the budget), score them in
     one batch and add each score to the node and all above it. The best node that was ever scored wins, so fewer pieces
     may win: a reranker's score is neither additive nor monotone. R is scaled to 0 to 1 by the scores seen so far.
-    Pieces stand in the prompt in the order of the text; the paper searches over orders, too. The paper's network that
-    chooses reranker and numbers by question is :func:`budgeteer.context.search_agent.trained`.
+    Pieces stand in the prompt in the order of the text; with ``orders`` a node is an ordered list, as in the paper, and
+    pieces of a message stand in the order in which they were added (messages keep their places). The paper's network
+    that chooses reranker and numbers by question is :func:`budgeteer.context.search_agent.trained`.
     Helps when pieces repeat or distract each other; does not where a reranker's score just adds up. The reranker reads
     up to candidates x iterations texts, many times the tokens that it saves.
 
@@ -56,6 +63,8 @@ def carrot(
         iterations: of the search, 1 or more.
         explore: weight of what was seldom tried, 0 or more.
         frugality: what the whole budget costs, in units of the scaled score, 0 or more.
+        orders: whether the order of the pieces of a message is searched, too; a search of as many iterations then has
+            a larger tree.
         configure: says the reranker, iterations, explore and frugality of each question instead; None = those given.
 
     >>> from budgeteer.context.encode import cosine, words
@@ -93,10 +102,20 @@ def carrot(
             texts = ["".join(talk.lines(choice)) for choice in choices]
             return [float(value) for value in scores_of(asked, talk.question, texts)]
 
-        scored = search(first, cost, score, room, setting.iterations, setting.explore, setting.frugality)
+        def by_message(choice: Choice) -> Choice:
+            return tuple(sorted(choice, key=lambda number: talk.pieces[number].message))
+
+        def kept(choice: Choice) -> list[Message]:
+            return (
+                talk.keep(dict(zip(choice, talk.lines(choice), strict=True)), ordered=True)
+                if orders
+                else talk.keep(choice)
+            )
+
+        arrange = by_message if orders else rising
+        scored = search(first, cost, score, room, setting.iterations, setting.explore, setting.frugality, arrange)
         ranked = sorted(scored, key=lambda choice: (-scored[choice], len(choice), choice))
-        fits = (choice for choice in ranked if count(talk.keep(choice)) <= budget)
-        return talk.keep(next(fits, ()))
+        return next((found for choice in ranked if count(found := kept(choice)) <= budget), talk.keep(()))
 
     return reduce
 
@@ -109,6 +128,7 @@ def search(
     iterations: int,
     explore: float,
     frugality: float,
+    arrange: Callable[[Choice], Choice] = rising,
 ) -> dict[Choice, float]:
     """The search: every choice that was scored, with its score.
 
@@ -118,6 +138,7 @@ def search(
         score: of choices, higher is better; a choice is scored once.
         budget: that no choice is above.
         iterations, explore, frugality: as in :func:`carrot`.
+        arrange: gives the order in which the pieces of a choice stand, whose newest piece is its last.
     """
     scored: dict[Choice, float] = {}
     root = _Node((), 0)
@@ -135,7 +156,7 @@ def search(
             path.append(max(parent.children or (), key=lambda child, parent=parent: worth(parent, child)))
         leaf = path[-1]
         if leaf.children is None:
-            more = [tuple(sorted((*leaf.choice, piece))) for piece in pieces if piece not in leaf.choice]
+            more = [arrange((*leaf.choice, piece)) for piece in pieces if piece not in leaf.choice]
             leaf.children = [_Node(choice, spent) for choice in more if (spent := cost(choice)) <= budget]
             new = [child.choice for child in leaf.children if child.choice not in scored]
             scored.update(zip(new, score(new) if new else [], strict=True))

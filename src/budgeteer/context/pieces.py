@@ -67,15 +67,16 @@ class Talk:
         texts = (self.pieces[number].text for number in numbers)
         return [text if text[-1:].isspace() else text + "\n" for text in texts]
 
-    def keep(self, kept: Iterable[int] | Mapping[int, str]) -> list[Message]:
+    def keep(self, kept: Iterable[int] | Mapping[int, str], ordered: bool = False) -> list[Message]:
         """The messages with some of their pieces.
 
         Args:
             kept: numbers of pieces; or number -> the text that takes its place.
+            ordered: whether pieces of a message stand in the order of ``kept``, and not in that of the text.
         """
         texts = kept if isinstance(kept, Mapping) else {number: self.pieces[number].text for number in kept}
         left: dict[int, dict[int, list[str]]] = {}
-        for number in sorted(texts):
+        for number in texts if ordered else sorted(texts):
             piece = self.pieces[number]
             left.setdefault(piece.message, {}).setdefault(piece.part, []).append(texts[number])
         stay = self.fixed | self.held
