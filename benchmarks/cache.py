@@ -65,8 +65,8 @@ The five of all nine of which the full cache answers some, twenty texts each:
 
 One of texts of 7,900 tokens, next to the 8,192 that the model reads; ``kvzip``, which reads a text twice, has no room:
 
-    python benchmarks/cache.py --keep --models smollm2_long=smollm2 --tasks single --question known --each 4 \\
-        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv h2o keydiff \\
+    python benchmarks/cache.py --keep --models smollm2_long=smollm2 --tasks single --question known --each 2 \\
+        --folder benchmarks/results/cache_rows --methods recent random streaming-llm knorm tova snapkv keydiff \\
         compactor defensive defensive:split=layers expected-attention kvzap:gates=runs/gates/smollm2 \\
         'recent:every=0,rest="quantise:bits=4,full=0"'
 
