@@ -50,7 +50,8 @@ from budgeteer.context import (
 from budgeteer.context._bm25 import scores
 from budgeteer.context._self_information import surprise_by
 from budgeteer.context._summary import first_sentences
-from budgeteer.context.attribution import globenc, rarity
+from budgeteer.context.attribution import by_encoder, rarity, rollout
+from budgeteer.context.decomposition import lengths
 from budgeteer.context.encode import cosine, encode_of, words
 from budgeteer.context.fill import by_score, similarities
 from budgeteer.context.protocol import Count, Encode, Message, Reducer, Rerank, counter
@@ -168,7 +169,8 @@ def reducers(encode: Encode | None, folder: str | None, model: str | None) -> di
             "marginal encoder": marginal(lines),
             "rcr encoder": rcr(encode),
             "budget-mem high": budget_mem(encode, fused(encode), "high"),
-            "frugal globenc": frugal(each(globenc(folder))),
+            "frugal globenc": frugal(each(by_encoder(folder, rollout))),
+            "frugal decompx": frugal(each(by_encoder(folder, lengths))),
         }
     if model is not None:
         made["self-information"] = self_information(once(surprise_by(model)))

@@ -476,6 +476,83 @@ def test_globenc_has_the_norms_of_the_vectors_that_a_layer_is_made_of(bert):
     assert float(share.min()) > 0
 
 
+def parts_by_loops(bert, attentions, states):
+    """DecompX with a loop over every state, token and head, of vectors one at a time."""
+    import torch
+
+    tokens = states[0].shape[0]
+
+    def share(parts, bias):
+        sizes = [abs(float(part @ bias)) for part in parts]
+        return [part + size / sum(sizes) * bias for part, size in zip(parts, sizes, strict=True)]
+
+    def normed(parts, norm):
+        whole = sum(parts)
+        deviation = torch.sqrt(((whole - whole.mean()) ** 2).mean() + norm.eps)
+        return share([(part - part.mean()) / deviation * norm.weight for part in parts], norm.bias)
+
+    now = [[states[0][i] if i == k else torch.zeros_like(states[0][i]) for k in range(tokens)] for i in range(tokens)]
+    for layer, attention in zip(bert.encoder.layer, attentions, strict=True):
+        inner, outer = layer.attention.self, layer.attention.output
+        width, made = inner.value.weight.shape[0] // len(attention), []
+        for i in range(tokens):
+            parts = []
+            for k in range(tokens):
+                heads = [
+                    sum(attention[h, i, j] * (inner.value.weight @ now[j][k]) for j in range(tokens))[
+                        h * width : (h + 1) * width
+                    ]
+                    for h in range(len(attention))
+                ]
+                parts.append(outer.dense.weight @ torch.cat(heads))
+            parts = share(parts, outer.dense.weight @ inner.value.bias + outer.dense.bias)
+            parts = normed([part + before for part, before in zip(parts, now[i], strict=True)], outer.LayerNorm)
+            wide = share([layer.intermediate.dense.weight @ part for part in parts], layer.intermediate.dense.bias)
+            slope = torch.nn.functional.gelu(sum(wide)) / sum(wide)
+            out = share([layer.output.dense.weight @ (part * slope) for part in wide], layer.output.dense.bias)
+            made.append(normed([a + b for a, b in zip(out, parts, strict=True)], layer.output.LayerNorm))
+        now = made
+    return torch.stack([torch.stack(parts) for parts in now])
+
+
+def test_decompx_has_the_parts_whose_sum_is_the_final_state(bert):
+    import torch
+
+    from budgeteer.context.decomposition import decomposed, lengths
+
+    ids = torch.tensor([[1, 5, 9, 7, 2]])
+    with torch.no_grad():
+        for name, weight in bert.named_parameters():
+            if "LayerNorm.weight" in name:
+                weight.uniform_(0.5, 2.0)
+            elif weight.dim() == 1:  # biases, which a fresh model has not
+                weight.normal_(0, 0.3)
+            elif "encoder" in name:
+                weight.mul_(8)
+        output = bert(input_ids=ids, output_attentions=True, output_hidden_states=True)
+        found = decomposed(bert, input_ids=ids)
+        wanted = parts_by_loops(bert, [each[0] for each in output.attentions], [s[0] for s in output.hidden_states])
+    assert torch.allclose(found.sum(1), output.last_hidden_state[0], atol=1e-4)
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert len(bert.encoder.layer) > 1
+    share = lengths(bert, input_ids=ids)
+    assert torch.allclose(share, found[0].norm(dim=-1) / found[0].norm(dim=-1).sum())
+    assert float(share.sum()) == pytest.approx(1.0)
+
+
+def test_an_encoder_attributes_by_either_method(bert, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from budgeteer.context.attribution import attribute_of
+
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "the", "cat", "sat"]))
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    bert.save_pretrained(tmp_path)
+    (globenc,), (decompx,) = (attribute_of("frugal", f"{by}{tmp_path}")(["the cat sat"]) for by in ("", "decompx:"))
+    assert [place[:2] for place in globenc] == [place[:2] for place in decompx]
+    assert [w for *_, w in globenc] != [w for *_, w in decompx]
+    assert registry.part_of("reducer", f"frugal:attribute=decompx:{tmp_path}")
+
+
 def test_globenc_of_a_folder_scales_each_text(bert, tmp_path):
     transformers = pytest.importorskip("transformers")
     from budgeteer.context.attribution import attribute_of

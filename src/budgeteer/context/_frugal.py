@@ -20,8 +20,8 @@ def frugal(attribute: Attribute) -> Reducer:
     """Keep the words of the highest attribution, in their order, as many as fit.
 
     Formula: a word's weight is the sum of the attributions of its tokens, which the attribution scales to 0 to 1 in
-    each sentence. The paper keeps a share of the words; here the budget of tokens says how many. GlobEnc is here,
-    DecompX is not.
+    each sentence. The paper keeps a share of the words; here the budget of tokens says how many. The paper's
+    attributions are GlobEnc and DecompX, of an encoder with the head of a classifier; here, without a head.
     Helps when text is wordy and the task lexical; does not for numbers and code, and on some tasks words at random did
     better in the authors' own results.
 

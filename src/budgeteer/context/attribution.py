@@ -1,7 +1,7 @@
-"""How much each token of a text counts for an encoder's reading of it: GlobEnc; or how rare it is.
+"""How much each token of a text counts for an encoder's reading of it: GlobEnc or DecompX; or how rare it is.
 
 Paper: "GlobEnc: Quantifying Global Token Attribution by Incorporating the Whole Encoder Layer in Transformers",
-arXiv 2205.03286.
+arXiv 2205.03286. DecompX is in :mod:`budgeteer.context.decomposition`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from budgeteer.context.decomposition import lengths
 from budgeteer.context.fill import Span
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
 
@@ -19,19 +20,22 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-RARITY = "rarity"
+RARITY, DECOMPX = "rarity", "decompx:"
 _WORD = re.compile(r"\w+")
 
 
 def attribute_of(method: str, given: str) -> Callable[[list[str]], list[list[Span]]]:
-    """The attribution of an option: ``rarity``, or GlobEnc by the folder or name of an encoder of BERT's build.
+    """The attribution of an option: ``rarity``, or GlobEnc by the folder or name of an encoder of BERT's build, with
+    ``decompx:`` before it DecompX.
 
     Raises:
         MissingExtra: transformers is not installed.
         CheckpointError: there is no such model.
         InvalidInput: the model is of another build.
     """
-    return rarity if given == RARITY else globenc(given)
+    if given == RARITY:
+        return rarity
+    return by_encoder(given.removeprefix(DECOMPX), lengths if given.startswith(DECOMPX) else rollout)
 
 
 def rarity(texts: list[str]) -> list[list[Span]]:
@@ -46,11 +50,12 @@ def rarity(texts: list[str]) -> list[list[Span]]:
     return [[(*span, math.log(seen.total() / seen[word])) for span, word in row] for row in found]
 
 
-def globenc(name: str) -> Callable[[list[str]], list[list[Span]]]:
-    """GlobEnc's attribution to the first token's final state, each text by itself, scaled to 0 to 1 within it.
+def by_encoder(name: str, shares: Callable[..., Tensor]) -> Callable[[list[str]], list[list[Span]]]:
+    """An attribution to the first token's final state, each text by itself, scaled to 0 to 1 within it.
 
     Args:
         name: folder or name of a BERT, RoBERTa or other encoder of that build, with or without a head.
+        shares: :func:`rollout` (GlobEnc) or :func:`budgeteer.context.decomposition.lengths` (DecompX).
     """
     try:
         import torch
@@ -74,7 +79,7 @@ def globenc(name: str) -> Callable[[list[str]], list[list[Span]]]:
             )
             places = encoded.pop("offset_mapping")[0].tolist()
             with torch.no_grad():
-                share = rollout(model, **encoded)
+                share = shares(model, **encoded)
             real = [place for place, (begin, end) in enumerate(places) if end > begin]  # special tokens have no text
             weights = share[real]
             spread = float(weights.max() - weights.min()) if real else 0.0
