@@ -56,10 +56,10 @@ Seven further tasks, at a quarter:
         --methods recent random tova snapkv keydiff kvzip knorm compactor defensive:split=layers h2o \\
         expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"'
 
-The five of all nine of which the full cache answers some, twenty texts each:
+The five of all nine of which the full cache answers some, ten texts each:
 
     python benchmarks/cache.py --keep --models smollm2_average=smollm2 --tasks single multikey multivalue multiquery \\
-        instructions --each 4 --question known --budgets 25% --folder benchmarks/results/cache_rows \\
+        instructions --each 2 --question known --budgets 25% --folder benchmarks/results/cache_rows \\
         --methods recent random tova snapkv keydiff kvzip knorm compactor defensive:split=layers \\
         'recent:every=0,rest="quantise:bits=4,full=0"'
 
