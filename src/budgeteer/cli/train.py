@@ -15,7 +15,11 @@ from budgeteer.cli._options import Lines, add_training, shown_run, spec_of
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "recipe", nargs="?", help="such as grpo, duet, vip, or one of another package; see budgeteer methods"
+        "recipe",
+        nargs="?",
+        help="such as grpo, duet or vip (all: budgeteer methods recipe). Options follow a colon, as in "
+        "duet:stop_answered=false, and so do parts of other methods: grpo:reward=NAME for a reward (budgeteer methods "
+        "reward), grpo:allocator=NAME for a split (budgeteer methods allocator)",
     )
     parser.add_argument("--recipe", dest="named_recipe", metavar="RECIPE", default=None, help="the same, as an option")
     parser.add_argument(
@@ -31,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         help="folder of the results, the report, the checkpoint and the trained policy, of one run (default: "
-        "runs/train/RECIPE@BUDGET-seedSEED)",
+        "runs/train/RECIPE@BUDGET-seedSEED). A checkpoint is written every eight steps and at Ctrl-C; the same command "
+        "goes on from it",
     )
     parser.add_argument(
         "--save-model", type=Path, default=None, help="folder of the trained policy (default: OUT/policy)"
