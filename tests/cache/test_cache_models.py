@@ -18,6 +18,7 @@ from budgeteer import Budget
 from budgeteer.cache import BudgetedCache, budgeted, selection
 from budgeteer.cache.attend import frequencies_of
 from budgeteer.cache.kit import attention, turned
+from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.protocol import Score
 from budgeteer.cache.selecting import Selection
 from budgeteer.core.errors import InvalidInput, UnknownName
@@ -427,6 +428,28 @@ def test_two_models_and_two_caches_at_a_time() -> None:
 
 
 # what cannot be
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, True, -1, None])
+def test_a_seed_that_is_none_is_refused_when_the_cache_is_made(seed) -> None:
+    with pytest.raises(InvalidInput, match=f"seed is {seed!r}; give a whole number, 0 or more"):
+        BudgetedCache(model(), "cache:8", "random", seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "says"),
+    [
+        (torch.arange(5), None, r"ids is \(5,\) of torch.int64; give the tokens .* one prompt is ids\[None\]"),
+        ([[1, 2]], None, "ids is a list; give the tokens"),
+        (torch.zeros(1, 4), None, "ids is .* of torch.float32; give the tokens .* whole numbers"),
+        (torch.zeros(1, 0, dtype=torch.long), None, r"ids is \(1, 0\)"),
+        (torch.ones(1, 4, dtype=torch.long), torch.ones(4), r"attention_mask is \(4,\) and ids \(1, 4\)"),
+        (torch.ones(1, 4, dtype=torch.long), [1] * 4, "attention_mask is a list"),
+    ],
+)
+def test_a_prefill_of_what_is_no_batch_of_prompts_is_refused(ids, mask, says) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        Prefill(model(), ids, mask)
 
 
 def test_beams_and_assistants_are_refused() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +57,36 @@ def test_every_command_has_its_three_parts_and_help(name: str, capsys: pytest.Ca
         cli.main([name, "--help"])
     assert caught.value.code == 0
     assert f"budgeteer {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["agent", "bench", "cache", "heads", "keys", "lab", "ledger", "profile", "route"])
+def test_a_command_without_its_action_lists_the_actions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(cli.COMMANDS[name][0]).add_arguments(parser)
+    (actions,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    assert cli.main([name]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"error: budgeteer {name} needs one of the actions above\n")
+    for action in actions._choices_actions:
+        assert re.search(rf"^ +{action.dest}\s+\S", said, re.MULTILINE), action.dest
+        assert action.help
+        assert " ".join(str(action.help).split()) in " ".join(said.split())
+    assert len(actions._choices_actions) == len(actions.choices)  # none without a help of its own
+
+
+def test_help_of_train_says_how_a_reward_is_named_and_when_a_checkpoint_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("trl")
+    from budgeteer.lab.posttrain.build import SAVE_EVERY as OF_HF
+    from budgeteer.rl.trainer import SAVE_EVERY
+
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "grpo:reward=NAME" in said
+    assert "A checkpoint is written every eight steps" in said
+    assert SAVE_EVERY == OF_HF == 8
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -247,6 +248,34 @@ def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
         assert says in capsys.readouterr().err
     assert cli.main(["cache", "eval", "gguf:x"]) == 2
     assert "give smollm2, thinker or hf:FOLDER" in capsys.readouterr().err
+
+
+def test_a_log_says_how_far_it_is_and_what_was_written(model, monkeypatch, tmp_path, capsys) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("budgeteer.cli.cache.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(cache_eval, "opened", lambda *given, **more: (model, lambda text, begin: list(text.encode())))
+    row = {"samples": 3, "known": True}
+    monkeypatch.setattr("budgeteer.lab.needles.samples", lambda *given, **more: [None] * 3)
+
+    def evaluate(*given, **more):
+        for _ in range(3):  # a text: the full cache, then the only method
+            yield row
+            clock[0] += 20
+            yield row
+
+    monkeypatch.setattr(cache_eval, "evaluate", evaluate)
+    monkeypatch.setattr(cache_eval, "table", lambda answered: [row])
+    monkeypatch.setattr("budgeteer.cli.cache._printed", lambda *given: "the table\n")
+    monkeypatch.setattr("budgeteer.lab.cache_report.render", lambda *given: "a page")
+    out, page = tmp_path / "eval.json", tmp_path / "eval.html"
+    words = ["cache", "eval", "hf:x", "--methods", "tova", "--budgets", "50%", "--tasks", "single", "--samples", "3"]
+    words += ["--question", "known", "--out", str(out), "--report", str(page)]
+    assert cli.main(words) == 0
+    said = capsys.readouterr()
+    # at 20 s nothing, for the last line was less than half a minute ago
+    assert said.err.splitlines() == ["0 of 3 texts", "2 of 3 texts", "3 of 3 texts"]
+    assert said.out.endswith(f"the table\nwritten: {out}\nwritten: {page}\n")
+    assert page.read_text() == "a page"
 
 
 def test_a_budget_just_above_what_is_protected_is_refused_before_the_first_prompt(model, monkeypatch) -> None:

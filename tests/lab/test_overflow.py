@@ -118,6 +118,18 @@ def test_the_command_measures_and_goes_on_without_asking_again(models, tmp_path,
     assert len(models["m"].requests) == calls
 
 
+def test_other_settings_in_the_same_folder_are_named_by_their_options(models, tmp_path, capsys):
+    words = ["bench", "overflow", "m", "--repeats", "1", "--at", "5", "--out", str(tmp_path)]
+    assert cli.main([*words, "--cap", "10", "--each", "1"]) == 0
+    assert cli.main([*words, "--cap", "10", "--each", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "begun with --each = '1', not '2'" in said
+    assert "budget" not in said
+    assert cli.main([*words, "--cap", "11", "--each", "1"]) == 2
+    assert "begun with --cap = '10', not '11'" in capsys.readouterr().err
+    assert len(models["m"].requests) == 9
+
+
 def test_two_models_whose_folders_end_in_the_same_word_are_two(models, tmp_path):
     """Such as hf:runs/a/policy and hf:runs/b/policy."""
     models |= {"hf:a/policy": Long("policy"), "hf:b/policy": Long("policy")}

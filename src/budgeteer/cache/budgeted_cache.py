@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,13 +66,16 @@ class BudgetedCache(Cache):
         seed: of methods that draw at random.
 
     Raises:
-        InvalidInput: a budget below what the method always keeps, or a model without the standard cache.
+        InvalidInput: a budget below what the method always keeps, a model without the standard cache, or a seed that is
+            no whole number from 0 on.
         UnknownName: no such method.
     """
 
     layers: list[BudgetedLayer]  # type: ignore[assignment]
 
     def __init__(self, model: Any, budget: Budget | str, method: str | Selection = "snapkv", *, seed: int = 0) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise InvalidInput(f"seed is {seed!r}; give a whole number, 0 or more")
         self.budget, self.selected = parsed(budget), selection(method)
         if self.budget.amount is not None and self.budget.kind != "bytes":
             self._enough(self.budget.amount)

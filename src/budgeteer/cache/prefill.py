@@ -31,9 +31,13 @@ class Prefill(BudgetedCache):
 
     Attributes:
         saved: seconds of sums and of a second reading that the last :meth:`into` took over from an earlier one.
+
+    Raises:
+        InvalidInput: tokens or a mask of another shape, or tokens that are no whole numbers.
     """
 
     def __init__(self, model: Any, ids: Tensor, attention_mask: Tensor | None = None) -> None:
+        _require_tokens(ids, attention_mask)
         self.read: list[tuple[Tensor, Tensor, Call, Tensor | None]] = []
         self.saved, self._known = 0.0, Known()
         self._model, self._heard = model, dict[Any, tuple[list[Tensor], float]]()
@@ -114,3 +118,18 @@ class Prefill(BudgetedCache):
                 torch.cuda.synchronize(memories[0].device)
             self._heard[heard] = memories, time.perf_counter() - began
         return self._heard[heard][0]
+
+
+def _require_tokens(ids: Any, mask: Any) -> None:
+    """Raises:
+    InvalidInput: no [B, q] of whole numbers, or a mask of another shape.
+    """
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64) or not ids.numel():
+        given = f"{tuple(ids.shape)} of {ids.dtype}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
+        raise InvalidInput(
+            f"ids is {given}; give the tokens of the prompts as a tensor [batch, length] of whole numbers: one prompt "
+            "is ids[None], and a tokenizer gives it with return_tensors='pt'"
+        )
+    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
+        given = f"{tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise InvalidInput(f"attention_mask is {given} and ids {tuple(ids.shape)}; give one of the same shape, or None")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from budgeteer.cli._printed import printable
-from budgeteer.core.errors import BudgeteerError, UnknownName
+from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("budgeteer.cli.compare", "train several recipes at equal token budgets and compare them over seeds"),
@@ -171,9 +171,9 @@ def _run(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)
     module.add_arguments(parser)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            action.metavar = "|".join(action.choices)  # else what is required is said as the name of a variable
+    if not arguments[1:] and parser._subparsers is not None:
+        parser.print_help(sys.stderr)
+        raise InvalidInput(f"budgeteer {name} needs one of the actions above")
     args = parser.parse_args(arguments[1:])
     _numbers.check(args)
     _outputs.check(name, args)

@@ -12,7 +12,7 @@ from budgeteer.cli import _solving
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    benches = parser.add_subparsers(dest="bench", required=True)
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="overflow|constraints|vending")
     overflow = benches.add_parser(
         "overflow", help="how often a model writes until its cap at nine kinds of plain prompts (BenchOverflow)"
     )

@@ -6,16 +6,20 @@ import argparse
 import json
 import math
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from budgeteer.cli import _cache_train
 
+EVERY = 30.0
+"""Seconds between two lines in a log."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True)
+    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,parallel,plan,train}")
     evaluated = commands.add_parser("eval", help="answer questions about long texts with each method and budget")
     evaluated.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
     evaluated.add_argument(
@@ -296,21 +300,47 @@ def _evaluate(args: argparse.Namespace) -> int:
             made += samples(task, args.samples, args.length, size, seed=args.seed)
     known = {"known": (True,), "unknown": (False,), "both": (True, False)}[args.question]
     answered, arms = [], (1 + len(args.methods) * len(budgets)) * len(known)
+    so_far = _SoFar(len(made))
     for each in cache_eval.evaluate(model, encode, made, args.methods, budgets, known=known, seed=args.seed):
         answered.append(each)
         if len(answered) % arms == 0:
-            _cache_train.said(f"{len(answered) // arms} of {len(made)} texts")
+            so_far(len(answered) // arms)
     rows = cache_eval.table(answered)
     for knows in known:
         sys.stdout.write(_printed([row for row in rows if row["known"] == knows], tasks, knows))
     if args.out:
         settings = {name: value for name, value in vars(args).items() if name not in ("out", "report", "action")}
         write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", args.out)
+        sys.stdout.write(f"written: {args.out}\n")
     if args.report:
         from budgeteer.lab.cache_report import render
 
         write_text(render(rows, args.model), args.report)
+        sys.stdout.write(f"written: {args.report}\n")
     return 0
+
+
+class _SoFar:
+    """How many texts are done: live on a terminal, in a log a line at the start, at the end and every half minute.
+
+    Args:
+        total: texts in all.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.told = total, -math.inf
+        if not sys.stderr.isatty():
+            self(0)
+
+    def __call__(self, done: int) -> None:
+        """Say it, if it is time."""
+        said = f"{done} of {self.total} texts"
+        if sys.stderr.isatty():
+            _cache_train.said(said)
+        elif done == self.total or time.monotonic() - self.told >= EVERY:
+            self.told = time.monotonic()
+            sys.stderr.write(f"{said}\n")
+            sys.stderr.flush()
 
 
 def _printed(rows: list[dict[str, Any]], tasks: list[str], known: bool) -> str:

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "arms",
         nargs="+",
         metavar="RECIPE@BUDGET",
-        help="such as uniform-answer-stop@50%% duet@50%% vip@300k; percentages are of what grpo@100%% uses",
+        help="such as uniform-answer-stop@50%% duet@50%% vip@300k, grpo:reward=NAME@50%% with a reward of budgeteer "
+        "methods reward; percentages are of what grpo@100%% uses",
     )
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")

@@ -27,7 +27,7 @@ _LOOK = ("show", "top", "spend", "tree", "export", "verify")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    actions = parser.add_subparsers(dest="action", required=True)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, text: str, *, rows: bool = False) -> argparse.ArgumentParser:
         sub = actions.add_parser(name, help=text, description=text)

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from budgeteer.cli._options import add_reading
     from budgeteer.lab.tasks.named import HELP
 
-    commands = parser.add_subparsers(dest="what", required=True)
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     device = commands.add_parser("device", help="time calls of a model here, and fit prefill and decode times")
     device.add_argument("--model", default="reasoner", help="as in budgeteer solve (default %(default)s)")
     device.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the profile to write")

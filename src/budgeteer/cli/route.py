@@ -17,7 +17,7 @@ TABLE = "CSV, JSON lines or Parquet with columns score:MODEL, cost:MODEL (dollar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True)
+    commands = parser.add_subparsers(dest="action", required=True, metavar="fit|eval")
     fit = commands.add_parser("fit", help="fit a route to a table and write it to a file")
     measured = commands.add_parser("eval", help="measure routes on held-out requests, at equal dollars")
     for command in (fit, measured):

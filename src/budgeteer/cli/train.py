@@ -17,8 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         nargs="?",
-        help="such as grpo, duet, vip, grpo:reward=right-only or one of another package; see "
-        "budgeteer methods recipe and budgeteer methods reward",
+        help="such as grpo, duet or vip (all: budgeteer methods recipe). Options follow a colon, as in "
+        "duet:stop_answered=false, and so do parts of other methods: grpo:reward=NAME for a reward (budgeteer methods "
+        "reward), grpo:allocator=NAME for a split (budgeteer methods allocator)",
     )
     parser.add_argument("--recipe", dest="named_recipe", metavar="RECIPE", default=None, help="the same, as an option")
     parser.add_argument(
@@ -33,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=None,
-        help="folder of the results, the report, the checkpoint and the trained policy, of one run, which "
-        "goes on from the last checkpoint, one in eight steps, with the same command (default: "
-        "runs/train/RECIPE@BUDGET-seedSEED)",
+        help="folder of the results, the report, the checkpoint and the trained policy, of one run (default: "
+        "runs/train/RECIPE@BUDGET-seedSEED). A checkpoint is written every eight steps and at Ctrl-C; the same command "
+        "goes on from it",
     )
     parser.add_argument(
         "--save-model", type=Path, default=None, help="folder of the trained policy (default: OUT/policy)"

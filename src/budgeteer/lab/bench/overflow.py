@@ -11,6 +11,7 @@ import csv
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -96,13 +97,17 @@ async def measure(
     strategy = direct(cap, temperature)
     strategy = conciseness(strategy) if arm == "reminder" else strategy
     questions = [Question(f"{prompt.kind}-{i}", prompt.text) for i, prompt in enumerate(asked)]
-    budget = str(needed(model, asked, cap))
+    budget = str(needed(model, prompts(), cap))  # of all prompts: the same for every --each
+    each = max(Counter(prompt.kind for prompt in asked).values())
     found = []
     for repeat in range(repeats):
         settings = Settings(
             seed=seed + repeat, concurrency=concurrency, timeout=timeout, out=_path(folder, name, arm, repeat),
             durable=durable, pause=pause, on_row=on_row,
-            about={"strategy": arm, "asked as": name, "cap": str(cap), "temperature": f"{temperature:g}"},
+            about={
+                "strategy": arm, "asked as": name, "--cap": str(cap), "--temperature": f"{temperature:g}",
+                "--each": str(each),
+            },
         )  # fmt: skip
         done = await run(questions, strategy, model, STYLE, budget, settings)
         if done.paused:
