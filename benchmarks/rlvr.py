@@ -8,7 +8,9 @@ Seeds and problem sets differ from those that any setting was chosen on: runs us
 from 8200; settings were chosen with seeds below 120 and problem sets below 7120. Every run is one row of rlvr.json, and
 a row stays until it is run again. On one kind of processor a run is the same each time; on another, rounding differs,
 and training carries that on: of 79 runs done on two kinds, half moved by at most 0.05 points, one by 2.7, with no
-direction. ``tidy`` first pretrains a policy that never goes on after its answer. ``clock`` runs the arms of the main
+direction. Older rows lack the accuracy decoded greedily: ``start`` and those of its kind measure it for the untrained
+policy alone, in minutes, ``greedy`` runs the arms of the main claim once more.
+``tidy`` first pretrains a policy that never goes on after its answer. ``clock`` runs the arms of the main
 claim once more for their times only: start it with nothing else on the machine.
 """
 
@@ -47,11 +49,13 @@ KEY = (STOP, "uniform-stop", "grpo", "duet", "prompt-selection")
 OTHERS = ("duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance", "c-grpo", "mopps")
 DESIGNS = tuple(f"prompt-selection:{options}" for options in ("replay=1", "probe=true", "probe=true,replay=1"))
 CLOCK, TIDY, FAST = "real, clock", "real, tidy policy", "real, twice the learning rate"
+GREEDY = "real, decoded greedily"
 POOLS = {
     "real": "The embedded policy; a pool like published ones: a third of the prompts all right, a sixth all wrong.",
     TIDY: "The same pool; a policy pretrained on traces that end at their answer: there is no rambling to stop.",
     "hard": "Long chains only.",
     "homogeneous": "Chains of one length, where there is little to choose.",
+    GREEDY: "The policy and the pool of the first table, run once more with greedy decoding measured for all arms.",
     FAST: "The same pool and policy at twice the learning rate.",
     CLOCK: "",
 }
@@ -69,10 +73,16 @@ def arms(recipes: Sequence[str], budgets: Sequence[str]) -> list[Arm]:
 def jobs() -> dict[str, tuple[str, list[Arm], int]]:
     """Name -> (pool, arms, seeds), the most important first; runs that two jobs share are done once."""
     without = [f"duet:{name}=false" for name, p in inspect.signature(duet).parameters.items() if p.default]
+    start = [Arm.parse(UNTRAINED)]
     return {
         "tidy": (TIDY, arms((STOP, "grpo", "duet", "prompt-selection"), ("50%",)), 8),
         "key": ("real", arms(KEY, ("50%",)), 16),
         "full": ("real", arms((STOP, "duet", "prompt-selection"), ("100%",)), 16),
+        "start": ("real", start, 16),
+        "start-hard": ("hard", start, 5),
+        "start-homogeneous": ("homogeneous", start, 5),
+        "start-tidy": (TIDY, start, 8),
+        "greedy": (GREEDY, arms((STOP, "duet", "prompt-selection"), ("50%",)), 5),
         "quarter": ("real", arms(KEY, ("25%",)), 16),
         "hard": ("hard", arms(KEY, ("50%", "25%")), 5),
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), 5),
@@ -112,6 +122,7 @@ def row_of(run: results.Run) -> Row:
     d = run["diagnostics"]
     return {
         "arm": results.label(run), "seed": run["seed"], "accuracy": run["accuracy"], "seconds": run["seconds"],
+        **({results.GREEDY: run[results.GREEDY]} if results.GREEDY in run else {}),
         **{key: run["tokens"][key] for key in ("used", "trained", "wasted")},
         "steps": d["steps"], "mixed_groups": d["mixed_groups"],
         "control_seconds": d["allocation_seconds"] + d["stopping_seconds"],
@@ -134,12 +145,21 @@ def by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
     return arms
 
 
-def difference(a: Mapping[int, Row], b: Mapping[int, Row]) -> Paired | None:
-    """Accuracy of a minus that of b over the seeds that both have; None where they share none."""
-    seeds = sorted(a.keys() & b.keys())
+def difference(
+    a: Mapping[int, Row], b: Mapping[int, Row], key: str = "accuracy", other: str | None = None
+) -> Paired | None:
+    """a's accuracy (``key``) minus b's (``other``; None = the same) over the seeds that both have; None = no seed."""
+    other = other or key
+    seeds = sorted(seed for seed in a.keys() & b.keys() if key in a[seed] and other in b[seed])
     if not seeds:
         return None
-    return paired(np.array([a[s]["accuracy"] for s in seeds]), np.array([b[s]["accuracy"] for s in seeds]))
+    return paired(np.array([a[s][key] for s in seeds]), np.array([b[s][other] for s in seeds]))
+
+
+def mean(rows: Mapping[int, Row], key: str = "accuracy") -> str:
+    """Mean accuracy in percent over the rows that have it; "" where none has."""
+    known = [row[key] for row in rows.values() if key in row]
+    return f"{100 * np.mean(known):.1f}" if known else ""
 
 
 def interval(p: Paired | None) -> str:
@@ -181,12 +201,15 @@ a prompt, samples with the same seed and problems; nobody may sample more. Every
 The embedded policy was pretrained on traces half of which go on after their answer, so that there is something to stop;
 the tidy policy was not.
 
-**Numbers.** Accuracy is sampled pass@1 on 1,024 held-out problems, 4 samples each, in percent; differences are in
-points, paired by seed, with 95 % t intervals over seeds, not corrected for their number. "Not worse" was fixed
-beforehand: the lower end above minus {100 * MARGIN:.0f} point, or above minus {100 * SHARE:.0f} % of what `grpo@100%`
-gains over the untrained policy where that is less. Token columns are means over the runs that were done since their
-accounts were corrected; rows without them are older and from another kind of processor, where rounding moves single
-runs (half of them by at most 0.05 points, one of 79 by 2.7).
+**Numbers.** Accuracy is sampled pass@1 on 1,024 held-out problems, 4 samples each at temperature 1, in percent. Column
+"minus untrained, greedy" holds it against the untrained policy with the likeliest token each time, a baseline that
+needs no training; the table of the tidy policy lacks it, and trained policies were decoded so in "{GREEDY}"
+only: all other accuracies are drawn. Differences are in points,
+paired by seed, with 95 % t intervals over seeds, not corrected for their number. "Not worse" was fixed beforehand: the
+lower end above minus {100 * MARGIN:.0f} point, or above minus {100 * SHARE:.0f} % of what `grpo@100%` gains over the
+untrained policy where that is less. Token columns are means over the runs that were done since their accounts were
+corrected; rows without them are older and from another kind of processor, where rounding moves single runs (half of
+them by at most 0.05 points, one of 79 by 2.7).
 """
 
 
@@ -208,11 +231,20 @@ def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[s
             f"`{REFERENCE}` gains {interval(gain)} over the untrained policy; margin {100 * margin:.2f} points.",
             "",
         ]
-    lines += [
-        f"| arm | seeds | accuracy | minus {REFERENCE} | minus {FULL[1]} | minus {STOP}, same tokens "
-        "| minus uniform-stop, same tokens | minus grpo, same tokens | tokens | trained | wasted |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    if start and mean(start, results.GREEDY):
+        said = interval(difference(start, base or {}, results.GREEDY, "accuracy"))
+        lines += [
+            f"**Decoded greedily, without any training, the policy is right on {mean(start, results.GREEDY)} %**: "
+            f"{said} against `{REFERENCE}` as it is drawn.",
+            "",
+        ]
+    trained = any(results.GREEDY in row for arm, found in arms.items() if arm != START for row in found.values())
+    greedy = bool(start and mean(start, results.GREEDY))
+    head = ["arm", "seeds", "accuracy", *["greedy", "greedy minus untrained, greedy"] * trained]
+    head += ["minus untrained, greedy"] * greedy
+    head += [f"minus {full}" for full in FULL] + [f"minus {control}, same tokens" for control in CONTROLS]
+    head += ["tokens", "trained", "wasted"]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for arm, runs in arms.items():
         recipe, _, budget = arm.partition("@")
         others = [*map(arms.get, FULL), *(arms.get(f"{control}@{budget}") for control in CONTROLS)]
@@ -220,9 +252,12 @@ def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[s
         if budget == "100%":
             cells[2] = ""  # the second column says the same
             cells[-1] = "" if recipe != "grpo" else cells[-1]  # and the first
-        mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
+        beside = [interval(difference(runs, arms.get(START, {}), "accuracy", results.GREEDY))] * greedy
+        if trained:
+            gain = None if arm == START else difference(runs, arms.get(START, {}), results.GREEDY)
+            beside = [mean(runs, results.GREEDY), interval(gain), *beside]
         tokens = [thousands(runs, key) for key in ("used", "trained", "wasted")]
-        lines.append(f"| {arm} | {len(runs)} | {100 * mean:.1f} | {' | '.join([*cells, *tokens])} |")
+        lines.append(f"| {arm} | {len(runs)} | {mean(runs)} | {' | '.join([*beside, *cells, *tokens])} |")
     return [*lines, ""]
 
 
@@ -297,9 +332,10 @@ BEGIN, END = "<!-- written by benchmarks/rlvr.py -->\n", "<!-- end -->"
 def short(content: Mapping[str, Any]) -> str:
     """The table in docs/findings.md: the arms of the main claim, with the embedded and the tidy policy."""
     lines = [
-        f"| recipe at its share of GRPO's tokens | policy | seeds | accuracy | against `{REFERENCE}` "
+        "| recipe at its share of GRPO's tokens | policy | seeds | accuracy | against the untrained policy, greedily "
+        f"| against `{REFERENCE}` "
         f"| against `{FULL[1]}` | against `{STOP}`, same tokens |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     pools, chosen = SHORT
     for pool in pools:
@@ -307,12 +343,12 @@ def short(content: Mapping[str, Any]) -> str:
         policy = "tidy" if pool == TIDY else "rambling"
         for arm in (arm for arm in chosen if arm in arms):
             runs, stop = arms[arm], f"{STOP}@{arm.partition('@')[2]}"
-            mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
             others = [other if other in arms and other != arm else None for other in (*FULL, stop)]
             if arm == REFERENCE:
                 others[2] = None  # the second column says the same
             cells = ["" if other is None else interval(difference(runs, arms[other])) for other in others]
-            lines.append(f"| `{arm}` | {policy} | {len(runs)} | {100 * mean:.1f} | {' | '.join(cells)} |")
+            greedy = interval(difference(runs, arms.get(START, {}), "accuracy", results.GREEDY))
+            lines.append(f"| `{arm}` | {policy} | {len(runs)} | {mean(runs)} | {' | '.join([greedy, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
