@@ -74,6 +74,22 @@ def test_a_command_without_its_action_lists_the_actions(name: str, capsys: pytes
     assert len(actions._choices_actions) == len(actions.choices)  # none without a help of its own
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["profile", "device"], "time calls of a model here, and fit prefill and decode times"),
+        (["cache", "plan"], "what of weights and cache fits into a memory"),
+        (["heads", "train"], "The same command goes on where it was stopped."),  # longer than its line in the list
+    ],
+)
+def test_the_help_of_an_action_says_what_it_does(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--help"])
+    assert says in " ".join(capsys.readouterr().out.partition("options:")[0].split())
+
+
 def test_help_of_train_says_how_a_reward_is_named_and_when_a_checkpoint_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

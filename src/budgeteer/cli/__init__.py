@@ -83,7 +83,7 @@ def _overview() -> str:
             "  budgeteer allocate --method menu-knapsack --budget 50k items.jsonl --explain",
             "  budgeteer ledger init && budgeteer ledger open acme --limit '$5/day'",
             "",
-            "budgeteer COMMAND --help shows a command's options. A budget is written 500k, 1m or 50%.",
+            "budgeteer COMMAND --help shows a command's options. A budget is written 500k, 1m, 50% or '$5'.",
         ]
     )
 
@@ -171,6 +171,7 @@ def _run(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)
     module.add_arguments(parser)
+    _describe(parser)
     if not arguments[1:] and parser._subparsers is not None:
         parser.print_help(sys.stderr)
         raise InvalidInput(f"budgeteer {name} needs one of the actions above")
@@ -178,6 +179,15 @@ def _run(name: str, arguments: list[str]) -> int:
     _numbers.check(args)
     _outputs.check(name, args)
     return int(module.run(args))
+
+
+def _describe(parser: argparse.ArgumentParser) -> None:
+    """Let the help of an action begin with the line that the list of actions has for it, where it says no more."""
+    for each in parser._actions:
+        if isinstance(each, argparse._SubParsersAction):
+            for listed in each._choices_actions:
+                action = each.choices[listed.dest]
+                action.description = action.description or listed.help
 
 
 def _say(error: str) -> None:

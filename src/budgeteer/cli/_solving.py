@@ -31,7 +31,8 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default="reasoner",
-        help="reasoner, thinker, smollm2, gguf:PATH, hf:FOLDER, http://HOST/v1#NAME or anthropic:NAME (%(default)s)",
+        help="reasoner, thinker, smollm2, gguf:PATH, hf:FOLDER, http://HOST/v1#NAME or anthropic:NAME "
+        "(default %(default)s)",
     )
     parser.add_argument(
         "--style",

@@ -18,7 +18,7 @@ RUNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="plan|workers")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     plan = commands.add_parser("plan", help="one agent, many, or none: what pays at a budget")
     plan.add_argument("runs", metavar="RUNS", help=f"{RUNS}; - is JSON lines on standard input")
     plan.add_argument("--budget", required=True, metavar="TOKENS", help="of a question, such as 8k")

@@ -12,7 +12,7 @@ from budgeteer.cli import _solving
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    benches = parser.add_subparsers(dest="bench", required=True, metavar="overflow|constraints|vending")
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="ACTION")
     overflow = benches.add_parser(
         "overflow", help="how often a model writes until its cap at nine kinds of plain prompts (BenchOverflow)"
     )
@@ -58,9 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vending.add_argument("--seeds", type=int, default=5, help="worlds, each run once (default %(default)s)")
     vending.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
     vending.add_argument(
-        "--tokens-a-day", type=int, default=20_000, metavar="N", help="hard budget of a model (default %(default)s)"
+        "--tokens-a-day",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="hard budget of a model each day (default %(default)s)",
     )
-    vending.add_argument("--calls-a-day", type=int, default=40, metavar="N", help="most tools (default %(default)s)")
+    vending.add_argument(
+        "--calls-a-day", type=int, default=40, metavar="N", help="most calls of tools (default %(default)s)"
+    )
     vending.add_argument(
         "--out", type=Path, default=None, help="folder of runs.jsonl and calls.jsonl; run again to go on"
     )

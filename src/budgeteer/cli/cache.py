@@ -19,7 +19,7 @@ EVERY = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,parallel,plan,train}")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     evaluated = commands.add_parser("eval", help="answer questions about long texts with each method and budget")
     evaluated.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
     evaluated.add_argument(

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     from budgeteer.lab.tasks import named
 
-    parser.add_argument("name", metavar="NAME[:key=value,...]", help="see budgeteer methods tuning")
+    parser.add_argument(
+        "name", metavar="NAME[:key=value,...]", help="what is taught, such as brief; all: budgeteer methods tuning"
+    )
     parser.add_argument("--questions", required=True, metavar="FILE|TASK", dest="source", help=named.HELP)
     parser.add_argument("--budget", required=True, help="of all questions together, such as 200k or '$5'")
     parser.add_argument(

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from budgeteer.lab.tasks.named import HELP
 
     kinds = tuple(KINDS.values())
-    commands = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+    commands = parser.add_subparsers(dest="tool", required=True, metavar="ACTION")
     train = commands.add_parser(
         "train",
         help="collect traces of a model and train heads on them",

@@ -19,7 +19,7 @@ STEPS = {"reasoner": 5000, "thinker": 7200}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+    commands = parser.add_subparsers(dest="tool", required=True, metavar="ACTION")
     pretrain = commands.add_parser("pretrain", help="rebuild an embedded model from nothing (resumable)")
     pretrain.add_argument(
         "--model",

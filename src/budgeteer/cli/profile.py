@@ -14,12 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from budgeteer.cli._options import add_reading
     from budgeteer.lab.tasks.named import HELP
 
-    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="ACTION")
     device = commands.add_parser("device", help="time calls of a model here, and fit prefill and decode times")
     device.add_argument("--model", default="reasoner", help="as in budgeteer solve (default %(default)s)")
     device.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the profile to write")
-    device.add_argument("--prompts", default="16,64,128,256", metavar="N,...", help="tokens (default %(default)s)")
-    device.add_argument("--tokens", default="16,64", metavar="N,...", help="of answers (default %(default)s)")
+    device.add_argument(
+        "--prompts", default="16,64,128,256", metavar="N,...", help="lengths of prompts in tokens (default %(default)s)"
+    )
+    device.add_argument(
+        "--tokens", default="16,64", metavar="N,...", help="lengths of answers in tokens (default %(default)s)"
+    )
     device.add_argument("--parallel", default="1,4", metavar="N,...", help="choices at once (default %(default)s)")
     device.add_argument("--repeats", type=int, default=3, help="of each call; the median counts (default %(default)s)")
     device.add_argument("--seed", type=int, default=0, help="of the prompts (default %(default)s)")

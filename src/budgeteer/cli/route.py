@@ -17,7 +17,7 @@ TABLE = "CSV, JSON lines or Parquet with columns score:MODEL, cost:MODEL (dollar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="fit|eval")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     fit = commands.add_parser("fit", help="fit a route to a table and write it to a file")
     measured = commands.add_parser("eval", help="measure routes on held-out requests, at equal dollars")
     for command in (fit, measured):
@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--seed", type=int, default=0, help="of splits and fits (default %(default)s)")
     fit.add_argument("--method", required=True, metavar="METHOD", help="a route with options, such as classifier")
     fit.add_argument(
-        "--budget", type=_dollars, required=True, metavar="DOLLARS", help="a request, on the mean: 0.002 or '$0.002'"
+        "--budget",
+        type=_dollars,
+        required=True,
+        metavar="DOLLARS",
+        help="most of a request, on the mean: 0.002 or '$0.002'",
     )
     fit.add_argument("--out", type=Path, required=True, metavar="FILE", help="the router, as JSON")
     measured.add_argument("--methods", nargs="+", default=None, metavar="METHOD", help="routes (default: all that can)")

@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("source", metavar="FILE|TASK|-", help=named.HELP + "; - is JSON lines on standard input")
     parser.add_argument(
-        "--strategy", required=True, metavar="NAME[:key=value,...]", help="see budgeteer methods strategy"
+        "--strategy",
+        required=True,
+        metavar="NAME[:key=value,...]",
+        help="how a question is answered, such as direct or self-consistency:n=8; all: budgeteer methods strategy",
     )
     parser.add_argument("--budget", required=True, help="such as 2k, output:500, '$0.01'")
     per = parser.add_mutually_exclusive_group()
