@@ -24,16 +24,20 @@ goes on with them or, with --stored, only writes the table:
         snapkv:split=ada-kv prefix-kv keydiff arkv arkv:layers=false defensive defensive:split=layers kvzip compactor \\
         tri-attention expected-attention 'recent:every=0,rest="quantise:bits=4,full=0"' \\
         tca-attention tca-attention:split=profile:sizes=runs/gates/smollm2/gates/tca-attention.json \\
+        {snapkv,keydiff}:split=profile:sizes=runs/gates/smollm2/gates/{epi-cache,prefix}.json \\
+        prefix-kv:split=profile:sizes=runs/gates/smollm2/gates/prefix.json \\
         kvzap:gates=runs/gates/smollm2 trim-kv:gates=runs/gates/smollm2
 
-Sizes of the heads for the third last of these were found on 8 texts of 560 tokens, sentences of 2WikiMultihopQA, gates
-trained on 25 texts of 256 tokens of them. FILE has the distinct sentences one behind the other:
+Sizes of heads and layers were found on 8 texts of 560 tokens, sentences of 2WikiMultihopQA, gates trained on 25 texts
+of 256 tokens of them. FILE has the distinct sentences one behind the other:
 
     python -c "import gzip, json, sys; rows = map(json.loads, gzip.open(sys.argv[1])); print(' '.join( \\
         dict.fromkeys(s for row in rows for s in row['candidate_sentences'])))" questions.jsonl.gz > FILE
 
     budgeteer cache train tca-attention smollm2 --texts FILE --length 560 --limit 8 \\
         --out runs/gates/smollm2/gates/tca-attention.json
+    budgeteer cache train epi-cache smollm2 --texts FILE --length 560 --limit 8 \\
+        --out runs/gates/smollm2/gates/epi-cache.json                            # and prefix
     budgeteer cache train kvzap smollm2 --texts FILE --length 256 --limit 25 --steps 300 \\
         --out runs/gates/smollm2/gates/kvzap.safetensors                  # and trim-kv, --steps 60
 
@@ -270,6 +274,15 @@ def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def shortened(method: str) -> str:
+    """A method without the folders of its files.
+
+    >>> shortened("a:gates=runs/x/y"), shortened("b:split=profile:sizes=runs/x/epi-cache.json")
+    ('a:gates=FILE', 'b:split=profile:sizes=epi-cache.json')
+    """
+    return re.sub(r'=runs/[^,:"]*?([\w-]+\.json)?(?=[,:"]|$)', lambda found: f"={found[1] or 'FILE'}", method)
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of a model as Markdown, the methods by what they lose at a quarter of the cache, or at the one budget."""
     (full,), others = [row for row in rows if row["method"] == FULL], [row for row in rows if row["method"] != FULL]
@@ -300,7 +313,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines.append("|---" * (1 + len(heads)) + "|")
     for name in methods:
         shown = [cell for budget in budgets for cell in cells(found[name, budget])]
-        lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', name)}` | {' | '.join(shown)} |")
+        lines.append(f"| `{shortened(name)}` | {' | '.join(shown)} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
 
 
@@ -315,7 +328,7 @@ def by_task(full: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         each = " | ".join(f"{100 * row['tasks'][task]:.0f} %, {row['losses'][task]:z.2f}" for task in tasks)
         below = "{:z.0f} [{:z.0f}, {:z.0f}]".format(*(100 * row["below"][name] for name in ("mean", "low", "high")))
         lost = "{mean:z.2f} [{low:z.2f}, {high:z.2f}]".format(**row["lost"])
-        lines.append(f"| `{re.sub('=runs/[^,:]*', '=FILE', row['method'])}` | {each} | {below} | {lost} |")
+        lines.append(f"| `{shortened(row['method'])}` | {each} | {below} | {lost} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
 
 
