@@ -74,6 +74,17 @@ One of texts of 7,900 tokens, next to the 8,192 that the model reads; ``kvzip``,
         compactor defensive defensive:split=layers expected-attention kvzap:gates=runs/gates/smollm2 \\
         'recent:every=0,rest="quantise:bits=4,full=0"'
 
+The rests and the scores that read some for each token, which a sixteenth is too little for, at a half and a quarter of
+the third table's texts; projections were trained for 100 updates on 40 texts of 128 tokens:
+
+    budgeteer cache train matryoshka smollm2 --texts FILE --length 128 --limit 50 --steps 100 \\
+        --out runs/gates/smollm2/gates/matryoshka.safetensors
+    python benchmarks/cache.py --keep --models smollm2_halves=smollm2 --tasks single --question known --each 4 \\
+        --budgets 50% 25% --folder benchmarks/results/cache_rows --methods recent random tova snapkv keydiff kvzip \\
+        'recent:every=0,rest="quantise:bits=4,full=0"' 'recent:every=0,rest="quantise:bits=2,full=0"' \\
+        recent:every=0,rest=rotate-kv recent:every=0,rest=matryoshka:projections=runs/gates/smollm2 \\
+        snapkv:rest=merge prompt-distill token-select token-select:rest=flexi-cache quest adamas
+
 Generation of half a text, number by number, where everything has to be read again:
 
     python benchmarks/cache.py --keep --models smollm2_generation=smollm2 --tasks generation --question known \\
@@ -144,7 +155,7 @@ METHODS = (
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
 MODELS = {
     "smollm2": 768, "thinker": 640, "smollm2_640": 640, "smollm2_quarter": 640, "smollm2_multikey": 640,
-    "smollm2_long": 7900, "smollm2_generation": 640,
+    "smollm2_long": 7900, "smollm2_generation": 640, "smollm2_halves": 640,
 }  # fmt: skip
 """Name -> tokens of a text."""
 STANDARD = ("smollm2", "thinker")
