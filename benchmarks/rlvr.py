@@ -231,8 +231,8 @@ def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[s
             f"`{REFERENCE}` gains {interval(gain)} over the untrained policy; margin {100 * margin:.2f} points.",
             "",
         ]
-    if start and mean(start, results.GREEDY):
-        said = interval(difference(start, base or {}, results.GREEDY, "accuracy"))
+    if base and start and mean(start, results.GREEDY):
+        said = interval(difference(start, base, results.GREEDY, "accuracy"))
         lines += [
             f"**Decoded greedily, without any training, the policy is right on {mean(start, results.GREEDY)} %**: "
             f"{said} against `{REFERENCE}` as it is drawn.",
