@@ -334,6 +334,19 @@ def test_carrot_finds_the_best_order_of_pieces():
     assert [message["content"].split() for message in found] == [["b", "d"], ["a", "c"], ["So?"]]  # each at its place
 
 
+def test_carrot_scores_no_order_that_parts_of_a_message_cannot_have():
+    parts = [{"type": "text", "text": "Alpha one."}, {"type": "text", "text": "Beta two."}]
+    seen = []
+
+    def rerank(question, texts):
+        seen.extend(texts)
+        return np.array([float(len(text)) for text in texts])
+
+    carrot(rerank, orders=True)([{"role": "user", "content": parts}, *user("Which?")], 100, COUNT)
+    assert "Alpha one.\nBeta two.\n" in seen
+    assert "Beta two.\nAlpha one.\n" not in seen
+
+
 def test_carrot_and_marginal_leave_out_what_distracts():
     messages = user("The cat is big.", "Rain fell in May.", "A cat likes fish.", "How big is the cat?")
     for reduce in (carrot(cosine(words)), marginal(cosine(words))):

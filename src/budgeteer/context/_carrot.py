@@ -52,8 +52,9 @@ def carrot(
     one batch and add each score to the node and all above it. The best node that was ever scored wins, so fewer pieces
     may win: a reranker's score is neither additive nor monotone. R is scaled to 0 to 1 by the scores seen so far.
     Pieces stand in the prompt in the order of the text; with ``orders`` a node is an ordered list, as in the paper, and
-    pieces of a message stand in the order in which they were added (messages keep their places). The paper's network
-    that chooses reranker and numbers by question is :func:`budgeteer.context.search_agent.trained`.
+    pieces of a message stand in the order in which they were added (messages and their parts keep their
+    places). The paper's network that chooses reranker and numbers by question is
+    :func:`budgeteer.context.search_agent.trained`.
     Helps when pieces repeat or distract each other; does not where a reranker's score just adds up. The reranker reads
     up to candidates x iterations texts, many times the tokens that it saves.
 
@@ -102,8 +103,8 @@ def carrot(
             texts = ["".join(talk.lines(choice)) for choice in choices]
             return [float(value) for value in scores_of(asked, talk.question, texts)]
 
-        def by_message(choice: Choice) -> Choice:
-            return tuple(sorted(choice, key=lambda number: talk.pieces[number].message))
+        def by_part(choice: Choice) -> Choice:
+            return tuple(sorted(choice, key=lambda number: (talk.pieces[number].message, talk.pieces[number].part)))
 
         def kept(choice: Choice) -> list[Message]:
             return (
@@ -112,7 +113,7 @@ def carrot(
                 else talk.keep(choice)
             )
 
-        arrange = by_message if orders else rising
+        arrange = by_part if orders else rising
         scored = search(first, cost, score, room, setting.iterations, setting.explore, setting.frugality, arrange)
         ranked = sorted(scored, key=lambda choice: (-scored[choice], len(choice), choice))
         return next((found for choice in ranked if count(found := kept(choice)) <= budget), talk.keep(()))
