@@ -528,7 +528,7 @@ def parts_by_loops(bert, attentions, states):
     return torch.stack([torch.stack(parts) for parts in now])
 
 
-def test_decompx_has_the_parts_whose_sum_is_the_final_state(bert):
+def test_decompx_has_the_parts_whose_sum_is_the_final_state(bert, monkeypatch):
     import torch
 
     from budgeteer.context.decomposition import decomposed, lengths
@@ -548,6 +548,8 @@ def test_decompx_has_the_parts_whose_sum_is_the_final_state(bert):
     assert torch.allclose(found.sum(1), output.last_hidden_state[0], atol=1e-4)
     assert torch.allclose(found, wanted, atol=1e-4)
     assert len(bert.encoder.layer) > 1
+    monkeypatch.setattr("budgeteer.context.decomposition.AT_ONCE", 2 * 5 * 24)  # two states at a time, and then one
+    assert torch.allclose(decomposed(bert, input_ids=ids), found, atol=1e-6)
     share = lengths(bert, input_ids=ids)
     assert torch.allclose(share, found[0].norm(dim=-1) / found[0].norm(dim=-1).sum())
     assert float(share.sum()) == pytest.approx(1.0)

@@ -12,6 +12,9 @@ from budgeteer.core.errors import InvalidInput
 if TYPE_CHECKING:
     from torch import Tensor
 
+AT_ONCE = 2**26
+"""Numbers of the widest part of a layer that are held at a time."""
+
 
 def decomposed(model: Any, **encoded: Tensor) -> Tensor:
     """The parts of which the final states of an encoder are the sum, one of each input token, [T, T, d].
@@ -58,6 +61,14 @@ def _through(layer: Any, attention: Tensor, parts: Tensor) -> Tensor:
     mixed = torch.einsum("hij,jkhw->ikhw", attention, values).flatten(2) @ outer.dense.weight.T
     bias = outer.dense.weight @ inner.value.bias + outer.dense.bias  # rows of attention sum to 1
     parts = _normalised(_shared(mixed, bias) + parts, outer.LayerNorm)
+    rows = max(1, AT_ONCE // (tokens * layer.intermediate.dense.bias.numel()))
+    return torch.cat([_fed(layer, some) for some in parts.split(rows)])
+
+
+def _fed(layer: Any, parts: Tensor) -> Tensor:
+    """Parts of some states, [n, T, d], behind the feed-forward network of a layer."""
+    import torch
+
     wide = _shared(parts @ layer.intermediate.dense.weight.T, layer.intermediate.dense.bias)
     whole = wide.sum(1)
     slope = torch.where(whole.abs() < 1e-6, 0.5, layer.intermediate.intermediate_act_fn(whole) / whole)
