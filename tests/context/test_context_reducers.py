@@ -329,6 +329,8 @@ def test_carrot_finds_the_best_order_of_pieces():
         plain = carrot(rerank, iterations=80, explore=0.5, frugality=0.0)(messages, budget, COUNT)
         assert list(plain[0]["content"].split()) == sorted(plain[0]["content"].split())
         assert value(plain[0]["content"]) <= value(found[0]["content"])
+    ends = carrot(lambda question, texts: np.array([float(len(text)) for text in texts]), orders=True)
+    assert ends(messages, 100, COUNT) == messages  # what stands as it stood is not touched
     two = [{"role": "user", "content": "d\nb"}, {"role": "user", "content": "a\nc"}, messages[1]]
     found = carrot(rerank, iterations=80, explore=0.5, frugality=0.0, orders=True)(two, 100, COUNT)
     assert [message["content"].split() for message in found] == [["b", "d"], ["a", "c"], ["So?"]]  # each at its place

@@ -107,11 +107,10 @@ def carrot(
             return tuple(sorted(choice, key=lambda number: (talk.pieces[number].message, talk.pieces[number].part)))
 
         def kept(choice: Choice) -> list[Message]:
-            return (
-                talk.keep(dict(zip(choice, talk.lines(choice), strict=True)), ordered=True)
-                if orders
-                else talk.keep(choice)
-            )
+            if choice == rising(choice):
+                return talk.keep(choice)
+            # with a blank at the end of each, since another piece may follow now
+            return talk.keep(dict(zip(choice, talk.lines(choice), strict=True)), ordered=True)
 
         arrange = by_part if orders else rising
         scored = search(first, cost, score, room, setting.iterations, setting.explore, setting.frugality, arrange)

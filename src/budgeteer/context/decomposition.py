@@ -62,7 +62,7 @@ def _through(layer: Any, attention: Tensor, parts: Tensor) -> Tensor:
     bias = outer.dense.weight @ inner.value.bias + outer.dense.bias  # rows of attention sum to 1
     parts = _normalised(_shared(mixed, bias) + parts, outer.LayerNorm)
     rows = max(1, AT_ONCE // (tokens * layer.intermediate.dense.bias.numel()))
-    return torch.cat([_fed(layer, some) for some in parts.split(rows)])
+    return torch.cat([_fed(layer, parts[at : at + rows]) for at in range(0, tokens, rows)])
 
 
 def _fed(layer: Any, parts: Tensor) -> Tensor:
